@@ -1,0 +1,1 @@
+//! Engine benchmarks beside fio, in one run.

@@ -1,0 +1,96 @@
+//! The command line: what can be typed. Each subcommand has a file with two steps: its arguments become a plan
+//! (wrong usage ends here), and the plan is carried out.
+
+pub mod demo;
+pub mod inspect;
+pub mod load;
+pub mod put;
+pub mod serve;
+pub mod stream;
+pub mod tail;
+pub mod top;
+
+use clap::{Args, Parser, Subcommand};
+use highwater_client::{Client, ClientOptions};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::failure::Failure;
+
+/// Durable streams of records, and a console that shows them live.
+#[derive(Debug, Parser)]
+#[command(name = "highwater", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 success, 1 failed, 2 wrong usage, 5 no valid measurement.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a server
+    Serve(serve::ServeArgs),
+    /// Create, list, describe or delete streams
+    Stream(stream::StreamArgs),
+    /// Store records from a file or standard input
+    Put(put::PutArgs),
+    /// Read records
+    Tail(tail::TailArgs),
+    /// Generate load and measure
+    Load(load::LoadArgs),
+    /// Watch a server: TPS, propagation delay and backlog, live
+    Top(top::TopArgs),
+    /// See it all at once: a server, load and the console in one process
+    Demo(demo::DemoArgs),
+    /// Verify a data directory offline, read-only
+    Inspect(inspect::InspectArgs),
+}
+
+/// Which server.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// The server
+    #[arg(short, long, env = "HIGHWATER_TARGET", default_value = "127.0.0.1:7411")]
+    #[arg(value_name = "HOST:PORT")]
+    pub target: String,
+}
+
+impl Target {
+    /// A connection to it.
+    pub async fn connect(&self) -> Result<Client, Failure> {
+        let name = concat!("highwater ", env!("CARGO_PKG_VERSION")).to_owned();
+        let options = ClientOptions { name, ..ClientOptions::default() };
+        Client::connect(&self.target, options).await.map_err(Failure::failed)
+    }
+}
+
+/// A runtime on the current thread, as every command uses it.
+pub fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::doing("cannot start the runtime", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_client_command_takes_a_target() {
+        for command in ["put s", "tail s", "stream list", "load run", "top"] {
+            let words = command.split(' ').chain(["-t", "h:1"]);
+            assert!(
+                Cli::try_parse_from(["highwater"].into_iter().chain(words)).is_ok(),
+                "{command}"
+            );
+        }
+    }
+}

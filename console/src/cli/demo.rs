@@ -1,0 +1,49 @@
+//! `highwater demo`: a server, load and the console in one process.
+
+#[cfg(target_os = "linux")]
+mod readers;
+#[cfg(target_os = "linux")]
+mod stage;
+mod summary;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::failure::Failure;
+use crate::units::{self, Rate};
+
+/// `highwater demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Where the data goes, and stays [default: a temporary directory below the current one]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// When to stop [default: with a terminal on q, without one after 10s]
+    #[arg(short, long, value_parser = units::duration)]
+    duration: Option<Duration>,
+    /// Records a second, or max to saturate
+    #[arg(short, long, value_name = "RATE|max", default_value = "20k", value_parser = units::rate)]
+    rate: Rate,
+    /// Payload of a record
+    #[arg(long, value_name = "BYTES", default_value = "512", value_parser = units::record_size)]
+    size: u64,
+    /// Shards of the stream
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    shards: u32,
+}
+
+/// Carries it out.
+#[cfg(target_os = "linux")]
+pub fn run(args: DemoArgs) -> Result<(), Failure> {
+    stage::run(&args)
+}
+
+/// Carries it out elsewhere.
+#[cfg(not(target_os = "linux"))]
+pub fn run(_: DemoArgs) -> Result<(), Failure> {
+    let what = "the demo has a server in it, which needs Linux (O_DIRECT and io_uring)";
+    Err(Failure::Failed(what.to_owned()))
+}

@@ -1,0 +1,6 @@
+//! stub
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {}
+pub fn run(_: InspectArgs) -> Result<(), crate::failure::Failure> {
+    Ok(())
+}

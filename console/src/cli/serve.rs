@@ -1,0 +1,130 @@
+//! `highwater serve`: a server, until it is told to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::failure::Failure;
+use crate::units::{self, Cores};
+
+/// `highwater serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The data directory; created if missing
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where to listen; port 0 picks one, which is printed
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7411")]
+    listen: SocketAddr,
+    /// CPUs to serve on, a core's thread each [default: all but the last]
+    #[arg(long, value_name = "LIST", value_parser = units::cores)]
+    cores: Option<Cores>,
+    /// Port of core 0, the others follow upwards [default: the system picks each]
+    #[arg(long, value_name = "PORT")]
+    core_port_base: Option<u16>,
+    /// Where to serve /metrics [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    /// Largest record accepted: payload, key and headers
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = units::record_size)]
+    max_record: u64,
+    /// Buffer memory of each core [default: 32MiB]
+    #[arg(long, value_name = "BYTES", value_parser = units::size)]
+    memory: Option<u64>,
+    /// Segment files to keep prepared, so that writes never wait for the file system [default: 1GiB]
+    #[arg(long, value_name = "BYTES", value_parser = units::size)]
+    prepared: Option<u64>,
+    /// Most connections per core [default: 4096]
+    #[arg(long, value_name = "N")]
+    max_connections: Option<usize>,
+    /// Serve from a file system without O_DIRECT too (slower, and said so)
+    #[arg(long)]
+    allow_buffered: bool,
+}
+
+/// Carries it out.
+#[cfg(target_os = "linux")]
+pub fn run(args: ServeArgs) -> Result<(), Failure> {
+    let stop = crate::signals::Stop::on_signals()?;
+    let server = start(args.options())?;
+    for warning in server.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    if let Some(http) = server.http_addr() {
+        eprintln!("metrics on http://{http}/metrics");
+    }
+    // Last, so that whoever waits for this line finds everything in place. Nobody has to read it.
+    match crate::output::line(format!("listening on {}", server.local_addr())) {
+        Ok(()) | Err(Failure::BrokenPipe) => {}
+        Err(failure) => return Err(failure),
+    }
+    serve(server, stop)
+}
+
+/// Starts the server. The kernel closes a killed server's sockets only when it has wound up its io_uring
+/// requests, a moment after the process has gone: a port in use is tried again for as long.
+#[cfg(target_os = "linux")]
+fn start(options: highwater_server::ServerOptions) -> Result<highwater_server::Server, Failure> {
+    use highwater_server::{Server, StartError};
+    use std::time::{Duration, Instant};
+
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        match Server::start(options.clone()) {
+            Err(StartError::AddressInUse(_)) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result.map_err(|e| Failure::doing("cannot serve", e)),
+        }
+    }
+}
+
+/// Until a signal, or until a core dies; then it is stopped either way, and says if a core had died.
+#[cfg(target_os = "linux")]
+fn serve(server: highwater_server::Server, stop: crate::signals::Stop) -> Result<(), Failure> {
+    let server = std::sync::Arc::new(server);
+    let (watched, died) = (std::sync::Arc::clone(&server), stop.clone());
+    let watch = move || {
+        // What it says is said again by `stop`.
+        let _ = watched.wait();
+        died.request();
+    };
+    std::thread::Builder::new()
+        .name("watch".into())
+        .spawn(watch)
+        .map_err(|e| Failure::doing("cannot start a thread", e))?;
+    super::runtime()?.block_on(stop.wait());
+    server.stop().map_err(|e| Failure::doing("stopping", e))
+}
+
+/// Carries it out elsewhere.
+#[cfg(not(target_os = "linux"))]
+pub fn run(_: ServeArgs) -> Result<(), Failure> {
+    let what = "the server needs Linux (O_DIRECT and io_uring); the client commands work here";
+    Err(Failure::Failed(what.to_owned()))
+}
+
+#[cfg(target_os = "linux")]
+impl ServeArgs {
+    fn options(self) -> highwater_server::ServerOptions {
+        let mut options = highwater_server::ServerOptions::new(self.data);
+        options.listen = self.listen;
+        options.http = self.http;
+        options.core_port_base = self.core_port_base;
+        options.cores = self.cores.unwrap_or_default().0;
+        let max_record = u32::try_from(self.max_record).unwrap_or(u32::MAX);
+        options.store.core.limits = highwater_wire::Limits::for_record(max_record);
+        options.store.allow_buffered = self.allow_buffered;
+        if let Some(bytes) = self.memory {
+            options.store.pool_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+        if let Some(bytes) = self.prepared {
+            options.store.prepared_bytes = bytes;
+        }
+        if let Some(connections) = self.max_connections {
+            options.max_connections = connections;
+        }
+        options
+    }
+}

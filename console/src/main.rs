@@ -1,0 +1,38 @@
+//! The highwater executable: server, client commands, load generator and the terminal dashboard.
+
+mod cli;
+mod dashboard;
+mod failure;
+mod human;
+mod input;
+mod output;
+mod signals;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use failure::Failure;
+
+/// Exit codes: 0 success, 1 the thing asked for failed, 2 wrong usage (clap's as well), 5 no valid measurement.
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => cli::serve::run(args),
+        Command::Stream(args) => cli::stream::run(args),
+        Command::Put(args) => cli::put::run(args),
+        Command::Tail(args) => cli::tail::run(args),
+        Command::Load(args) => cli::load::run(args),
+        Command::Top(args) => cli::top::run(args),
+        Command::Demo(args) => cli::demo::run(args),
+        Command::Inspect(args) => cli::inspect::run(args),
+    }
+}

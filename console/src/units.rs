@@ -1,0 +1,216 @@
+//! Numbers as people write them: sizes (`1KiB`, `64K`), rates (`20k`, `max`), durations (`500ms`), lists of cores.
+//!
+//! Sizes follow GNU: `K` and `KiB` are 1,024 bytes, `kB` and `KB` 1,000. (The usual crates read `64K` as 64,000,
+//! which is not what anyone means by a buffer of 64K.) In rates `k` is 1,000.
+
+use std::time::Duration;
+
+/// Why a value was refused. The flag and the value are named by the parser of the command line.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum UnitError {
+    /// No number in front, or more than a number and a unit.
+    #[error("not a {what}; write {examples}")]
+    Form {
+        /// What was expected.
+        what: &'static str,
+        /// What it looks like.
+        examples: &'static str,
+    },
+    /// A unit that is not known.
+    #[error("unit {unit:?} is not known; write {examples}")]
+    Unit {
+        /// As typed.
+        unit: String,
+        /// What it looks like.
+        examples: &'static str,
+    },
+    /// Outside the limits.
+    #[error("{value} is outside {min} to {max}")]
+    Range {
+        /// As understood.
+        value: String,
+        /// Smallest.
+        min: String,
+        /// Largest.
+        max: String,
+    },
+    /// Not a duration.
+    #[error("not a duration ({0}); write 10s, 500ms or 1h")]
+    Duration(#[from] humantime::DurationError),
+}
+
+const SIZES: &str = "1024, 64K, 1KiB, 4GiB or 10MB";
+const RATES: &str = "20k, 1.5M, 500 or max";
+
+/// A size in bytes.
+pub fn size(text: &str) -> Result<u64, UnitError> {
+    let (number, unit) = split(text).ok_or(UnitError::Form { what: "size", examples: SIZES })?;
+    let factor = match unit {
+        "" | "B" => 1.0,
+        "k" | "K" | "KiB" | "Ki" => 1024.0,
+        "M" | "MiB" | "Mi" => 1024.0 * 1024.0,
+        "G" | "GiB" | "Gi" => 1024.0 * 1024.0 * 1024.0,
+        "T" | "TiB" | "Ti" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "TB" => 1e12,
+        _ => return Err(UnitError::Unit { unit: unit.to_owned(), examples: SIZES }),
+    };
+    let bytes = number * factor;
+    // Above 2^53 a float no longer holds every byte; nothing here is that large.
+    if bytes > (1u64 << 53) as f64 {
+        return Err(range(text, "0", "8PiB"));
+    }
+    Ok(bytes.round() as u64)
+}
+
+/// A size from 1 byte to 10 MiB: what a record may have.
+pub fn record_size(text: &str) -> Result<u64, UnitError> {
+    let limit = u64::from(highwater_wire::MAX_RECORD_CEILING);
+    match size(text)? {
+        bytes if (1..=limit).contains(&bytes) => Ok(bytes),
+        bytes => Err(range(&format!("{bytes} bytes"), "1", "10MiB")),
+    }
+}
+
+/// How many records a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    /// As many as it takes.
+    Max,
+    /// So many.
+    PerSecond(f64),
+}
+
+/// A rate in records per second, more than 0, or `max`.
+pub fn rate(text: &str) -> Result<Rate, UnitError> {
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    let (number, unit) = split(text).ok_or(UnitError::Form { what: "rate", examples: RATES })?;
+    let factor = match unit.trim_end_matches("/s") {
+        "" => 1.0,
+        "k" | "K" => 1e3,
+        "m" | "M" => 1e6,
+        "g" | "G" => 1e9,
+        _ => return Err(UnitError::Unit { unit: unit.to_owned(), examples: RATES }),
+    };
+    let rate = number * factor;
+    if rate <= 0.0 || rate > 1e10 {
+        Err(range(text, "0", "10G"))
+    } else {
+        Ok(Rate::PerSecond(rate))
+    }
+}
+
+/// A duration.
+pub fn duration(text: &str) -> Result<Duration, UnitError> {
+    Ok(humantime::parse_duration(text)?)
+}
+
+/// CPU numbers: `0,1`, `0-3`, `0,4-7`; each once, at most 1,024 of them.
+pub fn cores(text: &str) -> Result<Cores, UnitError> {
+    let form = || UnitError::Form { what: "list of cores", examples: "0,1 or 0-3" };
+    let number = |t: &str| t.trim().parse::<usize>().map_err(|_| form());
+    let mut list = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = match part.split_once('-') {
+            Some((first, last)) => (number(first)?, number(last)?),
+            None => (number(part)?, number(part)?),
+        };
+        if last > 1023 {
+            return Err(range(&format!("core {last}"), "0", "1023"));
+        }
+        if first > last || (first..=last).any(|core| list.contains(&core)) {
+            return Err(form());
+        }
+        list.extend(first..=last);
+    }
+    Ok(Cores(list))
+}
+
+/// A list of CPU numbers; a type of its own so that the command line takes it as one value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cores(pub Vec<usize>);
+
+impl std::fmt::Display for Cores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&list.join(","))
+    }
+}
+
+fn range(value: &str, min: &str, max: &str) -> UnitError {
+    UnitError::Range { value: value.to_owned(), min: min.to_owned(), max: max.to_owned() }
+}
+
+/// A decimal number without sign or exponent, and what follows it.
+fn split(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    if !number.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    Some((number.parse().ok()?, unit.trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes() {
+        let cases =
+            [("0", 0), ("17", 17), ("17B", 17), ("1KiB", 1024), ("64K", 65_536), ("64k", 65_536)];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(size("1.5MiB"), Ok(1_572_864));
+        assert_eq!(size("4 GiB"), Ok(4 << 30));
+        assert_eq!(size("10MB"), Ok(10_000_000));
+        for wrong in ["", "K", "-1", "1e3", "1..2", ".5", "1 KiB x", "9999TiB", "1Q", "+4"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(record_size("10MiB"), Ok(10 << 20));
+        assert_eq!(record_size("0").unwrap_err().to_string(), "0 bytes is outside 1 to 10MiB");
+        assert!(record_size("11MiB").is_err());
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!(rate("20k"), Ok(Rate::PerSecond(20_000.0)));
+        assert_eq!(rate("1.5M"), Ok(Rate::PerSecond(1_500_000.0)));
+        assert_eq!(rate("500/s"), Ok(Rate::PerSecond(500.0)));
+        assert_eq!(rate("max"), Ok(Rate::Max));
+        for wrong in ["0", "", "fast", "10x", "-5", "99999G"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1h 10s"), Ok(Duration::from_secs(3610)));
+        let error = duration("10").unwrap_err().to_string();
+        assert!(error.contains("10s, 500ms or 1h"), "{error}");
+    }
+
+    #[test]
+    fn core_lists() {
+        assert_eq!(cores("0,1"), Ok(Cores(vec![0, 1])));
+        assert_eq!(cores("0,4-6").unwrap().to_string(), "0,4,5,6");
+        for wrong in ["", "a", "1,1", "3-1", "0-99999999", "1,"] {
+            assert!(cores(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_typed_panics(text in "\\PC{0,12}") {
+            let _ = (size(&text), rate(&text), duration(&text), cores(&text));
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The whole product from outside: the built executable, real processes, real sockets, real files.
+
+#[path = "product/support.rs"]
+mod support;
+
+#[path = "product/records.rs"]
+mod records;
+
+#[path = "product/crash.rs"]
+mod crash;
+
+#[path = "product/groups.rs"]
+mod groups;
+
+#[path = "product/hostile.rs"]
+mod hostile;
+
+#[path = "product/measure.rs"]
+mod measure;
+
+#[path = "product/refusals.rs"]
+mod refusals;

@@ -1,0 +1,164 @@
+//! Wrong usage and faults: the exit code, and an error that names the thing, its value and the limit.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
+
+use crate::support::{Server, highwater, said, scratch, serve, text};
+
+#[track_caller]
+fn refused(output: &Output, code: i32, words: &[&str]) {
+    let said = said(output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for word in words {
+        assert!(said.contains(word), "{word:?} is missing in: {said}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["serve"], &["--data"]),
+        (&["fly"], &["fly"]),
+        (&["put", "s", "--turbo"], &["--turbo"]),
+        (&["put", "s", "--key", "user.id"], &["--key", "user.id", "--format json"]),
+        (&["tail", "s", "--from", "newest"], &["--from", "newest", "oldest"]),
+        (&["stream", "create", "s", "--shards", "0"], &["--shards", "0", "4096"]),
+        (&["stream", "create", "s", "--retention", "10"], &["--retention", "10s"]),
+        (&["load", "run", "--size", "11MiB"], &["--size", "10MiB"]),
+        (&["load", "run", "--size", "8"], &["record_size is 8", "32"]),
+        (&["load", "run", "-r", "fast"], &["--rate", "fast", "20k"]),
+        (&["top", "--json"], &["--once"]),
+    ];
+    for (args, words) in cases {
+        refused(&highwater().args(*args).output().unwrap(), 2, words);
+    }
+    for name in ["a/b", "", "..", "é", "with space", &"x".repeat(129)] {
+        refused(&highwater().args(["stream", "create", name]).output().unwrap(), 2, &["name"]);
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for args in [&["--help"][..], &["load", "run", "--help"], &["--version"]] {
+        let output = highwater().args(args).output().unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn unknown_streams_and_shards() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    refused(&server.put("nowhere", b"x", &[]), 1, &["nowhere"]);
+    for command in ["tail nowhere", "stream describe nowhere", "stream delete nowhere"] {
+        let args: Vec<&str> = command.split(' ').collect();
+        refused(&server.run(&args), 1, &["nowhere"]);
+    }
+    server.create("s", 2);
+    refused(&server.run(&["stream", "create", "s"]), 1, &["s"]);
+    refused(&server.run(&["tail", "s", "--shard", "2"]), 1, &["2 shards", "no shard 2"]);
+    refused(&server.run(&["tail", "s", "--from", "5", "--shard", "0"]), 1, &["5"]);
+}
+
+#[test]
+fn records_over_the_limit_are_named_and_what_came_before_is_stored() {
+    let dir = scratch();
+    let args = ["--listen", "127.0.0.1:0", "--max-record", "4KiB"];
+    let server = Server::start_with(&dir.path().join("data"), &args);
+    server.create("s", 1);
+    let input = [b"fine\n".as_slice(), &[b'x'; 5_000], b"\nafter\n"].concat();
+    let put = server.put("s", &input, &[]);
+    refused(&put, 1, &["line 2", "5000 bytes", "4096", "1 records were stored"]);
+    assert!(text(&put).contains("stored 1 records"), "{}", text(&put));
+    assert_eq!(server.ok(&["tail", "s"]), b"fine\n");
+    refused(&server.put("s", &[0; 5_000], &["--format", "raw"]), 1, &["4096"]);
+    let key = format!("const:{}", "k".repeat(257));
+    refused(&server.put("s", b"x", &["--key", &key]), 1, &["257", "256"]);
+    refused(
+        &server.put("s", b"{\"a\":1}\nnot json\n", &["--format", "json"]),
+        1,
+        &["line 2", "JSON"],
+    );
+    refused(
+        &server.put("s", b"{}\n", &["--format", "json", "--key", "a.b"]),
+        1,
+        &["line 1", "a.b"],
+    );
+}
+
+#[test]
+fn no_server() {
+    // Port 1 is privileged and unused.
+    let output = highwater().args(["stream", "list", "-t", "127.0.0.1:1"]).output().unwrap();
+    refused(&output, 1, &["127.0.0.1:1"]);
+    let output = highwater().args(["stream", "list", "-t", "nonsense"]).output().unwrap();
+    refused(&output, 1, &["nonsense", "HOST:PORT"]);
+}
+
+#[test]
+fn a_port_in_use_and_a_directory_in_use() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let server = Server::start(&data);
+    let other = dir.path().join("other");
+    let output = serve(&other).args(["--listen", &server.addr]).output().unwrap();
+    refused(&output, 1, &[&server.addr, "in use"]);
+    let output = serve(&data).args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    refused(&output, 1, &["data"]);
+    server.create("still-served", 1);
+}
+
+#[test]
+fn a_newer_format_is_left_alone() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    assert_eq!(Server::start(&data).terminate().code(), Some(0));
+    let identity = data.join("highwater.json");
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&identity).unwrap()).unwrap();
+    json["format"] = 999.into();
+    std::fs::write(&identity, json.to_string()).unwrap();
+    let output = serve(&data).args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    refused(&output, 1, &["999", "newer"]);
+}
+
+#[test]
+fn directories_that_cannot_be_used() {
+    let dir = scratch();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "not a directory").unwrap();
+    let output = serve(&file).args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    refused(&output, 1, &["file"]);
+    let foreign = dir.path().join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("photo.jpg"), "mine").unwrap();
+    let output = serve(&foreign).args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    refused(&output, 1, &["foreign", "not empty"]);
+    if rustix::process::geteuid().is_root() {
+        eprintln!("skipped: root may write anywhere");
+        return;
+    }
+    let closed = dir.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o500)).unwrap();
+    let output = serve(&closed).args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    refused(&output, 1, &["closed"]);
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    let input = vec![b'\n'; 400_000];
+    assert!(server.put("s", &input, &[]).status.success());
+    let mut tail = server
+        .command(&["tail", "s"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(tail.stdout.take());
+    let output = tail.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", said(&output));
+}

@@ -1,0 +1,260 @@
+//! What each worker measures: counters and histograms, handed to the controlling thread once a second.
+//!
+//! One [`Meter`] per worker thread, behind a lock that only its own tasks and (once a second, for a swap
+//! of pointers) the controlling thread take; merged at the end, never averaged.
+
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hdrhistogram::CreationError;
+use hdrhistogram::Histogram;
+
+use crate::{Distribution, Distributions};
+
+/// Longest time told apart: 1 h. What took longer counts as that.
+const LONGEST_NS: u64 = 3_600_000_000_000;
+/// Significant decimal digits kept.
+const DIGITS: u8 = 3;
+
+/// The histograms of one set of records, in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Set {
+    /// Intended to acknowledged.
+    pub response: Histogram<u64>,
+    /// Intended to read.
+    pub propagation: Histogram<u64>,
+    /// Intended to sent.
+    pub send_lag: Histogram<u64>,
+    /// Sent to acknowledged.
+    pub service: Histogram<u64>,
+    /// Acknowledged to read.
+    pub visibility: Histogram<u64>,
+    /// When the generator could and should have acted, to when it did.
+    pub late: Histogram<u64>,
+}
+
+impl Set {
+    /// Empty.
+    pub fn new() -> Result<Set, CreationError> {
+        let empty = || Histogram::new_with_bounds(1, LONGEST_NS, DIGITS);
+        Ok(Set {
+            response: empty()?,
+            propagation: empty()?,
+            send_lag: empty()?,
+            service: empty()?,
+            visibility: empty()?,
+            late: empty()?,
+        })
+    }
+
+    fn pairs<'a>(
+        &'a mut self,
+        other: &'a Set,
+    ) -> [(&'a mut Histogram<u64>, &'a Histogram<u64>); 6] {
+        [
+            (&mut self.response, &other.response),
+            (&mut self.propagation, &other.propagation),
+            (&mut self.send_lag, &other.send_lag),
+            (&mut self.service, &other.service),
+            (&mut self.visibility, &other.visibility),
+            (&mut self.late, &other.late),
+        ]
+    }
+
+    /// Adds everything in `other`.
+    pub fn add(&mut self, other: &Set) {
+        for (mine, theirs) in self.pairs(other) {
+            if !theirs.is_empty() {
+                // Adding fails only where a value exceeds the bounds, and all bounds here are the same.
+                let _same_bounds = mine.add(theirs);
+            }
+        }
+    }
+
+    /// Empties it, keeping the memory.
+    pub fn clear(&mut self) {
+        for histogram in [
+            &mut self.response,
+            &mut self.propagation,
+            &mut self.send_lag,
+            &mut self.service,
+            &mut self.visibility,
+            &mut self.late,
+        ] {
+            if !histogram.is_empty() {
+                histogram.reset();
+            }
+        }
+    }
+
+    /// The five that are reported.
+    pub fn distributions(&self) -> Distributions {
+        Distributions {
+            response: Distribution::of(&self.response),
+            propagation: Distribution::of(&self.propagation),
+            send_lag: Distribution::of(&self.send_lag),
+            service: Distribution::of(&self.service),
+            visibility: Distribution::of(&self.visibility),
+        }
+    }
+}
+
+/// Counts `count` records that took from `from_ns` to `to_ns`. Times that run backwards count as 0.
+pub fn record(histogram: &mut Histogram<u64>, from_ns: u64, to_ns: u64, count: u64) {
+    histogram.saturating_record_n(to_ns.saturating_sub(from_ns), count);
+}
+
+/// Counters of a run, since its first record. "In window" goes by the intended time unless said otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Records sent.
+    pub sent: u64,
+    /// Records acknowledged.
+    pub acked: u64,
+    /// Records read for the first time.
+    pub consumed: u64,
+    /// Records refused.
+    pub refused: u64,
+    /// Records of unknown fate.
+    pub unknown: u64,
+    /// Records with a wrong checksum, or where this run did not put them.
+    pub corrupted: u64,
+    /// Failed requests.
+    pub errors: u64,
+    /// Records due and never sent.
+    pub unsent: u64,
+    /// Records due in the window.
+    pub window_due: u64,
+    /// ... that were sent on time.
+    pub window_on_time: u64,
+    /// Records due in the window and acknowledged, whenever.
+    pub window_acked: u64,
+    /// Records due in the window and read for the first time, whenever.
+    pub window_consumed: u64,
+    /// Acknowledgements that came within the window.
+    pub acked_within: u64,
+}
+
+impl Counts {
+    /// Adds another worker's.
+    pub fn add(&mut self, other: &Counts) {
+        self.sent += other.sent;
+        self.acked += other.acked;
+        self.consumed += other.consumed;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.corrupted += other.corrupted;
+        self.errors += other.errors;
+        self.unsent += other.unsent;
+        self.window_due += other.window_due;
+        self.window_on_time += other.window_on_time;
+        self.window_acked += other.window_acked;
+        self.window_consumed += other.window_consumed;
+        self.acked_within += other.acked_within;
+    }
+}
+
+/// What one worker measured since the last harvest (histograms) and since the start (counters).
+#[derive(Debug)]
+pub struct Readings {
+    /// Of records intended in the measured window.
+    pub window: Set,
+    /// Of all others.
+    pub outside: Set,
+    /// The counters.
+    pub counts: Counts,
+    /// The first failure, in words.
+    pub first_error: Option<String>,
+}
+
+impl Readings {
+    /// The histograms a record intended at `ns` belongs to.
+    pub fn set(&mut self, window: &Range<u64>, ns: u64) -> &mut Set {
+        if window.contains(&ns) { &mut self.window } else { &mut self.outside }
+    }
+
+    /// Counts a failed request.
+    pub fn failed(&mut self, why: impl FnOnce() -> String) {
+        self.counts.errors += 1;
+        self.first_error.get_or_insert_with(why);
+    }
+}
+
+/// A worker's readings, shared with the controlling thread.
+#[derive(Debug)]
+pub struct Meter(Mutex<Readings>);
+
+impl Meter {
+    /// All zero.
+    pub fn new() -> Result<Meter, CreationError> {
+        Ok(Meter(Mutex::new(Readings {
+            window: Set::new()?,
+            outside: Set::new()?,
+            counts: Counts::default(),
+            first_error: None,
+        })))
+    }
+
+    /// For writing. Once per batch, not per record.
+    pub fn lock(&self) -> MutexGuard<'_, Readings> {
+        // Counters are whole at any moment: a panic elsewhere does not spoil them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the histograms out, leaving `window` and `outside` (empty) in their place.
+    pub fn harvest(&self, window: &mut Set, outside: &mut Set) -> (Counts, Option<String>) {
+        let mut readings = self.lock();
+        std::mem::swap(&mut readings.window, window);
+        std::mem::swap(&mut readings.outside, outside);
+        (readings.counts, readings.first_error.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_workers_keeps_the_slowest_where_a_mean_would_hide_it() {
+        let (mut fast, mut slow) = (Set::new().unwrap(), Set::new().unwrap());
+        record(&mut fast.response, 0, 1_000, 900);
+        record(&mut slow.response, 0, 1_000_000, 100);
+        fast.add(&slow);
+        let d = fast.distributions().response;
+        assert_eq!(d.count, 1000);
+        assert_eq!((d.p50.round(), d.p90.round()), (1.0, 1.0));
+        assert!((d.p99 - 1_000.0).abs() < 1.0, "{d:?}");
+    }
+
+    #[test]
+    fn odd_times_are_counted_at_the_bounds_not_dropped() {
+        let mut set = Set::new().unwrap();
+        record(&mut set.visibility, 10, 5, 2);
+        record(&mut set.visibility, 0, u64::MAX, 1);
+        let d = set.distributions().visibility;
+        assert_eq!((d.count, d.p50), (3, 0.0));
+        assert!(d.max >= 3.6e9, "{d:?}");
+    }
+
+    #[test]
+    fn a_harvest_leaves_empty_histograms_and_running_counters() {
+        let meter = Meter::new().unwrap();
+        {
+            let mut readings = meter.lock();
+            readings.counts.acked = 5;
+            record(&mut readings.set(&(10..20), 15).response, 15, 30, 5);
+            record(&mut readings.set(&(10..20), 20).response, 20, 30, 1);
+            readings.failed(|| "first".into());
+            readings.failed(|| "second".into());
+        }
+        let (mut window, mut outside) = (Set::new().unwrap(), Set::new().unwrap());
+        let (counts, error) = meter.harvest(&mut window, &mut outside);
+        assert_eq!((counts.acked, counts.errors), (5, 2));
+        assert_eq!(error.as_deref(), Some("first"));
+        assert_eq!((window.response.len(), outside.response.len()), (5, 1));
+        window.clear();
+        outside.clear();
+        meter.harvest(&mut window, &mut outside);
+        assert!(window.response.is_empty() && outside.response.is_empty());
+    }
+}

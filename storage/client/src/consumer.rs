@@ -1,0 +1,299 @@
+//! The consumer of one shard: pushed by the server as credit allows, resumed where it stopped when the
+//! connection breaks.
+
+use bytes::Bytes;
+use highwater_wire::{
+    CreditRequest, ErrorCode, Kind, StreamDescription, SubscribeRequest, UnsubscribeRequest,
+    WireError,
+};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::client::find;
+use crate::connection::{Connection, Slot, SubscriptionEvent};
+use crate::delivery::{Flaw, check};
+use crate::writer::Control;
+use crate::{Client, ClientError, ConsumeError, ConsumerOptions, Delivery, OnTrimmed, Start};
+
+/// Reads the records of one shard in order, each exactly once, for as long as it lives.
+#[derive(Debug)]
+pub struct ShardConsumer {
+    client: Client,
+    stream: u32,
+    shard: u32,
+    port: u16,
+    options: ConsumerOptions,
+    position: u64,
+    /// Batches that arrived earlier are passed over.
+    since_ns: u64,
+    /// Began at the oldest record and has read nothing yet: what retention removes meanwhile is not missed.
+    at_oldest: bool,
+    high_water: u64,
+    trimmed: u64,
+    subscription: Option<Subscription>,
+    retry: Retry,
+}
+
+/// Trouble since the last sign of life.
+#[derive(Debug, Default)]
+struct Retry {
+    since: Option<Instant>,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+/// A subscription under way; dropped, it is ended at the server too.
+#[derive(Debug)]
+struct Subscription {
+    connection: Connection,
+    correlation: u64,
+    events: mpsc::UnboundedReceiver<SubscriptionEvent>,
+    /// Bytes delivered and not yet given back as credit.
+    used: u64,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.connection.forget(self.correlation);
+        // With the queue full the server goes on until the credit is spent; that is bounded too.
+        if let Ok(permit) = self.connection.try_permit() {
+            let request = UnsubscribeRequest { subscription: self.correlation.into() };
+            permit.send(Kind::Unsubscribe, Control::fixed(request.to_array()));
+        }
+    }
+}
+
+impl ShardConsumer {
+    pub(crate) async fn start(
+        client: Client,
+        stream: &StreamDescription,
+        shard: u32,
+        start: Start,
+        mut options: ConsumerOptions,
+    ) -> Result<ShardConsumer, ClientError> {
+        let port = find(stream, shard)?.port;
+        let (position, since_ns, high_water) = match start {
+            Start::At(sequence) => (sequence, 0, 0),
+            Start::After(sequence) => (sequence.saturating_add(1), 0, 0),
+            Start::Oldest | Start::Latest | Start::Time(_) => {
+                let located = client.locate(stream, shard, start).await?;
+                let since = if let Start::Time(ns) = start { ns } else { 0 };
+                (located.sequence, since, located.high_water)
+            }
+        };
+        // Credit is given back by halves: the half left must do for the largest batch.
+        let largest = u64::from(client.pool().info().max_batch);
+        options.credit_bytes = options.credit_bytes.max(2 * largest);
+        Ok(ShardConsumer {
+            client,
+            stream: stream.id,
+            shard,
+            port,
+            options,
+            position,
+            since_ns,
+            at_oldest: start == Start::Oldest,
+            high_water,
+            trimmed: 0,
+            subscription: None,
+            retry: Retry::default(),
+        })
+    }
+
+    /// The next records; waits for them. `None` once the position has reached the `end` of the options.
+    /// Cancelled, it loses nothing. Lost connections and refusals that will pass are retried until the
+    /// retry deadline.
+    pub async fn next(&mut self) -> Result<Option<Delivery>, ConsumeError> {
+        loop {
+            if self.options.end.is_some_and(|end| self.position >= end) {
+                self.subscription = None;
+                return Ok(None);
+            }
+            let step = match self.subscription.as_mut() {
+                None => self.subscribe().await,
+                Some(subscription) => {
+                    let event = subscription.next(self.options.credit_bytes / 2).await;
+                    match self.handle(event) {
+                        Ok(Some(delivery)) => return Ok(Some(delivery)),
+                        Ok(None) => Ok(()),
+                        Err(error) => Err(error),
+                    }
+                }
+            };
+            if let Err(error) = step {
+                // Asked again, it starts over at its position.
+                self.subscription = None;
+                self.retry = Retry::default();
+                return Err(error);
+            }
+        }
+    }
+
+    /// Next sequence number to read: everything below it was given out (or passed over by the start).
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The shard's number.
+    pub fn shard(&self) -> u32 {
+        self.shard
+    }
+
+    /// The latest high-water mark heard of; 0 before the first.
+    pub fn high_water(&self) -> u64 {
+        self.high_water
+    }
+
+    /// Records that retention removed before they were read.
+    pub fn trimmed(&self) -> u64 {
+        self.trimmed
+    }
+
+    async fn subscribe(&mut self) -> Result<(), ConsumeError> {
+        if let Some(at) = self.retry.not_before {
+            tokio::time::sleep_until(at).await;
+        }
+        let connection = match self.client.pool().to_core(self.port).await {
+            Ok(connection) => connection,
+            Err(error) => return self.lost(error.into()),
+        };
+        let (sender, events) = mpsc::unbounded_channel();
+        let request = SubscribeRequest {
+            stream: self.stream.into(),
+            shard: self.shard.into(),
+            from: self.position.into(),
+            credit_bytes: self.options.credit_bytes.into(),
+            max_bytes: self.options.max_delivery_bytes.into(),
+            reserved: 0.into(),
+        };
+        let submitted = match connection.permit().await {
+            Ok(permit) => {
+                let control = Control::fixed(request.to_array());
+                permit.submit(Slot::Subscription(sender), Kind::Subscribe, control, None)
+            }
+            Err(error) => Err(error),
+        };
+        match submitted {
+            Ok(correlation) => {
+                self.subscription = Some(Subscription { connection, correlation, events, used: 0 });
+                Ok(())
+            }
+            Err(error) => self.lost(error),
+        }
+    }
+
+    fn handle(&mut self, event: SubscriptionEvent) -> Result<Option<Delivery>, ConsumeError> {
+        match event {
+            SubscriptionEvent::Started { high_water } => {
+                self.high_water = self.high_water.max(high_water);
+                self.retry.since = None;
+                Ok(None)
+            }
+            SubscriptionEvent::Delivery { high_water, sent_ns, data } => {
+                self.high_water = self.high_water.max(high_water);
+                self.retry = Retry::default();
+                self.take(high_water, sent_ns, data)
+            }
+            SubscriptionEvent::Ended(ClientError::Refused(error)) => {
+                self.refused(error).map(|()| None)
+            }
+            SubscriptionEvent::Ended(error) => self.lost(error).map(|()| None),
+        }
+    }
+
+    fn take(
+        &mut self,
+        high_water: u64,
+        sent_ns: u64,
+        bytes: Bytes,
+    ) -> Result<Option<Delivery>, ConsumeError> {
+        let from = self.position;
+        let next = check(&bytes, from, self.options.verify_crc).map_err(|flaw| match flaw {
+            Flaw::Corrupt(error) => ConsumeError::Corrupt { position: from, error },
+            Flaw::Gap { expected, found } => ConsumeError::Gap { expected, found },
+        })?;
+        let end = self.options.end.unwrap_or(u64::MAX);
+        let next = next.min(end);
+        self.position = next;
+        let since_ns = self.since_ns;
+        let delivery = Delivery { bytes, from, end, since_ns, high_water, next, sent_ns };
+        if delivery.batches().next().is_none() {
+            return Ok(None);
+        }
+        // From the first record wanted on, all are: the server's clock may step back.
+        self.since_ns = 0;
+        self.at_oldest = false;
+        Ok(Some(delivery))
+    }
+
+    /// The server refused the subscription, or ended it.
+    fn refused(&mut self, error: WireError) -> Result<(), ConsumeError> {
+        let position = self.position;
+        match error.code {
+            ErrorCode::PositionTrimmed => {
+                let oldest = error.detail;
+                let go_on =
+                    self.at_oldest || self.options.on_trimmed == OnTrimmed::ContinueAtOldest;
+                if !go_on || oldest <= position {
+                    return Err(ConsumeError::Trimmed { position, oldest });
+                }
+                if !self.at_oldest {
+                    self.trimmed += oldest - position;
+                }
+                self.position = oldest;
+                self.subscription = None;
+                Ok(())
+            }
+            ErrorCode::PositionBeyondEnd => {
+                Err(ConsumeError::BeyondEnd { position, high_water: error.detail })
+            }
+            _ => self.lost(ClientError::Refused(error)),
+        }
+    }
+
+    /// Prepares to subscribe again, or gives up.
+    fn lost(&mut self, error: ClientError) -> Result<(), ConsumeError> {
+        self.subscription = None;
+        let policy = self.client.options().retry;
+        let now = Instant::now();
+        let since = *self.retry.since.get_or_insert(now);
+        if !error.retriable() || now.duration_since(since) >= policy.deadline {
+            return Err(error.into());
+        }
+        let wait = policy.backoff(self.retry.failures, &mut fastrand::Rng::new());
+        self.retry.failures = self.retry.failures.saturating_add(1);
+        self.retry.not_before = Some(now + wait.max(error.retry_after()));
+        Ok(())
+    }
+}
+
+impl Subscription {
+    /// The next event; gives credit back first once `refill` bytes were used.
+    async fn next(&mut self, refill: u64) -> SubscriptionEvent {
+        if self.used >= refill {
+            match self.connection.permit().await {
+                Ok(permit) => {
+                    let request = CreditRequest {
+                        subscription: self.correlation.into(),
+                        bytes: self.used.into(),
+                    };
+                    permit.send(Kind::Credit, Control::fixed(request.to_array()));
+                    self.used = 0;
+                }
+                Err(error) => return SubscriptionEvent::Ended(error),
+            }
+        }
+        match self.events.recv().await {
+            Some(event) => {
+                if let SubscriptionEvent::Delivery { data, .. } = &event {
+                    self.used += data.len() as u64;
+                }
+                event
+            }
+            None => SubscriptionEvent::Ended(ClientError::Disconnected {
+                address: String::new(),
+                reason: "the connection ended".to_owned(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Batches received, read in place.
+
+use bytes::Bytes;
+use highwater_wire::{BatchError, BatchIter, BatchView, ENCODING_RECORDS, RecordView};
+
+/// Batches as they came from the server, with the records wanted in them. The memory is shared with the
+/// connection's receive buffer: keep a delivery as long as needed for its records, not longer.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub(crate) bytes: Bytes,
+    /// First sequence number wanted.
+    pub(crate) from: u64,
+    /// Sequence number after the last one wanted.
+    pub(crate) end: u64,
+    /// Batches that arrived at the server earlier are not wanted.
+    pub(crate) since_ns: u64,
+    /// The high-water mark when the server handed this out: every record below it is durable.
+    pub high_water: u64,
+    /// Next sequence number to read.
+    pub next: u64,
+    /// The server's clock when it handed this out, nanoseconds since 1970 UTC; 0 for a fetch.
+    pub sent_ns: u64,
+}
+
+impl Delivery {
+    /// The records wanted, in order, with their sequence numbers.
+    pub fn records(&self) -> impl Iterator<Item = RecordView<'_>> {
+        self.batches()
+            .flat_map(|batch| batch.records())
+            .filter(|record| (self.from..self.end).contains(&record.sequence))
+    }
+
+    /// The batches that hold wanted records; the first may begin before the first record wanted, the last
+    /// may end after the last.
+    pub fn batches(&self) -> impl Iterator<Item = BatchView<'_>> {
+        BatchIter::new(&self.bytes).map_while(Result::ok).filter(|batch| {
+            batch.end_sequence() > self.from
+                && batch.base_sequence() < self.end
+                && batch.header().arrival_ns.to_native() >= self.since_ns
+        })
+    }
+
+    /// Size of the batches, wanted or not, in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there is no batch at all.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+/// What is wrong with received batches.
+pub(crate) enum Flaw {
+    /// A batch is damaged or unreadable.
+    Corrupt(BatchError),
+    /// A batch does not follow the one before.
+    Gap { expected: u64, found: u64 },
+}
+
+/// Checks batches back to back that should begin at or before `from` and follow each other. Returns the
+/// sequence number after the last, or `from` if all of it lies below.
+pub(crate) fn check(bytes: &[u8], from: u64, verify_crc: bool) -> Result<u64, Flaw> {
+    let mut next = from;
+    for batch in BatchIter::new(bytes) {
+        let batch = batch.map_err(Flaw::Corrupt)?;
+        let header = batch.header();
+        for (field, value, known) in [
+            ("encoding", header.encoding, ENCODING_RECORDS),
+            ("compression", header.compression, 0),
+        ] {
+            if value != known {
+                return Err(Flaw::Corrupt(BatchError::Unsupported { field, value }));
+            }
+        }
+        if verify_crc {
+            batch.check_crc().map_err(Flaw::Corrupt)?;
+        }
+        if batch.end_sequence() <= next {
+            continue;
+        }
+        if batch.base_sequence() > next {
+            return Err(Flaw::Gap { expected: next, found: batch.base_sequence() });
+        }
+        next = batch.end_sequence();
+    }
+    Ok(next)
+}
+
+/// Answer to a [`fetch`](crate::Client::fetch).
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The batches; empty if nothing came within the wait.
+    pub delivery: Delivery,
+    /// Oldest sequence number kept.
+    pub oldest: u64,
+}
+
+/// Answer to a [`locate`](crate::Client::locate).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Where to read from. For a time: at or shortly before the first record that arrived then or later.
+    pub sequence: u64,
+    /// Oldest sequence number kept.
+    pub oldest: u64,
+    /// The high-water mark: every record below it is durable.
+    pub high_water: u64,
+}

@@ -1,0 +1,425 @@
+//! The control plane: streams and positions, kept in the catalogue and told to the cores. Blocking; runs
+//! on a thread of its own, never on a core's.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use highwater_wire::{
+    ControlReply, ControlRequest, ErrorCode, GroupDescription, GroupName, GroupShard,
+    MAX_SHARDS_PER_STREAM, Position, ShardDescription, ShardId, StreamConfig, StreamDescription,
+    StreamName, WireError, split_evenly,
+};
+
+use crate::catalogue::{Catalogue, CatalogueError, PositionRecord, StreamRecord};
+use crate::core::{CoreCommand, placement};
+use crate::store::{Store, specs_of};
+use crate::types::ShardStatus;
+
+/// How long a core may take to answer before the control plane gives up on it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a control request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A name that is not allowed.
+    #[error("{field} {name:?}: {reason}")]
+    Name {
+        /// `stream` or `group`.
+        field: &'static str,
+        /// As given.
+        name: String,
+        /// Why.
+        reason: highwater_wire::NameError,
+    },
+    /// A value out of its range.
+    #[error("{field} is {value}; {limit}")]
+    Argument {
+        /// Which.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it may be.
+        limit: String,
+    },
+    /// The name is taken.
+    #[error("stream {0:?} exists")]
+    StreamExists(String),
+    /// No such stream.
+    #[error("stream {0:?} does not exist")]
+    UnknownStream(String),
+    /// No such shard.
+    #[error("stream {stream:?} has no shard {shard}; it has {shards}")]
+    UnknownShard {
+        /// Its name.
+        stream: String,
+        /// As given.
+        shard: u32,
+        /// How many there are.
+        shards: u32,
+    },
+    /// A core did not answer.
+    #[error("core {0} does not answer")]
+    CoreGone(usize),
+    /// Files could not be removed.
+    #[error("removing the files of stream {stream:?}: {reason}")]
+    Remove {
+        /// Its name.
+        stream: String,
+        /// The cause.
+        reason: Arc<str>,
+    },
+    /// The control database.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// A request that is not for the control plane.
+    #[error("this request is not for the control plane")]
+    NotMine,
+}
+
+impl ControlError {
+    /// As told to a client.
+    pub fn to_wire(&self) -> WireError {
+        let code = match self {
+            ControlError::Name { .. } => ErrorCode::InvalidName,
+            ControlError::Argument { .. } => ErrorCode::InvalidArgument,
+            ControlError::StreamExists(_) => ErrorCode::StreamExists,
+            ControlError::UnknownStream(_) => ErrorCode::UnknownStream,
+            ControlError::UnknownShard { .. } => ErrorCode::UnknownShard,
+            ControlError::CoreGone(_) => ErrorCode::Unavailable,
+            ControlError::NotMine => ErrorCode::UnknownRequest,
+            ControlError::Remove { .. } | ControlError::Catalogue(_) => ErrorCode::Internal,
+        };
+        WireError::new(code, self.to_string())
+    }
+}
+
+/// Delivers a command to a core; `false` when the core is gone.
+pub type CoreLink = Box<dyn Fn(CoreCommand) -> bool + Send>;
+
+/// The control plane of an open store.
+pub struct Control {
+    catalogue: Arc<Mutex<Catalogue>>,
+    streams: BTreeMap<String, StreamRecord>,
+    positions: BTreeMap<(String, u32, u32), u64>,
+    links: Vec<CoreLink>,
+}
+
+impl Control {
+    /// Over the cores of `store`; `links[i]` reaches core `i`.
+    pub fn new(store: &Store, links: Vec<CoreLink>) -> Control {
+        debug_assert_eq!(links.len(), store.cores());
+        Control {
+            catalogue: store.catalogue(),
+            streams: store.streams().iter().cloned().collect(),
+            positions: store
+                .positions()
+                .iter()
+                .cloned()
+                .map(|(g, st, sh, p)| ((g, st, sh), p))
+                .collect(),
+            links,
+        }
+    }
+
+    /// Creates a stream: kept durably, then served.
+    pub fn create_stream(
+        &mut self,
+        name: &str,
+        config: StreamConfig,
+    ) -> Result<StreamDescription, ControlError> {
+        stream_name(name)?;
+        if !(1..=MAX_SHARDS_PER_STREAM).contains(&config.shards) {
+            let limit = format!("1 to {MAX_SHARDS_PER_STREAM} are allowed");
+            return Err(ControlError::Argument {
+                field: "shards",
+                value: config.shards.into(),
+                limit,
+            });
+        }
+        if self.streams.contains_key(name) {
+            return Err(ControlError::StreamExists(name.to_owned()));
+        }
+        let record = self.catalogue().add_stream(name, config, now_ns())?;
+        self.streams.insert(name.to_owned(), record.clone());
+        for spec in specs_of(name, &record) {
+            let core = placement(spec.id, self.links.len());
+            if !(self.links[core])(CoreCommand::AddShard(spec)) {
+                return Err(ControlError::CoreGone(core));
+            }
+        }
+        self.describe(name)
+    }
+
+    /// Removes a stream and its records: forgotten durably, then its files go.
+    pub fn delete_stream(&mut self, name: &str) -> Result<(), ControlError> {
+        let record = self.find(name)?.clone();
+        self.catalogue().remove_stream(name, record.id)?;
+        self.streams.remove(name);
+        self.positions.retain(|(_, stream, _), _| *stream != record.id);
+        let mut waits = Vec::new();
+        for spec in specs_of(name, &record) {
+            let (done, wait) = channel();
+            let core = placement(spec.id, self.links.len());
+            if (self.links[core])(CoreCommand::RemoveShard { shard: spec.id, done }) {
+                waits.push((core, wait));
+            }
+        }
+        for (core, wait) in waits {
+            match wait.recv_timeout(PATIENCE) {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => {
+                    return Err(ControlError::Remove { stream: name.to_owned(), reason });
+                }
+                Err(_) => return Err(ControlError::CoreGone(core)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Describes a stream. Ports are left at 0: only a server has them.
+    pub fn describe(&self, name: &str) -> Result<StreamDescription, ControlError> {
+        let record = self.find(name)?;
+        Ok(self.description(name, record, &self.status()?))
+    }
+
+    /// Describes all streams, by name.
+    pub fn list_streams(&self) -> Result<Vec<StreamDescription>, ControlError> {
+        let status = self.status()?;
+        Ok(self
+            .streams
+            .iter()
+            .map(|(name, record)| self.description(name, record, &status))
+            .collect())
+    }
+
+    /// A producer id never given before, and the epoch to use.
+    pub fn new_producer(&mut self) -> Result<(u64, u32), ControlError> {
+        Ok((self.catalogue().new_producer()?, 0))
+    }
+
+    /// Keeps positions of several groups in one durable transaction; each request is answered on its own.
+    pub fn commit_positions(
+        &mut self,
+        commits: &[(String, String, Vec<Position>)],
+    ) -> Vec<Result<(), ControlError>> {
+        let mut records: Vec<PositionRecord> = Vec::new();
+        let mut results: Vec<Result<(), ControlError>> = Vec::new();
+        for (group, stream, positions) in commits {
+            results.push(self.check_commit(group, stream, positions, &mut records));
+        }
+        if records.is_empty() {
+            return results;
+        }
+        if let Err(error) = self.catalogue().commit_positions(&records) {
+            let text = error.to_string();
+            for result in results.iter_mut().filter(|r| r.is_ok()) {
+                let failed = redb::Error::Io(std::io::Error::other(text.clone()));
+                *result = Err(CatalogueError::Database(Box::new(failed)).into());
+            }
+            return results;
+        }
+        for (group, stream, shard, position) in records {
+            let id = ShardId { stream, shard };
+            self.positions.insert((group.clone(), stream, shard), position);
+            // A core that is gone shows no figures either.
+            let command = CoreCommand::SetPosition { shard: id, group, position };
+            let _ = (self.links[placement(id, self.links.len())])(command);
+        }
+        results
+    }
+
+    fn check_commit(
+        &self,
+        group: &str,
+        stream: &str,
+        positions: &[Position],
+        records: &mut Vec<PositionRecord>,
+    ) -> Result<(), ControlError> {
+        group_name(group)?;
+        let record = self.find(stream)?;
+        if let Some(odd) = positions.iter().find(|p| p.shard >= record.config.shards) {
+            let (stream, shards) = (stream.to_owned(), record.config.shards);
+            return Err(ControlError::UnknownShard { stream, shard: odd.shard, shards });
+        }
+        records
+            .extend(positions.iter().map(|p| (group.to_owned(), record.id, p.shard, p.sequence)));
+        Ok(())
+    }
+
+    /// The positions a group committed in a stream.
+    pub fn fetch_positions(
+        &self,
+        group: &str,
+        stream: &str,
+    ) -> Result<Vec<Position>, ControlError> {
+        group_name(group)?;
+        let id = self.find(stream)?.id;
+        let ours =
+            self.positions.range((group.to_owned(), id, 0)..=(group.to_owned(), id, u32::MAX));
+        Ok(ours
+            .map(|((_, _, shard), sequence)| Position { shard: *shard, sequence: *sequence })
+            .collect())
+    }
+
+    /// All groups with their backlog; of one stream, or of all if `stream` is empty.
+    pub fn list_groups(&self, stream: &str) -> Result<Vec<GroupDescription>, ControlError> {
+        let only = if stream.is_empty() { None } else { Some(self.find(stream)?.id) };
+        let names: BTreeMap<u32, &str> =
+            self.streams.iter().map(|(n, r)| (r.id, n.as_str())).collect();
+        let mut waits: Vec<(&String, u32, u32, u64, Receiver<_>)> = Vec::new();
+        for ((group, id, shard), &position) in &self.positions {
+            if only.is_some_and(|only| only != *id) {
+                continue;
+            }
+            let (reply, wait) = channel();
+            let shard_id = ShardId { stream: *id, shard: *shard };
+            let command = CoreCommand::Backlog { shard: shard_id, position, reply };
+            if (self.links[placement(shard_id, self.links.len())])(command) {
+                waits.push((group, *id, *shard, position, wait));
+            }
+        }
+        let mut groups: BTreeMap<(&str, u32), GroupDescription> = BTreeMap::new();
+        for (group, id, shard, position, wait) in waits {
+            let Ok(Some((backlog, high_water))) = wait.recv_timeout(PATIENCE) else { continue };
+            let Some(&stream) = names.get(&id) else { continue };
+            let entry = groups.entry((group.as_str(), id)).or_insert_with(|| GroupDescription {
+                group: group.clone(),
+                stream: stream.to_owned(),
+                shards: Vec::new(),
+            });
+            entry.shards.push(GroupShard {
+                shard,
+                position,
+                high_water,
+                backlog_records: backlog.records,
+                backlog_bytes: backlog.bytes,
+                backlog_ns: backlog.age_ns,
+            });
+        }
+        Ok(groups.into_values().collect())
+    }
+
+    /// Carries out a request from the wire (all but the greeting and the snapshot, which are the server's).
+    /// `ports[i]` is the port of core `i`.
+    pub fn handle(
+        &mut self,
+        request: ControlRequest,
+        ports: &[u16],
+    ) -> Result<ControlReply, WireError> {
+        let with_ports = |mut stream: StreamDescription| {
+            for shard in &mut stream.shards {
+                shard.port = ports.get(shard.core as usize).copied().unwrap_or(0);
+            }
+            stream
+        };
+        let reply = match request {
+            ControlRequest::CreateStream { name, config } => {
+                self.create_stream(&name, config).map(|s| ControlReply::Stream(with_ports(s)))
+            }
+            ControlRequest::ListStreams => self
+                .list_streams()
+                .map(|all| ControlReply::Streams(all.into_iter().map(with_ports).collect())),
+            ControlRequest::DescribeStream { name } => {
+                self.describe(&name).map(|s| ControlReply::Stream(with_ports(s)))
+            }
+            ControlRequest::DeleteStream { name } => {
+                self.delete_stream(&name).map(|()| ControlReply::Done)
+            }
+            ControlRequest::NewProducer => {
+                self.new_producer().map(|(id, epoch)| ControlReply::Producer { id, epoch })
+            }
+            ControlRequest::CommitPositions { group, stream, positions } => self
+                .commit_positions(&[(group, stream, positions)])
+                .pop()
+                .unwrap_or(Err(ControlError::NotMine))
+                .map(|()| ControlReply::Done),
+            ControlRequest::FetchPositions { group, stream } => {
+                self.fetch_positions(&group, &stream).map(ControlReply::Positions)
+            }
+            ControlRequest::ListGroups { stream } => {
+                self.list_groups(&stream).map(ControlReply::Groups)
+            }
+            ControlRequest::Hello { .. } | ControlRequest::Snapshot => Err(ControlError::NotMine),
+        };
+        reply.map_err(|e| e.to_wire())
+    }
+
+    fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
+        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, name: &str) -> Result<&StreamRecord, ControlError> {
+        self.streams.get(name).ok_or_else(|| ControlError::UnknownStream(name.to_owned()))
+    }
+
+    fn status(&self) -> Result<BTreeMap<ShardId, ShardStatus>, ControlError> {
+        let mut waits = Vec::new();
+        for (core, link) in self.links.iter().enumerate() {
+            let (reply, wait) = channel();
+            if !link(CoreCommand::Status { reply }) {
+                return Err(ControlError::CoreGone(core));
+            }
+            waits.push((core, wait));
+        }
+        let mut status = BTreeMap::new();
+        for (core, wait) in waits {
+            let shards = wait.recv_timeout(PATIENCE).map_err(|_| ControlError::CoreGone(core))?;
+            status.extend(shards.into_iter().map(|s| (s.id, s)));
+        }
+        Ok(status)
+    }
+
+    fn description(
+        &self,
+        name: &str,
+        record: &StreamRecord,
+        status: &BTreeMap<ShardId, ShardStatus>,
+    ) -> StreamDescription {
+        let ranges = split_evenly(record.config.shards.max(1));
+        let shards = (0u32..).zip(ranges).map(|(shard, range)| {
+            let id = ShardId { stream: record.id, shard };
+            let of = status.get(&id);
+            ShardDescription {
+                shard,
+                hash_start: range.start,
+                hash_end: range.end,
+                core: placement(id, self.links.len()) as u32,
+                port: 0,
+                oldest: of.map_or(0, |s| s.oldest),
+                high_water: of.map_or(0, |s| s.high_water),
+                stored_bytes: of.map_or(0, |s| s.stored_bytes),
+                state: of.map_or_else(|| "missing".to_owned(), |s| s.state.clone()),
+            }
+        });
+        StreamDescription {
+            name: name.to_owned(),
+            id: record.id,
+            created_ns: record.created_ns,
+            config: record.config.clone(),
+            shards: shards.collect(),
+        }
+    }
+}
+
+fn stream_name(name: &str) -> Result<(), ControlError> {
+    StreamName::new(name).map(|_| ()).map_err(|reason| ControlError::Name {
+        field: "stream",
+        name: name.to_owned(),
+        reason,
+    })
+}
+
+fn group_name(name: &str) -> Result<(), ControlError> {
+    GroupName::new(name).map(|_| ()).map_err(|reason| ControlError::Name {
+        field: "group",
+        name: name.to_owned(),
+        reason,
+    })
+}
+
+/// Wall clock, nanoseconds since 1970 UTC.
+pub(crate) fn now_ns() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}

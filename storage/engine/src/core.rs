@@ -1,0 +1,475 @@
+//! One core: its shards, its disk, its checkpoint. Driven by hand: bare by [`crate::Engine`], inside an
+//! async runtime by the server, by a seed in the simulator.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use highwater_ring::{AlignedBuf, BufferPool, Completion, Disk, Done, FileId, Job, Op};
+use highwater_wire::ShardId;
+use highwater_wire::telemetry::{CoreSnapshot, GroupSnapshot, ShardSnapshot};
+
+use crate::checkpoint::{self, checkpoint_path};
+use crate::io::{Io, What};
+use crate::options::CoreOptions;
+use crate::shard::{ReadRequest, Shard, ShardLog};
+use crate::types::{
+    AppendError, Backlog, Located, Now, Output, ReadError, ReaderId, ShardSpec, ShardStatus, Start,
+};
+
+/// How often retention looks and refused segments are asked for again, ns.
+const TICK_NS: u64 = 1_000_000_000;
+
+/// How soon a reader that found no buffer is looked at again, ns.
+const STARVED_NS: u64 = 2_000_000;
+
+/// The core a shard belongs to, of `cores`.
+pub fn placement(shard: ShardId, cores: usize) -> usize {
+    (shard.stream as usize + shard.shard as usize) % cores.max(1)
+}
+
+/// Something another thread asks of a core.
+#[derive(Debug)]
+pub enum CoreCommand {
+    /// Serve a new, empty shard.
+    AddShard(ShardSpec),
+    /// Remove a shard and its files.
+    RemoveShard {
+        /// Which.
+        shard: ShardId,
+        /// Told how it went.
+        done: Sender<Result<(), Arc<str>>>,
+    },
+    /// All shards in brief.
+    Status {
+        /// Told.
+        reply: Sender<Vec<ShardStatus>>,
+    },
+    /// How far a position is behind.
+    Backlog {
+        /// Which.
+        shard: ShardId,
+        /// Next sequence number to read.
+        position: u64,
+        /// Told, with the high-water mark.
+        reply: Sender<Option<(Backlog, u64)>>,
+    },
+    /// A group's position, for telemetry.
+    SetPosition {
+        /// Which.
+        shard: ShardId,
+        /// Whose.
+        group: String,
+        /// Next sequence number to read.
+        position: u64,
+    },
+}
+
+/// The shards of one CPU.
+pub struct Core<D: Disk> {
+    number: usize,
+    epoch: u32,
+    disk: D,
+    io: Io,
+    shards: BTreeMap<ShardId, Shard>,
+    readers: BTreeMap<ReaderId, ShardId>,
+    removals: BTreeMap<u64, Sender<Result<(), Arc<str>>>>,
+    next_number: u64,
+    completions: Vec<Completion>,
+    touched: Vec<ShardId>,
+    checkpoint: Checkpoint,
+    next_tick: u64,
+    stopping: bool,
+    failure: Option<Arc<str>>,
+}
+
+#[derive(Debug, Default)]
+struct Checkpoint {
+    file: Option<FileId>,
+    slot_len: usize,
+    serial: u64,
+    writing: bool,
+    /// Something became durable since the last one.
+    dirty: bool,
+    written_at: u64,
+    active_at: u64,
+    /// The last one, after all shards have stopped.
+    last: Last,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Last {
+    #[default]
+    No,
+    Writing,
+    Done,
+}
+
+impl<D: Disk> Core<D> {
+    /// A core with the shards recovery found, whose checkpoint file is there ([`checkpoint::create`]).
+    /// `seed` feeds the generations of segments.
+    pub fn new(
+        number: usize,
+        epoch: u32,
+        disk: D,
+        pool: BufferPool,
+        options: CoreOptions,
+        seed: u64,
+        shards: Vec<(ShardSpec, ShardLog)>,
+    ) -> Core<D> {
+        let slot_len = checkpoint::slot_len(shards.len());
+        let mut core = Core {
+            number,
+            epoch,
+            disk,
+            io: Io::new(pool, options, seed),
+            shards: shards.into_iter().map(|(s, log)| (s.id, Shard::new(s, epoch, log))).collect(),
+            readers: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            next_number: 0,
+            completions: Vec::new(),
+            touched: Vec::new(),
+            checkpoint: Checkpoint { slot_len, ..Checkpoint::default() },
+            next_tick: 0,
+            stopping: false,
+            failure: None,
+        };
+        let path = checkpoint_path(epoch, number);
+        let job = Job::OpenSegment { path, write: true };
+        core.io.submit(NO_SHARD, What::Checkpoint, Op::Job(job));
+        core
+    }
+
+    /// Its number.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Its disk.
+    pub fn disk(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// The sizes it obeys.
+    pub fn options(&self) -> &CoreOptions {
+        &self.io.options
+    }
+
+    /// Takes a batch, checked here for everything a producer could get wrong, and copied. `Ok`: an
+    /// [`Output::Appended`] with `tag` follows from a later [`Core::poll`].
+    pub fn append(
+        &mut self,
+        now: Now,
+        shard: ShardId,
+        batch: &[u8],
+        tag: u64,
+    ) -> Result<(), AppendError> {
+        if self.stopping {
+            return Err(AppendError::Closing);
+        }
+        let found = self.shards.get_mut(&shard).ok_or(AppendError::UnknownShard(shard))?;
+        let taken = found.append(now, batch, tag, &mut self.io);
+        if taken.is_ok() && self.touched.last() != Some(&shard) {
+            self.touched.push(shard);
+        }
+        taken
+    }
+
+    /// A single read; answered by [`Output::Read`].
+    pub fn read(&mut self, now: Now, shard: ShardId, request: ReadRequest, tag: u64) {
+        self.next_number += 1;
+        match self.shards.get_mut(&shard) {
+            Some(found) => found.read(now, self.next_number, request, tag, &mut self.io),
+            None => {
+                let result = Err(ReadError::UnknownShard(shard));
+                self.io.outputs.push(Output::Read { tag, result });
+            }
+        }
+    }
+
+    /// Begins a subscription under a number the caller has not used before.
+    pub fn subscribe(
+        &mut self,
+        now: Now,
+        shard: ShardId,
+        from: u64,
+        credit_bytes: u64,
+        max_bytes: usize,
+        reader: ReaderId,
+    ) -> Result<Located, ReadError> {
+        let found = self.shards.get_mut(&shard).ok_or(ReadError::UnknownShard(shard))?;
+        self.next_number += 1;
+        let number = self.next_number;
+        let located =
+            found.subscribe(now, number, from, credit_bytes, max_bytes, reader, &mut self.io)?;
+        self.readers.insert(reader, shard);
+        Ok(located)
+    }
+
+    /// More credit for a subscription.
+    pub fn credit(&mut self, now: Now, reader: ReaderId, bytes: u64) {
+        if let Some(shard) = self.readers.get(&reader).and_then(|id| self.shards.get_mut(id)) {
+            shard.credit(now, reader, bytes, &mut self.io);
+        }
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&mut self, reader: ReaderId) {
+        if let Some(shard) = self.readers.remove(&reader).and_then(|id| self.shards.get_mut(&id)) {
+            shard.unsubscribe(reader);
+        }
+    }
+
+    /// Turns a start into a sequence number.
+    pub fn locate(&self, shard: ShardId, start: Start) -> Result<Located, ReadError> {
+        self.shards.get(&shard).ok_or(ReadError::UnknownShard(shard))?.locate(start)
+    }
+
+    /// How far a position is behind.
+    pub fn backlog(&self, now: Now, shard: ShardId, position: u64) -> Result<Backlog, ReadError> {
+        Ok(self.shards.get(&shard).ok_or(ReadError::UnknownShard(shard))?.backlog(now, position))
+    }
+
+    /// A group's position, for telemetry.
+    pub fn set_position(&mut self, shard: ShardId, group: &str, position: u64) {
+        if let Some(shard) = self.shards.get_mut(&shard) {
+            shard.set_position(group, position);
+        }
+    }
+
+    /// Serves a new, empty shard. One that exists is left as it is.
+    pub fn add_shard(&mut self, spec: ShardSpec) {
+        let (id, epoch, producers) = (spec.id, self.epoch, self.io.options.producers);
+        self.shards
+            .entry(id)
+            .or_insert_with(|| Shard::new(spec, epoch, ShardLog::empty(producers)));
+    }
+
+    /// Removes a shard and its files; answered by [`Output::Removed`].
+    pub fn remove_shard(&mut self, shard: ShardId, tag: u64) {
+        match self.shards.get_mut(&shard) {
+            Some(found) => found.remove(tag, &mut self.io),
+            None => self.io.outputs.push(Output::Removed { tag, result: Ok(()) }),
+        }
+    }
+
+    /// All shards in brief.
+    pub fn status(&self) -> Vec<ShardStatus> {
+        self.shards.values().map(Shard::status).collect()
+    }
+
+    /// Carries out a command from another thread.
+    pub fn command(&mut self, now: Now, command: CoreCommand) {
+        // Whoever asked may have gone: then nobody wants the answer.
+        match command {
+            CoreCommand::AddShard(spec) => self.add_shard(spec),
+            CoreCommand::RemoveShard { shard, done } => {
+                self.next_number += 1;
+                let tag = REMOVAL | self.next_number;
+                self.removals.insert(tag, done);
+                self.remove_shard(shard, tag);
+            }
+            CoreCommand::Status { reply } => {
+                let _ = reply.send(self.status());
+            }
+            CoreCommand::Backlog { shard, position, reply } => {
+                let found =
+                    self.shards.get(&shard).map(|s| (s.backlog(now, position), s.high_water()));
+                let _ = reply.send(found);
+            }
+            CoreCommand::SetPosition { shard, group, position } => {
+                self.set_position(shard, &group, position);
+            }
+        }
+    }
+
+    /// Takes what the disk has done, moves marks, submits groups, serves readers; appends to `out` what
+    /// there is to say.
+    pub fn poll(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.disk.reap(&mut self.completions);
+        for completion in std::mem::take(&mut self.completions) {
+            self.complete(now, completion);
+        }
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        for id in std::mem::take(&mut self.touched) {
+            if let Some(shard) = self.shards.get_mut(&id) {
+                shard.pump(now, &mut self.io);
+            }
+        }
+        if self.next_wake().is_some_and(|at| at <= now.mono_ns) {
+            self.tick(now);
+        }
+        self.evict();
+        self.write_checkpoint(now);
+        self.go(now);
+        for output in self.io.outputs.drain(..) {
+            match output {
+                Output::Removed { tag, result } => {
+                    if let Some(done) = self.removals.remove(&tag) {
+                        let _ = done.send(result);
+                    } else {
+                        out.push(Output::Removed { tag, result });
+                    }
+                }
+                Output::Ended { reader, error } => {
+                    self.readers.remove(&reader);
+                    out.push(Output::Ended { reader, error });
+                }
+                other => out.push(other),
+            }
+        }
+        self.shards.retain(|_, s| !s.removed());
+    }
+
+    fn complete(&mut self, now: Now, completion: Completion) {
+        let Some(pending) = self.io.complete(completion.token) else { return };
+        if pending.what == What::Checkpoint {
+            self.checkpoint_done(now, completion.result);
+            return;
+        }
+        let Some(shard) = self.shards.get_mut(&pending.shard) else { return };
+        let before = shard.high_water();
+        shard.completed(now, pending.what, completion.result, &mut self.io);
+        shard.pump(now, &mut self.io);
+        shard.remove_when_idle(&mut self.io);
+        if shard.high_water() != before {
+            self.checkpoint.dirty = true;
+            self.checkpoint.active_at = now.mono_ns;
+        }
+    }
+
+    /// Everything that goes by time.
+    fn tick(&mut self, now: Now) {
+        let second = now.mono_ns >= self.next_tick;
+        if second {
+            self.next_tick = now.mono_ns + TICK_NS;
+        }
+        for shard in self.shards.values_mut() {
+            if second {
+                shard.retain(now, &mut self.io);
+            }
+            shard.pump(now, &mut self.io);
+            shard.pump_readers(now, &mut self.io);
+        }
+    }
+
+    fn evict(&mut self) {
+        for id in std::mem::take(&mut self.io.evict) {
+            if let Some(shard) = self.shards.get_mut(&id) {
+                shard.drop_oldest_tail(&mut self.io);
+            }
+        }
+    }
+
+    /// Submits what was queued.
+    fn go(&mut self, now: Now) {
+        for file in self.io.closes.drain(..) {
+            self.disk.close(file);
+        }
+        for (token, op) in self.io.ops.drain(..) {
+            self.disk.submit(token, op);
+        }
+        if let Err(error) = self.disk.flush() {
+            self.failure = Some(format!("the ring of core {} failed: {error}", self.number).into());
+        }
+        let _ = now;
+    }
+
+    fn checkpoint_done(&mut self, now: Now, result: Result<Done, std::io::Error>) {
+        self.checkpoint.writing = false;
+        match result {
+            Ok(Done::Segment { file, .. }) => self.checkpoint.file = Some(file),
+            Ok(_) => {
+                self.checkpoint.written_at = now.mono_ns;
+                if self.checkpoint.last == Last::Writing {
+                    self.checkpoint.last = Last::Done;
+                }
+            }
+            // Without a checkpoint a torn last group is ambiguous, nothing else: go on.
+            Err(_) if self.checkpoint.last == Last::Writing => self.checkpoint.last = Last::Done,
+            Err(_) => {}
+        }
+    }
+
+    /// Within 5 ms of going quiet, and every 100 ms under load.
+    fn checkpoint_due(&self) -> Option<u64> {
+        let c = &self.checkpoint;
+        if c.writing || !c.dirty || c.file.is_none() {
+            return None;
+        }
+        let quiet = c.active_at + self.io.options.checkpoint_quiet_ns;
+        Some(quiet.min(c.written_at + self.io.options.checkpoint_every_ns).max(c.written_at))
+    }
+
+    fn write_checkpoint(&mut self, now: Now) {
+        let all_quiet = self.stopping && self.shards.values().all(Shard::quiet);
+        let final_one = all_quiet && self.checkpoint.last == Last::No && !self.checkpoint.writing;
+        let due = self.checkpoint_due().is_some_and(|at| now.mono_ns >= at);
+        if !due && !final_one {
+            return;
+        }
+        let Some(file) = self.checkpoint.file else {
+            if final_one {
+                self.checkpoint.last = Last::Done;
+            }
+            return;
+        };
+        let c = &mut self.checkpoint;
+        (c.writing, c.dirty) = (true, false);
+        c.serial += 1;
+        if final_one {
+            c.last = Last::Writing;
+        }
+        let (serial, slot_len) = (c.serial, c.slot_len);
+        let mut buf = AlignedBuf::alloc(slot_len);
+        let entries = self.shards.values().filter_map(|s| Some((s.id(), s.checkpoint()?)));
+        let len = checkpoint::encode(&mut buf, slot_len, serial, self.epoch, entries) as u32;
+        let offset = (serial % 2) * slot_len as u64;
+        let op = Op::Write { file, offset, buf: buf.freeze(), len, durable: true };
+        self.io.submit(NO_SHARD, What::Checkpoint, op);
+    }
+
+    /// When [`Core::poll`] is needed at the latest even if nothing completes, monotonic.
+    pub fn next_wake(&self) -> Option<u64> {
+        let shards = self.shards.values().filter_map(|s| {
+            let starved =
+                s.starved().then_some(self.next_tick.saturating_sub(TICK_NS) + STARVED_NS);
+            [s.next_wake(&self.io), starved].into_iter().flatten().min()
+        });
+        shards.chain(self.checkpoint_due()).chain([self.next_tick]).min()
+    }
+
+    /// Begins a graceful stop: new work is refused; what was accepted is acknowledged, segments are sealed
+    /// and a last checkpoint is written. Poll until [`Core::stopped`].
+    pub fn begin_stop(&mut self) {
+        if !self.stopping {
+            self.stopping = true;
+            for (id, shard) in &mut self.shards {
+                shard.stop(&mut self.io);
+                self.touched.push(*id);
+            }
+        }
+    }
+
+    /// Whether everything is done.
+    pub fn stopped(&self) -> bool {
+        self.stopping && self.checkpoint.last == Last::Done && self.io.in_flight() == 0
+    }
+
+    /// Set when the core's ring itself failed: nothing more will complete.
+    pub fn failure(&self) -> Option<&Arc<str>> {
+        self.failure.as_ref()
+    }
+
+    /// A copy of all figures. The fields that only the server knows are left at zero.
+    pub fn snapshot(&mut self, now: Now) -> (CoreSnapshot, Vec<ShardSnapshot>, Vec<GroupSnapshot>) {
+        crate::snapshot::take(self.number, now, &self.disk, &self.io, self.shards.values())
+    }
+}
+
+/// In place of a shard, for what belongs to the core.
+const NO_SHARD: ShardId = ShardId { stream: u32::MAX, shard: u32::MAX };
+
+/// Marks tags of removals that came as commands.
+const REMOVAL: u64 = 1 << 63;

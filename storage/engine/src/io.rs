@@ -1,0 +1,146 @@
+//! What shards of one core share: buffers, operations to submit, answers to give.
+
+use std::collections::VecDeque;
+
+use highwater_ring::{AlignedBuf, BufferPool, Op, Token};
+use highwater_wire::ShardId;
+
+use crate::options::CoreOptions;
+use crate::stats::CoreStats;
+use crate::types::Output;
+
+/// What an operation in flight was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A write of a shard's log, by its number in the order of submission.
+    Flight(u64),
+    /// A flush of all writes up to this one.
+    Sync(u64),
+    /// A read for a reader.
+    Read(u64),
+    /// The next segment.
+    Take(u64),
+    /// Opening an old segment.
+    Open(u64),
+    /// Giving the oldest segment back.
+    Recycle,
+    /// Giving back a file that was never used.
+    Discard,
+    /// Removing the shard's directory.
+    RemoveDir,
+    /// The core's checkpoint.
+    Checkpoint,
+}
+
+/// An operation in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct Pending {
+    /// Whose.
+    pub shard: ShardId,
+    /// What for.
+    pub what: What,
+}
+
+/// Shared by the shards of a core.
+pub struct Io {
+    /// Buffers.
+    pub pool: BufferPool,
+    /// Sizes and bounds.
+    pub options: CoreOptions,
+    /// To be submitted, in order.
+    pub ops: Vec<(Token, Op)>,
+    /// To be answered, in order.
+    pub outputs: Vec<Output>,
+    /// Files no longer needed.
+    pub closes: Vec<highwater_ring::FileId>,
+    /// Distributions over all shards.
+    pub stats: CoreStats,
+    /// Pooled bytes kept in the tails of all shards.
+    pub tail_used: usize,
+    /// For generations: seeded by whoever opens the core.
+    pub random: fastrand::Rng,
+    /// Shards that have to give back their oldest tail block.
+    pub evict: Vec<ShardId>,
+    /// Whose blocks are in a tail, oldest first.
+    pub tail_order: VecDeque<ShardId>,
+    /// Operations in flight by token.
+    pending: Vec<Option<Pending>>,
+    free: Vec<usize>,
+}
+
+impl Io {
+    /// For one core.
+    pub fn new(pool: BufferPool, options: CoreOptions, seed: u64) -> Io {
+        Io {
+            pool,
+            options,
+            ops: Vec::new(),
+            outputs: Vec::new(),
+            closes: Vec::new(),
+            stats: CoreStats::default(),
+            tail_used: 0,
+            random: fastrand::Rng::with_seed(seed),
+            evict: Vec::new(),
+            tail_order: VecDeque::new(),
+            pending: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    /// Queues an operation.
+    pub fn submit(&mut self, shard: ShardId, what: What, op: Op) {
+        let pending = Some(Pending { shard, what });
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.pending[slot] = pending;
+                slot
+            }
+            None => {
+                self.pending.push(pending);
+                self.pending.len() - 1
+            }
+        };
+        self.ops.push((slot as Token, op));
+    }
+
+    /// What a completed operation was for.
+    pub fn complete(&mut self, token: Token) -> Option<Pending> {
+        let slot = usize::try_from(token).ok()?;
+        let pending = self.pending.get_mut(slot)?.take()?;
+        self.free.push(slot);
+        Some(pending)
+    }
+
+    /// Operations in flight or queued.
+    pub fn in_flight(&self) -> usize {
+        self.pending.len() - self.free.len()
+    }
+
+    /// A pooled buffer for a commit group.
+    pub fn take(&mut self, len: usize) -> Option<AlignedBuf> {
+        self.pool.take(len)
+    }
+
+    /// Counts a block that a shard keeps in its tail, and picks those that have to go for it.
+    pub fn keep_tail(&mut self, shard: ShardId, bytes: usize) {
+        self.tail_used += bytes;
+        self.tail_order.push_back(shard);
+        let mut over = self.tail_used.saturating_sub(self.options.tail_bytes);
+        // Appends come first: the tail gives way when three quarters of the pool are in use.
+        over = over.max(self.pool.used_bytes().saturating_sub(self.pool.capacity_bytes() / 4 * 3));
+        let mut picked = 0;
+        while picked < over {
+            let Some(oldest) = self.tail_order.pop_front() else { break };
+            self.evict.push(oldest);
+            picked += bytes.max(16 << 10);
+        }
+    }
+
+    /// A buffer for a read, as long as reads leave a quarter of the pool to appends.
+    pub fn take_for_read(&mut self, len: usize) -> Option<AlignedBuf> {
+        if self.pool.used_bytes() > self.pool.capacity_bytes() / 4 * 3 {
+            return None;
+        }
+        self.pool.take(len)
+    }
+}

@@ -1,0 +1,39 @@
+//! The shard log: commit groups, recovery, reads, retention, idempotence. Embeddable.
+
+mod catalogue;
+mod checkpoint;
+mod control;
+mod core;
+mod embed;
+pub mod format;
+mod group;
+mod index;
+mod io;
+mod options;
+mod producers;
+pub mod recovery;
+mod segment;
+mod shard;
+mod snapshot;
+mod stats;
+mod store;
+mod types;
+
+pub use crate::catalogue::CatalogueError;
+pub use crate::checkpoint::{
+    CHECKPOINT_DIR, CHECKPOINT_MAGIC, CheckpointEntry, CheckpointHeader, Claim, Claims,
+    checkpoint_path, create as create_checkpoint, remove_others as remove_other_checkpoints,
+};
+pub use crate::control::{Control, ControlError, CoreLink};
+pub use crate::core::{Core, CoreCommand, placement};
+pub use crate::embed::{Clock, Engine, EngineOptions, Idle, Reply, StartError};
+pub use crate::index::IndexEntry;
+pub use crate::options::{CoreOptions, Planted, SegmentSizes};
+pub use crate::producers::{Producer, REMEMBERED, Stored};
+pub use crate::segment::Seal;
+pub use crate::shard::{ReadRequest, ShardLog};
+pub use crate::store::{CoreSeed, OpenError, Store, StoreOptions, in_flight_bytes};
+pub use crate::types::{
+    AppendError, Appended, Backlog, Chunk, Located, Now, Output, ReadError, ReaderId, ShardSpec,
+    ShardStatus, Slice, Start,
+};

@@ -1,0 +1,535 @@
+//! One shard: an ordered log of batches, as a state machine. Appends gather into commit groups
+//! (`append`), groups become device writes whose completions advance the high-water mark in order
+//! (`write`), readers are served from recent groups or from disk (`read`), and old segments go
+//! (`retain`). No clock, no file, no thread: time comes in, operations go out.
+
+mod append;
+mod read;
+mod retain;
+mod write;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use highwater_ring::{Done, Job, Op, SharedBuf};
+use highwater_wire::{AckMode, ShardId};
+
+use crate::checkpoint::Claim;
+use crate::format::shard_dir;
+use crate::group::{Group, PendingAck};
+use crate::index::SparseIndex;
+use crate::io::{Io, What};
+use crate::producers::Producers;
+use crate::segment::Segment;
+use crate::stats::ShardStats;
+use crate::types::{
+    AppendError, Backlog, Located, Now, Output, ReadError, ShardSpec, ShardStatus, Start,
+};
+
+pub(crate) use append::claim_of;
+pub use read::ReadRequest;
+pub(crate) use write::IN_FLIGHT_SEGMENTS;
+
+/// What a shard starts with: fresh, or as recovery found it.
+#[derive(Debug, Default)]
+pub struct ShardLog {
+    /// Its segments, oldest first, none open yet.
+    pub segments: Vec<Segment>,
+    /// Next sequence number to give.
+    pub next_sequence: u64,
+    /// Next block number to give.
+    pub next_block: u64,
+    /// Header CRC of the last block.
+    pub prev_crc: u32,
+    /// Number for the next segment.
+    pub next_segment: u64,
+    /// What is remembered of producers.
+    pub producers: Producers,
+    /// Set when durable data is damaged: file, offset and records.
+    pub damaged: Option<String>,
+}
+
+impl ShardLog {
+    /// For a checkpoint written before anything else: what recovery found is durable.
+    pub fn claim(&self) -> Option<Claim> {
+        let segment = self.segments.last()?;
+        Some(Claim {
+            generation: segment.generation,
+            block: self.next_block - 1,
+            seal_offset: segment.seal_offset,
+        })
+    }
+
+    /// An empty log.
+    pub fn empty(producers: usize) -> ShardLog {
+        ShardLog { next_block: 1, producers: Producers::new(producers), ..ShardLog::default() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// A write failed: reads go on, appends do not.
+    Failed(Arc<str>),
+    /// Durable data is damaged: nothing goes on.
+    Damaged(Arc<str>),
+    Closing,
+}
+
+/// A segment prepared ahead.
+#[derive(Clone, Copy, Debug)]
+struct Spare {
+    number: u64,
+    file: highwater_ring::FileId,
+    capacity: u64,
+}
+
+/// Something to be written, its place decided.
+#[derive(Debug)]
+enum Item {
+    /// The header of a segment just begun.
+    Header { segment: u64 },
+    /// A group, no longer growing.
+    Group(Box<Group>),
+    /// The seal of a segment that is full.
+    Seal { segment: u64, offset: u64, body: Vec<u8>, end_sequence: u64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FlightKind {
+    Header,
+    Group,
+    Seal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum FlightState {
+    Writing,
+    /// The write completed; durable if it was a durable write.
+    Written,
+    /// A flush submitted after that completed.
+    Durable,
+}
+
+/// A write under way, in the order of the log.
+#[derive(Debug)]
+struct Flight {
+    number: u64,
+    kind: FlightKind,
+    state: FlightState,
+    segment: u64,
+    block: u64,
+    base_sequence: u64,
+    end_sequence: u64,
+    acks: Vec<PendingAck>,
+    buf: SharedBuf,
+    body_end: usize,
+    first_arrival_ns: u64,
+    submitted_ns: u64,
+    written_ns: u64,
+}
+
+/// A group kept in memory after it became durable.
+#[derive(Debug)]
+struct TailBlock {
+    base_sequence: u64,
+    end_sequence: u64,
+    first_arrival_ns: u64,
+    buf: SharedBuf,
+    body_end: usize,
+}
+
+/// Batches that wait, not yet given a place, while a segment is being prepared.
+#[derive(Debug)]
+struct Waiting {
+    batch: Vec<u8>,
+    tag: u64,
+    arrived_mono_ns: u64,
+}
+
+/// One shard of one core.
+pub struct Shard {
+    spec: ShardSpec,
+    epoch: u32,
+    state: State,
+    segments: VecDeque<Segment>,
+    /// Whether the last of `segments` was begun by this incarnation and is being written.
+    current: bool,
+    spare: Option<Spare>,
+    taking: bool,
+    recycling: bool,
+    /// After the file system refused a segment: not before this time again.
+    take_again_ns: u64,
+    take_refused: Option<AppendError>,
+    next_segment: u64,
+    next_sequence: u64,
+    next_block: u64,
+    prev_crc: u32,
+    committed: u64,
+    high_water: u64,
+    open: Option<Box<Group>>,
+    ready: VecDeque<Item>,
+    flights: VecDeque<Flight>,
+    next_flight: u64,
+    /// Groups being written.
+    writing: usize,
+    syncing: bool,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    producers: Producers,
+    tail: VecDeque<TailBlock>,
+    readers: Vec<read::Reader>,
+    groups: BTreeMap<String, u64>,
+    ops: usize,
+    removing: Option<u64>,
+    gone: bool,
+    last_ack_block: u64,
+    pub(crate) stats: ShardStats,
+}
+
+impl Shard {
+    /// A shard with the log recovery found. Nothing is written until the first append.
+    pub fn new(spec: ShardSpec, epoch: u32, log: ShardLog) -> Shard {
+        let state = match log.damaged {
+            Some(reason) => State::Damaged(reason.into()),
+            None => State::Open,
+        };
+        Shard {
+            spec,
+            epoch,
+            state,
+            segments: log.segments.into(),
+            current: false,
+            spare: None,
+            taking: false,
+            recycling: false,
+            take_again_ns: 0,
+            take_refused: None,
+            next_segment: log.next_segment,
+            next_sequence: log.next_sequence,
+            next_block: log.next_block,
+            prev_crc: log.prev_crc,
+            committed: log.next_block - 1,
+            high_water: log.next_sequence,
+            open: None,
+            ready: VecDeque::new(),
+            flights: VecDeque::new(),
+            next_flight: 0,
+            writing: 0,
+            syncing: false,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            producers: log.producers,
+            tail: VecDeque::new(),
+            readers: Vec::new(),
+            groups: BTreeMap::new(),
+            ops: 0,
+            removing: None,
+            gone: false,
+            last_ack_block: log.next_block - 1,
+            stats: ShardStats::default(),
+        }
+    }
+
+    /// Which.
+    pub fn id(&self) -> ShardId {
+        self.spec.id
+    }
+
+    /// What it was made with.
+    pub fn spec(&self) -> &ShardSpec {
+        &self.spec
+    }
+
+    /// The high-water mark.
+    pub fn high_water(&self) -> u64 {
+        self.high_water
+    }
+
+    /// Oldest sequence number kept.
+    pub fn oldest(&self) -> u64 {
+        self.segments.front().map_or(self.next_sequence, |s| s.base_sequence)
+    }
+
+    /// Commit groups being written.
+    pub fn writing(&self) -> usize {
+        self.writing
+    }
+
+    /// Whether nothing is under way or waiting to be.
+    pub fn quiet(&self) -> bool {
+        self.flights.is_empty()
+            && self.ready.is_empty()
+            && self.open.is_none()
+            && self.waiting.is_empty()
+    }
+
+    /// For the checkpoint.
+    pub fn checkpoint(&self) -> Option<Claim> {
+        let segment = self.segments.back()?;
+        // Only a segment nobody writes any more, durable to its seal, is told as sealed.
+        let closed = !self.current && self.quiet() && segment.last_block <= self.committed;
+        Some(Claim {
+            generation: segment.generation,
+            block: self.committed,
+            seal_offset: if closed { segment.seal_offset } else { 0 },
+        })
+    }
+
+    /// In brief.
+    pub fn status(&self) -> ShardStatus {
+        ShardStatus {
+            id: self.spec.id,
+            oldest: self.oldest(),
+            high_water: self.high_water,
+            stored_bytes: self.stored_bytes(),
+            state: self.state_text(),
+        }
+    }
+
+    pub(crate) fn state_text(&self) -> String {
+        match &self.state {
+            State::Open => match &self.take_refused {
+                Some(refused) => format!("open: {refused}"),
+                None => "open".to_owned(),
+            },
+            State::Failed(reason) => format!("failed: {reason}"),
+            State::Damaged(reason) => format!("damaged: {reason}"),
+            State::Closing => "closing".to_owned(),
+        }
+    }
+
+    /// Bytes of its segments on disk.
+    pub fn stored_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.capacity).sum::<u64>() + self.spare.map_or(0, |s| s.capacity)
+    }
+
+    /// Segments on disk.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Keeps a group's position, for telemetry.
+    pub fn set_position(&mut self, group: &str, position: u64) {
+        match self.groups.get_mut(group) {
+            Some(kept) => *kept = position,
+            None => {
+                self.groups.insert(group.to_owned(), position);
+            }
+        }
+    }
+
+    /// The groups' positions.
+    pub fn positions(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.groups.iter().map(|(group, position)| (group.as_str(), *position))
+    }
+
+    /// Turns a start into a sequence number.
+    pub fn locate(&self, start: Start) -> Result<Located, ReadError> {
+        if let State::Damaged(reason) = &self.state {
+            return Err(ReadError::Damaged { shard: self.spec.id, reason: reason.clone() });
+        }
+        let (oldest, high_water) = (self.oldest(), self.high_water);
+        let sequence = match start {
+            Start::Oldest => oldest,
+            Start::Latest => high_water,
+            Start::At(sequence) => sequence,
+            Start::After(sequence) => sequence.saturating_add(1),
+            Start::Time(time_ns) => self.sequence_at(time_ns).clamp(oldest, high_water),
+        };
+        if sequence < oldest {
+            return Err(ReadError::Trimmed { from: sequence, oldest });
+        }
+        if sequence > high_water {
+            return Err(ReadError::BeyondEnd { from: sequence, high_water });
+        }
+        Ok(Located { sequence, oldest, high_water })
+    }
+
+    fn sequence_at(&self, time_ns: u64) -> u64 {
+        let late_enough = self.segments.iter().find(|s| s.last_arrival_ns >= time_ns);
+        match late_enough.and_then(|s| s.index.by_time(time_ns)) {
+            Some(entry) => entry.sequence,
+            None => self.high_water,
+        }
+    }
+
+    /// How far `position` is behind the high-water mark.
+    pub fn backlog(&self, now: Now, position: u64) -> Backlog {
+        let position = position.max(self.oldest());
+        if position >= self.high_water {
+            return Backlog::default();
+        }
+        let records = self.high_water - position;
+        let recent =
+            self.tail.iter().find(|b| position < b.end_sequence && position >= b.base_sequence);
+        let at = self
+            .segment_of(position)
+            .and_then(|i| Some((i, self.segments[i].index.by_sequence(position)?)));
+        let arrival = match (recent, at) {
+            (Some(block), _) => block.first_arrival_ns,
+            (None, Some((_, entry))) => entry.arrival_ns,
+            (None, None) => now.wall_ns,
+        };
+        let bytes = at.map_or(0, |(i, entry)| {
+            let later: u64 = self.segments.iter().skip(i + 1).map(|s| s.next_offset).sum();
+            later + self.segments[i].next_offset.saturating_sub(entry.offset)
+        });
+        Backlog { records, bytes, age_ns: now.wall_ns.saturating_sub(arrival) }
+    }
+
+    fn segment_of(&self, sequence: u64) -> Option<usize> {
+        self.segments.partition_point(|s| s.base_sequence <= sequence).checked_sub(1)
+    }
+
+    fn segment_mut(&mut self, number: u64) -> Option<&mut Segment> {
+        self.segments.iter_mut().rev().find(|s| s.number == number)
+    }
+
+    fn submit(&mut self, io: &mut Io, what: What, op: Op) {
+        self.ops += 1;
+        io.submit(self.spec.id, what, op);
+    }
+
+    /// An operation completed.
+    pub fn completed(
+        &mut self,
+        now: Now,
+        what: What,
+        result: Result<Done, std::io::Error>,
+        io: &mut Io,
+    ) {
+        self.ops -= 1;
+        match what {
+            What::Flight(number) => self.flight_done(now, number, result, io),
+            What::Sync(number) => self.sync_done(now, number, result, io),
+            What::Read(number) => self.read_done(now, number, result, io),
+            What::Take(number) => self.segment_taken(now, number, result, io),
+            What::Open(number) => self.segment_opened(now, number, result, io),
+            What::Recycle if result.is_ok() => self.segment_gone(now, io),
+            // Tried again at the next look.
+            What::Recycle => self.recycling = false,
+            What::Discard | What::Checkpoint => {}
+            What::RemoveDir => {
+                let result = result.map(|_| ()).map_err(|e| e.to_string().into());
+                self.gone = true;
+                if let Some(tag) = self.removing.take() {
+                    io.outputs.push(Output::Removed { tag, result });
+                }
+            }
+        }
+    }
+
+    /// Stops taking appends; what has a place in the log goes on to be acknowledged, and the segment is
+    /// sealed. [`Shard::quiet`] tells when that is done.
+    pub fn stop(&mut self, io: &mut Io) {
+        if self.state == State::Open {
+            self.state = State::Closing;
+            self.refuse_waiting(&AppendError::Closing, io);
+            self.close_open_group();
+            if self.current {
+                self.seal_current();
+                self.current = false;
+            }
+        }
+        self.end_readers(&ReadError::Closing, io);
+    }
+
+    /// Ends the shard and removes its files; answered by [`Output::Removed`] with `tag`.
+    pub fn remove(&mut self, tag: u64, io: &mut Io) {
+        if self.state == State::Open {
+            self.state = State::Closing;
+        }
+        self.removing = Some(tag);
+        self.refuse_waiting(&AppendError::Closing, io);
+        if let Some(group) = self.open.take() {
+            refuse_acks(group.acks, &AppendError::Closing, io);
+        }
+        for item in std::mem::take(&mut self.ready) {
+            if let Item::Group(group) = item {
+                refuse_acks(group.acks, &AppendError::Closing, io);
+            }
+        }
+        self.end_readers(&ReadError::Closing, io);
+        self.remove_when_idle(io);
+    }
+
+    /// Goes on with a removal once nothing is in flight.
+    pub fn remove_when_idle(&mut self, io: &mut Io) {
+        if self.removing.is_none() || self.ops > 0 {
+            return;
+        }
+        for flight in std::mem::take(&mut self.flights) {
+            refuse_acks(flight.acks, &AppendError::Closing, io);
+        }
+        let files =
+            self.segments.drain(..).filter_map(|s| s.file).chain(self.spare.take().map(|s| s.file));
+        io.closes.extend(files);
+        self.drop_tail(io);
+        let job = Job::RemoveDir { path: shard_dir(self.spec.id) };
+        self.submit(io, What::RemoveDir, Op::Job(job));
+    }
+
+    /// Whether a removal is complete.
+    pub fn removed(&self) -> bool {
+        self.gone
+    }
+
+    /// Gives back the memory of the oldest group kept for live consumers.
+    pub fn drop_oldest_tail(&mut self, io: &mut Io) -> bool {
+        match self.tail.pop_front() {
+            Some(block) => {
+                io.tail_used -= block.buf.capacity();
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn drop_tail(&mut self, io: &mut Io) {
+        while self.drop_oldest_tail(io) {}
+    }
+
+    /// When the shard needs attention at the latest, monotonic.
+    pub fn next_wake(&self, io: &Io) -> Option<u64> {
+        let sync = (self.spec.ack == AckMode::Written && !self.syncing)
+            .then(|| self.flights.front().filter(|f| f.state == FlightState::Written))
+            .flatten()
+            .map(|f| f.written_ns + io.options.flush_after_ns);
+        let reads = self.readers.iter().filter_map(read::Reader::deadline).min();
+        [sync, reads].into_iter().flatten().min()
+    }
+
+    fn fail(&mut self, reason: String, io: &mut Io) {
+        let reason: Arc<str> = reason.into();
+        if !matches!(self.state, State::Failed(_) | State::Damaged(_)) {
+            self.state = State::Failed(reason.clone());
+        }
+        let error = AppendError::Failed { shard: self.spec.id, reason };
+        self.refuse_waiting(&error, io);
+        if let Some(group) = self.open.take() {
+            refuse_acks(group.acks, &error, io);
+        }
+        for item in std::mem::take(&mut self.ready) {
+            if let Item::Group(group) = item {
+                refuse_acks(group.acks, &error, io);
+            }
+        }
+        for flight in std::mem::take(&mut self.flights) {
+            refuse_acks(flight.acks, &error, io);
+        }
+        self.writing = 0;
+        self.current = false;
+    }
+}
+
+fn refuse_acks(acks: Vec<PendingAck>, error: &AppendError, io: &mut Io) {
+    for ack in acks {
+        io.outputs.push(Output::Appended { tag: ack.tag, result: Err(error.clone()) });
+    }
+}
+
+/// A segment's index before anything is in it.
+fn empty_index(capacity: u64) -> SparseIndex {
+    SparseIndex::new(capacity)
+}

@@ -1,0 +1,482 @@
+//! Reading: recent groups from memory, older ones from disk, for single reads and for subscriptions.
+//! Nothing above the high-water mark is ever seen.
+
+use highwater_ring::{BLOCK_ALIGN, Done, Job, Op, SharedBuf};
+use highwater_wire::BatchIter;
+
+use super::{Shard, State};
+use crate::format::{BlockHeader, KIND_DATA, segment_path};
+use crate::io::{Io, What};
+use crate::types::{Chunk, Located, Now, Output, ReadError, ReaderId, Slice, Start};
+
+/// Whose reader it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReaderKey {
+    /// A subscription.
+    Push(ReaderId),
+    /// A single read, answered with this tag.
+    Once(u64),
+}
+
+/// Where the next read from disk begins.
+#[derive(Clone, Copy, Debug)]
+struct Cursor {
+    segment: u64,
+    offset: u64,
+    /// Bytes to read: more than usual when a block is larger than a usual read.
+    len: usize,
+}
+
+/// Someone who reads this shard.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    key: ReaderKey,
+    number: u64,
+    next: u64,
+    credit: u64,
+    max_bytes: usize,
+    min_bytes: usize,
+    deadline_ns: u64,
+    busy: bool,
+    /// Waits for buffer memory.
+    starved: bool,
+    gone: bool,
+    cursor: Option<Cursor>,
+}
+
+impl Reader {
+    /// When a single read has to be answered, monotonic.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        (matches!(self.key, ReaderKey::Once(_)) && !self.busy).then_some(self.deadline_ns)
+    }
+}
+
+/// What a reader asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest {
+    /// First sequence number wanted.
+    pub from: u64,
+    /// Most bytes; at least one batch comes, whatever its size.
+    pub max_bytes: usize,
+    /// Wait until this many bytes are there.
+    pub min_bytes: usize,
+    /// Answer at this time (monotonic, ns) with what is there.
+    pub deadline_ns: u64,
+}
+
+impl Shard {
+    /// A single read; answered by [`Output::Read`].
+    pub fn read(&mut self, now: Now, number: u64, request: ReadRequest, tag: u64, io: &mut Io) {
+        if let Err(error) = self.locate(Start::At(request.from)) {
+            io.outputs.push(Output::Read { tag, result: Err(error) });
+            return;
+        }
+        self.readers.push(Reader {
+            key: ReaderKey::Once(tag),
+            number,
+            next: request.from,
+            credit: u64::MAX,
+            max_bytes: request.max_bytes.max(1),
+            min_bytes: request.min_bytes,
+            deadline_ns: request.deadline_ns,
+            busy: false,
+            starved: false,
+            gone: false,
+            cursor: None,
+        });
+        self.pump_readers(now, io);
+    }
+
+    /// A subscription from `from` on: [`Output::Deliver`] as credit allows, until [`Output::Ended`].
+    #[allow(clippy::too_many_arguments)] // one call site; a struct would only rename the arguments
+    pub fn subscribe(
+        &mut self,
+        now: Now,
+        number: u64,
+        from: u64,
+        credit: u64,
+        max_bytes: usize,
+        reader: ReaderId,
+        io: &mut Io,
+    ) -> Result<Located, ReadError> {
+        let located = self.locate(Start::At(from))?;
+        self.readers.push(Reader {
+            key: ReaderKey::Push(reader),
+            number,
+            next: from,
+            credit,
+            max_bytes: max_bytes.max(1),
+            min_bytes: 0,
+            deadline_ns: u64::MAX,
+            busy: false,
+            starved: false,
+            gone: false,
+            cursor: None,
+        });
+        self.pump_readers(now, io);
+        Ok(located)
+    }
+
+    /// More credit for a subscription, in bytes.
+    pub fn credit(&mut self, now: Now, reader: ReaderId, bytes: u64, io: &mut Io) {
+        if let Some(r) = self.readers.iter_mut().find(|r| r.key == ReaderKey::Push(reader)) {
+            r.credit = r.credit.saturating_add(bytes);
+        }
+        self.pump_readers(now, io);
+    }
+
+    /// Ends a subscription, without an answer.
+    pub fn unsubscribe(&mut self, reader: ReaderId) {
+        for r in &mut self.readers {
+            r.gone |= r.key == ReaderKey::Push(reader);
+        }
+        self.readers.retain(|r| !r.gone || r.busy);
+    }
+
+    pub(super) fn end_readers(&mut self, error: &ReadError, io: &mut Io) {
+        for r in &mut self.readers {
+            if !r.gone {
+                r.gone = true;
+                io.outputs.push(ended(r.key, error.clone()));
+            }
+        }
+        self.readers.retain(|r| r.busy);
+    }
+
+    /// Gives every reader what can be had now.
+    pub fn pump_readers(&mut self, now: Now, io: &mut Io) {
+        if self.readers.is_empty() {
+            return;
+        }
+        for at in 0..self.readers.len() {
+            while !self.readers[at].busy && !self.readers[at].gone && self.pump_reader(now, at, io)
+            {
+            }
+        }
+        self.readers.retain(|r| !r.gone || r.busy);
+    }
+
+    /// One step for one reader; `true` if another may follow at once.
+    fn pump_reader(&mut self, now: Now, at: usize, io: &mut Io) -> bool {
+        let (oldest, high_water) = (self.oldest(), self.high_water);
+        let r = &mut self.readers[at];
+        if r.next < oldest {
+            r.gone = true;
+            io.outputs.push(ended(r.key, ReadError::Trimmed { from: r.next, oldest }));
+            return false;
+        }
+        if r.credit == 0 {
+            return false;
+        }
+        if r.next >= high_water {
+            if let ReaderKey::Once(tag) = r.key
+                && (now.mono_ns >= r.deadline_ns || r.min_bytes == 0)
+            {
+                r.gone = true;
+                let chunk = Chunk { next: r.next, high_water, oldest, ..Chunk::default() };
+                io.outputs.push(Output::Read { tag, result: Ok(chunk) });
+            }
+            return false;
+        }
+        let from = r.next;
+        let budget = (r.max_bytes as u64).min(r.credit) as usize;
+        if self.tail.front().is_some_and(|b| b.base_sequence <= from) {
+            let chunk = self.collect_tail(from, budget);
+            return self.give(now, at, chunk, io);
+        }
+        self.read_disk(at, io);
+        false
+    }
+
+    /// Hands a chunk over, unless a single read should wait for more.
+    fn give(&mut self, now: Now, at: usize, mut chunk: Chunk, io: &mut Io) -> bool {
+        chunk.high_water = self.high_water;
+        chunk.oldest = self.oldest();
+        let r = &mut self.readers[at];
+        match r.key {
+            ReaderKey::Push(reader) => {
+                r.next = chunk.next;
+                r.credit = r.credit.saturating_sub(chunk.bytes as u64);
+                self.count_out(now, &chunk, io);
+                io.outputs.push(Output::Deliver { reader, chunk });
+                true
+            }
+            ReaderKey::Once(tag) => {
+                let more_may_come = chunk.next >= chunk.high_water && chunk.bytes < r.max_bytes;
+                if chunk.bytes < r.min_bytes && more_may_come && now.mono_ns < r.deadline_ns {
+                    return false;
+                }
+                r.gone = true;
+                self.count_out(now, &chunk, io);
+                io.outputs.push(Output::Read { tag, result: Ok(chunk) });
+                false
+            }
+        }
+    }
+
+    fn count_out(&mut self, now: Now, chunk: &Chunk, io: &mut Io) {
+        self.stats.records_out += chunk.records;
+        self.stats.bytes_out += chunk.bytes as u64;
+        for batch in chunk.slices.iter().flat_map(|s| BatchIter::new(s.bytes())).flatten() {
+            let age = now.wall_ns.saturating_sub(batch.header().arrival_ns.to_native());
+            let records = u64::from(batch.record_count());
+            self.stats.propagation.record(age, records);
+            io.stats.propagation.record(age, records);
+        }
+    }
+
+    fn collect_tail(&self, from: u64, budget: usize) -> Chunk {
+        let mut chunk = Chunk { next: from, ..Chunk::default() };
+        let first = self.tail.partition_point(|b| b.end_sequence <= from);
+        for block in self.tail.iter().skip(first) {
+            if !add_batches(&mut chunk, &block.buf, BlockHeader::LEN, block.body_end, budget) {
+                break;
+            }
+        }
+        chunk
+    }
+
+    /// Reads the stretch of file that holds the reader's next record.
+    fn read_disk(&mut self, at: usize, io: &mut Io) {
+        let next = self.readers[at].next;
+        let usual = io.options.read_bytes;
+        let cursor = self.readers[at].cursor.take().or_else(|| {
+            let segment = &self.segments[self.segment_of(next)?];
+            let entry = segment.index.by_sequence(next)?;
+            Some(Cursor { segment: segment.number, offset: entry.offset, len: usual })
+        });
+        let Some(cursor) = cursor else {
+            self.damage(format!("no index entry leads to sequence {next}"), io);
+            return;
+        };
+        let id = self.spec.id;
+        let going = self.recycling.then(|| self.segments.front().map(|s| s.number)).flatten();
+        let Some(segment) = self.segment_mut(cursor.segment).filter(|s| Some(s.number) != going)
+        else {
+            return; // gone, or about to be: the next look says so
+        };
+        let Some(file) = segment.file else {
+            if !segment.opening {
+                segment.opening = true;
+                let number = segment.number;
+                let job = Job::OpenSegment { path: segment_path(id, number), write: false };
+                self.submit(io, What::Open(number), Op::Job(job));
+            }
+            return;
+        };
+        let left = segment.capacity.saturating_sub(cursor.offset) as usize;
+        let len = cursor.len.min(left).max(BLOCK_ALIGN);
+        let Some(buf) = io.take_for_read(len) else {
+            self.readers[at].starved = true;
+            self.readers[at].cursor = Some(cursor);
+            return;
+        };
+        segment.reads += 1;
+        let r = &mut self.readers[at];
+        (r.busy, r.starved, r.cursor) = (true, false, Some(Cursor { len, ..cursor }));
+        let number = r.number;
+        self.submit(
+            io,
+            What::Read(number),
+            Op::Read { file, offset: cursor.offset, buf, len: len as u32 },
+        );
+    }
+
+    pub(super) fn segment_opened(
+        &mut self,
+        now: Now,
+        number: u64,
+        result: Result<Done, std::io::Error>,
+        io: &mut Io,
+    ) {
+        let id = self.spec.id;
+        let Some(segment) = self.segment_mut(number) else {
+            if let Ok(Done::Segment { file, .. }) = result {
+                io.closes.push(file);
+            }
+            return;
+        };
+        segment.opening = false;
+        match result {
+            Ok(Done::Segment { file, .. }) => segment.file = Some(file),
+            Ok(_) => {}
+            Err(error) => {
+                let reason = format!("opening {}: {error}", segment_path(id, number).display());
+                self.end_readers(&ReadError::Io { shard: id, reason: reason.into() }, io);
+            }
+        }
+        self.pump_readers(now, io);
+    }
+
+    pub(super) fn read_done(
+        &mut self,
+        now: Now,
+        number: u64,
+        result: Result<Done, std::io::Error>,
+        io: &mut Io,
+    ) {
+        let Some(at) = self.readers.iter().position(|r| r.number == number) else { return };
+        self.readers[at].busy = false;
+        let Some(cursor) = self.readers[at].cursor.take() else { return };
+        if let Some(segment) = self.segment_mut(cursor.segment) {
+            segment.reads = segment.reads.saturating_sub(1);
+        }
+        match result {
+            Ok(Done::Read { buf, len }) => {
+                self.read_blocks(now, at, cursor, buf.freeze(), len as usize, io)
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let path = segment_path(self.spec.id, cursor.segment);
+                let reason = format!("reading {} at {}: {error}", path.display(), cursor.offset);
+                let r = &mut self.readers[at];
+                if !r.gone {
+                    r.gone = true;
+                    let error = ReadError::Io { shard: self.spec.id, reason: reason.into() };
+                    io.outputs.push(ended(r.key, error));
+                }
+            }
+        }
+        self.pump_readers(now, io);
+    }
+
+    /// Takes the whole, sound blocks out of what was read.
+    fn read_blocks(
+        &mut self,
+        now: Now,
+        at: usize,
+        cursor: Cursor,
+        buf: SharedBuf,
+        len: usize,
+        io: &mut Io,
+    ) {
+        if self.readers[at].gone {
+            return;
+        }
+        let r = &self.readers[at];
+        let (from, high_water) = (r.next, self.high_water);
+        let budget = (r.max_bytes as u64).min(r.credit) as usize;
+        let usual = io.options.read_bytes;
+        let Some((generation, end_sequence)) =
+            self.segment_mut(cursor.segment).map(|s| (s.generation, s.end_sequence))
+        else {
+            return;
+        };
+        let mut chunk = Chunk { next: from, ..Chunk::default() };
+        let mut pos = 0;
+        let mut then = None;
+        while chunk.next < high_water.min(end_sequence) {
+            let Some(rest) = buf[..len].get(pos..).filter(|r| r.len() >= BLOCK_ALIGN) else {
+                then = Some(Cursor {
+                    segment: cursor.segment,
+                    offset: cursor.offset + pos as u64,
+                    len: usual,
+                });
+                break;
+            };
+            let offset = cursor.offset + pos as u64;
+            let Some(header) = BlockHeader::read(rest, generation) else {
+                self.damage_at(cursor.segment, offset, chunk.next, "block header", io);
+                return;
+            };
+            let length = header.length.to_native() as usize;
+            if rest.len() < length {
+                then = Some(Cursor { segment: cursor.segment, offset, len: length.max(usual) });
+                break;
+            }
+            if !header.body_is_sound(&rest[..length]) {
+                self.damage_at(
+                    cursor.segment,
+                    offset,
+                    header.base_sequence.to_native(),
+                    "block body",
+                    io,
+                );
+                return;
+            }
+            let end = header.base_sequence.to_native() + u64::from(header.record_count.to_native());
+            if header.kind.to_native() == KIND_DATA && end > chunk.next {
+                let body = pos + BlockHeader::LEN;
+                let body_end = body + header.body_length.to_native() as usize;
+                if !add_batches(&mut chunk, &buf, body, body_end, budget) {
+                    // The budget is spent inside this block: read it again for the rest.
+                    then = Some(Cursor { segment: cursor.segment, offset, len: length.max(usual) });
+                    break;
+                }
+            }
+            pos += length;
+        }
+        if then.is_some_and(|t| t.offset == cursor.offset && t.len <= cursor.len)
+            && chunk.slices.is_empty()
+        {
+            // No progress although the whole of it was asked for: the file ends too early.
+            self.damage_at(cursor.segment, cursor.offset, chunk.next, "end of file", io);
+            return;
+        }
+        self.readers[at].cursor = then.filter(|_| chunk.next < end_sequence);
+        if !chunk.slices.is_empty() {
+            self.give(now, at, chunk, io);
+        }
+    }
+
+    fn damage_at(&mut self, segment: u64, offset: u64, sequence: u64, what: &str, io: &mut Io) {
+        let path = segment_path(self.spec.id, segment);
+        let reason = format!(
+            "damaged {what} in {} at byte {offset}, records from {sequence} on; run `highwater inspect`",
+            path.display()
+        );
+        self.damage(reason, io);
+    }
+
+    /// Stops the shard: what was durable cannot be read back.
+    fn damage(&mut self, reason: String, io: &mut Io) {
+        self.fail(reason.clone(), io);
+        self.state = State::Damaged(reason.clone().into());
+        self.end_readers(&ReadError::Damaged { shard: self.spec.id, reason: reason.into() }, io);
+    }
+
+    /// Whether a reader waits for buffer memory.
+    pub fn starved(&self) -> bool {
+        self.readers.iter().any(|r| r.starved)
+    }
+}
+
+fn ended(key: ReaderKey, error: ReadError) -> Output {
+    match key {
+        ReaderKey::Push(reader) => Output::Ended { reader, error },
+        ReaderKey::Once(tag) => Output::Read { tag, result: Err(error) },
+    }
+}
+
+/// Adds the batches of `buf[start..end]` from `chunk.next` on, as one slice, as far as `budget` bytes go
+/// (at least one batch in all). `false` when the budget ended it.
+fn add_batches(
+    chunk: &mut Chunk,
+    buf: &SharedBuf,
+    start: usize,
+    end: usize,
+    budget: usize,
+) -> bool {
+    let mut first = None;
+    let mut pos = start;
+    let mut whole = true;
+    for batch in BatchIter::new(&buf[start..end]) {
+        let Ok(batch) = batch else { break };
+        let len = batch.bytes().len();
+        if batch.end_sequence() > chunk.next {
+            if chunk.bytes + len > budget && chunk.bytes > 0 {
+                whole = false;
+                break;
+            }
+            first.get_or_insert(pos);
+            chunk.bytes += len;
+            chunk.records += u64::from(batch.record_count());
+            chunk.next = batch.end_sequence();
+        }
+        pos += len;
+    }
+    if let Some(first) = first {
+        chunk.slices.push(Slice { buf: buf.clone(), start: first, end: pos });
+    }
+    whole
+}

@@ -1,0 +1,54 @@
+//! Retention: whole segments go when they are too old or the shard holds too much.
+
+use highwater_ring::{Job, Op};
+
+use super::{Shard, State};
+use crate::format::segment_path;
+use crate::io::{Io, What};
+use crate::types::Now;
+
+impl Shard {
+    /// Gives back segments past the limits. The last one stays: it carries the sequence numbers on.
+    pub fn retain(&mut self, now: Now, io: &mut Io) {
+        if !matches!(self.state, State::Open) {
+            return;
+        }
+        // One at a time: were a later file gone before an earlier one, a crash in between would leave a gap.
+        if self.recycling || self.segments.len() < 2 || !self.oldest_has_to_go(now) {
+            return;
+        }
+        let Some(oldest) = self.segments.front() else { return };
+        self.recycling = true;
+        let path = segment_path(self.spec.id, oldest.number);
+        self.submit(io, What::Recycle, Op::Job(Job::Recycle { path }));
+    }
+
+    /// The oldest segment's file is gone, durably: only now are its records, so that the oldest sequence
+    /// number never goes back, whatever crashes.
+    pub(super) fn segment_gone(&mut self, now: Now, io: &mut Io) {
+        if !std::mem::take(&mut self.recycling) {
+            return;
+        }
+        if let Some(gone) = self.segments.pop_front() {
+            io.closes.extend(gone.file);
+            while self.tail.front().is_some_and(|b| b.base_sequence < gone.end_sequence) {
+                self.drop_oldest_tail(io);
+            }
+        }
+        self.retain(now, io);
+        self.pump_readers(now, io);
+    }
+
+    fn oldest_has_to_go(&self, now: Now) -> bool {
+        let Some(oldest) = self.segments.front() else { return false };
+        // Nothing that is being read, or not yet durable as a whole.
+        if oldest.reads > 0 || oldest.opening || oldest.last_block > self.committed {
+            return false;
+        }
+        let age_ms = now.wall_ns.saturating_sub(oldest.last_arrival_ns) / 1_000_000;
+        let too_old = self.spec.retention_ms > 0 && age_ms > self.spec.retention_ms;
+        let too_much =
+            self.spec.retention_bytes > 0 && self.stored_bytes() > self.spec.retention_bytes;
+        too_old || too_much
+    }
+}

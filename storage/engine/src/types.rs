@@ -1,0 +1,355 @@
+//! What a core is asked and what it answers: plain values, no clock, no sockets.
+
+use std::sync::Arc;
+
+use highwater_ring::SharedBuf;
+use highwater_wire::{AckMode, ErrorCode, ShardId, WireError};
+
+/// The two clocks, read by whoever drives a core and passed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic, nanoseconds from an arbitrary start; never goes back.
+    pub mono_ns: u64,
+    /// Wall clock, nanoseconds since 1970 UTC; may jump.
+    pub wall_ns: u64,
+}
+
+/// What a shard is made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSpec {
+    /// Which.
+    pub id: ShardId,
+    /// The stream's name, for telemetry and messages.
+    pub stream: String,
+    /// When appends are acknowledged.
+    pub ack: AckMode,
+    /// Age in milliseconds after which segments go; 0 keeps.
+    pub retention_ms: u64,
+    /// Bytes this shard may keep on disk; 0 for no bound.
+    pub retention_bytes: u64,
+}
+
+/// A stored batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Sequence number of its first record.
+    pub base_sequence: u64,
+    /// Records in it.
+    pub record_count: u32,
+    /// Time of arrival, nanoseconds since 1970 UTC.
+    pub arrival_ns: u64,
+    /// Whether an earlier attempt had stored it.
+    pub duplicate: bool,
+}
+
+/// Why an append was refused. Nothing of the batch is stored, except where it says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// No such shard here.
+    #[error("shard {0} does not exist")]
+    UnknownShard(ShardId),
+    /// The batch itself.
+    #[error("{0}")]
+    Batch(#[from] highwater_wire::BatchError),
+    /// Not the producer's next batch.
+    #[error("batch begins at producer sequence {got}, expected {expected}: resend from there")]
+    OutOfSequence {
+        /// What comes next.
+        expected: u64,
+        /// What came.
+        got: u64,
+    },
+    /// A newer epoch exists.
+    #[error("producer epoch {got} is fenced by epoch {current}")]
+    Fenced {
+        /// The epoch in force.
+        current: u32,
+        /// The batch's.
+        got: u32,
+    },
+    /// The shard does not know the producer, and the batch is not its first.
+    #[error(
+        "producer {id} is not known to this shard and its batch begins at {got}, not 0: take a new producer id"
+    )]
+    UnknownProducer {
+        /// The producer.
+        id: u64,
+        /// The batch's sequence.
+        got: u64,
+    },
+    /// Stored earlier, longer ago than the shard remembers where.
+    #[error(
+        "batch at producer sequence {0} was stored before; its sequence numbers are no longer remembered"
+    )]
+    Duplicate(u64),
+    /// The core's memory for commit groups is spent; retry after this many milliseconds.
+    #[error("the core's memory for commit groups is full: retry after {retry_after_ms} ms")]
+    Busy {
+        /// Milliseconds.
+        retry_after_ms: u32,
+    },
+    /// No space for a new segment.
+    #[error(
+        "the file system is full: appends are refused until space returns; retry after {retry_after_ms} ms"
+    )]
+    DiskFull {
+        /// Milliseconds.
+        retry_after_ms: u32,
+    },
+    /// The next segment could not be had for another reason.
+    #[error("no segment could be prepared ({reason}): retry after {retry_after_ms} ms")]
+    NoSegment {
+        /// The cause.
+        reason: Arc<str>,
+        /// Milliseconds.
+        retry_after_ms: u32,
+    },
+    /// A write failed earlier, or this one did: then whether it is stored is not known.
+    #[error("shard {shard} is read-only after a failed write: {reason}")]
+    Failed {
+        /// Which.
+        shard: ShardId,
+        /// The cause.
+        reason: Arc<str>,
+    },
+    /// Durable data is damaged.
+    #[error("shard {shard} is stopped: {reason}")]
+    Damaged {
+        /// Which.
+        shard: ShardId,
+        /// File, offset and records.
+        reason: Arc<str>,
+    },
+    /// The core is stopping, or the shard is being removed.
+    #[error("the shard is closing")]
+    Closing,
+}
+
+impl AppendError {
+    /// As told to a client.
+    pub fn to_wire(&self) -> WireError {
+        use highwater_wire::BatchError as B;
+        let (code, retry, detail) = match self {
+            AppendError::UnknownShard(_) => (ErrorCode::UnknownShard, 0, 0),
+            AppendError::Batch(B::RecordTooLarge { .. }) => (ErrorCode::RecordTooLarge, 0, 0),
+            AppendError::Batch(B::TooLarge { .. }) => (ErrorCode::BatchTooLarge, 0, 0),
+            AppendError::Batch(B::KeyTooLong { .. } | B::KeyNotUtf8 { .. }) => {
+                (ErrorCode::KeyTooLong, 0, 0)
+            }
+            AppendError::Batch(_) => (ErrorCode::CorruptBatch, 0, 0),
+            AppendError::OutOfSequence { expected, .. } => (ErrorCode::OutOfSequence, 0, *expected),
+            AppendError::Fenced { current, .. } => {
+                (ErrorCode::ProducerFenced, 0, u64::from(*current))
+            }
+            AppendError::UnknownProducer { .. } => (ErrorCode::UnknownProducer, 0, 0),
+            AppendError::Duplicate(_) => (ErrorCode::DuplicateSequence, 0, 0),
+            AppendError::Busy { retry_after_ms } => (ErrorCode::Busy, *retry_after_ms, 0),
+            AppendError::DiskFull { retry_after_ms } => (ErrorCode::DiskFull, *retry_after_ms, 0),
+            AppendError::NoSegment { retry_after_ms, .. } => {
+                (ErrorCode::Unavailable, *retry_after_ms, 0)
+            }
+            AppendError::Failed { .. } => (ErrorCode::ShardFailed, 0, 0),
+            AppendError::Damaged { .. } => (ErrorCode::ShardDamaged, 0, 0),
+            AppendError::Closing => (ErrorCode::Unavailable, 100, 0),
+        };
+        WireError { code, retry_after_ms: retry, detail, message: self.to_string() }
+    }
+}
+
+/// Why a read was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No such shard here.
+    #[error("shard {0} does not exist")]
+    UnknownShard(ShardId),
+    /// Removed by retention.
+    #[error("sequence {from} was removed by retention; the oldest kept is {oldest}")]
+    Trimmed {
+        /// Asked for.
+        from: u64,
+        /// What there is.
+        oldest: u64,
+    },
+    /// Not written yet.
+    #[error("sequence {from} lies beyond the high-water mark {high_water}")]
+    BeyondEnd {
+        /// Asked for.
+        from: u64,
+        /// The mark.
+        high_water: u64,
+    },
+    /// The device would not give the bytes.
+    #[error("shard {shard} could not be read: {reason}")]
+    Io {
+        /// Which.
+        shard: ShardId,
+        /// The cause.
+        reason: Arc<str>,
+    },
+    /// Durable data is damaged.
+    #[error("shard {shard} is stopped: {reason}")]
+    Damaged {
+        /// Which.
+        shard: ShardId,
+        /// File, offset and records.
+        reason: Arc<str>,
+    },
+    /// No buffer memory for the read; retry after this many milliseconds.
+    #[error("the core's memory for reads is full: retry after {retry_after_ms} ms")]
+    Busy {
+        /// Milliseconds.
+        retry_after_ms: u32,
+    },
+    /// The core is stopping, or the shard is being removed.
+    #[error("the shard is closing")]
+    Closing,
+}
+
+impl ReadError {
+    /// As told to a client.
+    pub fn to_wire(&self) -> WireError {
+        let (code, retry, detail) = match self {
+            ReadError::UnknownShard(_) => (ErrorCode::UnknownShard, 0, 0),
+            ReadError::Trimmed { oldest, .. } => (ErrorCode::PositionTrimmed, 0, *oldest),
+            ReadError::BeyondEnd { high_water, .. } => {
+                (ErrorCode::PositionBeyondEnd, 0, *high_water)
+            }
+            ReadError::Io { .. } => (ErrorCode::ShardFailed, 0, 0),
+            ReadError::Damaged { .. } => (ErrorCode::ShardDamaged, 0, 0),
+            ReadError::Busy { retry_after_ms } => (ErrorCode::Busy, *retry_after_ms, 0),
+            ReadError::Closing => (ErrorCode::Unavailable, 100, 0),
+        };
+        WireError { code, retry_after_ms: retry, detail, message: self.to_string() }
+    }
+}
+
+/// Whole batches, back to back, in a shared buffer: the bytes that were written or read.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// The buffer.
+    pub buf: SharedBuf,
+    /// First byte.
+    pub start: usize,
+    /// Byte after the last.
+    pub end: usize,
+}
+
+impl Slice {
+    /// The batches.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buf[self.start..self.end]
+    }
+}
+
+/// What a read or a delivery brings. The first batch may begin before the sequence asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// The batches, in order.
+    pub slices: Vec<Slice>,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Their records, those before the sequence asked for included.
+    pub records: u64,
+    /// Sequence number after the last record.
+    pub next: u64,
+    /// The high-water mark.
+    pub high_water: u64,
+    /// Oldest sequence number kept.
+    pub oldest: u64,
+}
+
+/// A subscription, by the number its owner gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReaderId(pub u64);
+
+/// What a core has to say. Each accepted append, read and removal is answered exactly once.
+#[derive(Debug)]
+pub enum Output {
+    /// An append was acknowledged or has failed.
+    Appended {
+        /// As given.
+        tag: u64,
+        /// How it went.
+        result: Result<Appended, AppendError>,
+    },
+    /// A read is complete; an empty chunk when its time ran out.
+    Read {
+        /// As given.
+        tag: u64,
+        /// How it went.
+        result: Result<Chunk, ReadError>,
+    },
+    /// Records for a subscription.
+    Deliver {
+        /// Whose.
+        reader: ReaderId,
+        /// What.
+        chunk: Chunk,
+    },
+    /// A subscription is over.
+    Ended {
+        /// Whose.
+        reader: ReaderId,
+        /// Why.
+        error: ReadError,
+    },
+    /// A shard and its files are gone.
+    Removed {
+        /// As given.
+        tag: u64,
+        /// How it went.
+        result: Result<(), Arc<str>>,
+    },
+}
+
+/// Where to begin reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Oldest record kept.
+    Oldest,
+    /// Only what comes from now on.
+    Latest,
+    /// This sequence number.
+    At(u64),
+    /// The one after this sequence number.
+    After(u64),
+    /// The first record that arrived at this time or later, nanoseconds since 1970 UTC.
+    Time(u64),
+}
+
+/// A position and the bounds it lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Where to read from.
+    pub sequence: u64,
+    /// Oldest sequence number kept.
+    pub oldest: u64,
+    /// The high-water mark.
+    pub high_water: u64,
+}
+
+/// How far a position is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Records up to the high-water mark.
+    pub records: u64,
+    /// Bytes of their batches, within one index interval.
+    pub bytes: u64,
+    /// Age of the next unread record in nanoseconds, within one index interval.
+    pub age_ns: u64,
+}
+
+/// A shard in brief.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// Which.
+    pub id: ShardId,
+    /// Oldest sequence number kept.
+    pub oldest: u64,
+    /// The high-water mark.
+    pub high_water: u64,
+    /// Bytes of its segments on disk.
+    pub stored_bytes: u64,
+    /// `open`, or `failed: …`, `damaged: …` with the reason.
+    pub state: String,
+}

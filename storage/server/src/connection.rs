@@ -1,0 +1,405 @@
+//! One connection: a reader task that is never cancelled (a dropped read would swallow bytes), a writer
+//! task, and what both share. To end a connection early its socket is shut down.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
+
+use highwater_engine::Chunk;
+use highwater_wire::{Decoded, ErrorCode, Frame, Kind, WireError, decode_frame, encode_error};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_uring::buf::BoundedBuf;
+use tokio_uring::net::TcpStream;
+
+use crate::core_state::CoreState;
+use crate::flow::Flow;
+use crate::options::bounds::{
+    APPEND_WAIT_MS, GREETING_MS, LINGER_MS, OUT_HIGH, OUT_SHARE, PENDING,
+};
+use crate::outgoing::{Outgoing, Sent, advance};
+use crate::receive::ReceiveBuffer;
+use crate::request::frame_error;
+use crate::router::RemoteCredit;
+use crate::session::{self, Step};
+
+/// Buffers of one `writev`: IOV_MAX.
+const WRITE_BUFS: usize = 1024;
+/// Bytes of one `writev`, about.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// A subscription and, when another core serves it, the credit on its way there.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub flow: Flow,
+    pub remote: Option<RemoteCredit>,
+}
+
+/// What the tasks of a connection share.
+pub(crate) struct Connection {
+    pub id: u64,
+    socket: TcpStream,
+    out: RefCell<Outgoing>,
+    /// The writer has something to do.
+    out_ready: Notify,
+    /// The reader may go on.
+    readable: Notify,
+    /// By correlation.
+    pub subscriptions: RefCell<HashMap<u64, Subscription>>,
+    /// Requests not yet answered.
+    pub pending: Cell<usize>,
+    /// Of these, those for the control thread.
+    pub controls: Cell<usize>,
+    /// Bytes reserved for fetches under way.
+    pub fetching: Cell<usize>,
+    pub greeted: Cell<bool>,
+    state: Cell<State>,
+    /// When the socket is shut down whatever its state, monotonic nanoseconds.
+    deadline: Cell<Option<u64>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    /// Requests are served.
+    Open,
+    /// The peer sends no more; what it asked for is still answered.
+    Answering,
+    /// No more replies; what is queued goes out.
+    Flushing,
+    /// Nothing more goes out.
+    Over,
+}
+
+impl Connection {
+    pub fn new(id: u64, socket: TcpStream, now_ns: u64) -> Connection {
+        Connection {
+            id,
+            socket,
+            out: RefCell::default(),
+            out_ready: Notify::new(),
+            readable: Notify::new(),
+            subscriptions: RefCell::default(),
+            pending: Cell::new(0),
+            controls: Cell::new(0),
+            fetching: Cell::new(0),
+            greeted: Cell::new(false),
+            state: Cell::new(State::Open),
+            deadline: Cell::new(Some(now_ns + GREETING_MS * 1_000_000)),
+        }
+    }
+
+    /// The greeting was right: the connection may stay.
+    pub fn greet(&self) {
+        self.greeted.set(true);
+        self.deadline.set(None);
+    }
+
+    /// Bytes queued for the peer.
+    pub fn queued(&self) -> usize {
+        self.out.borrow().bytes()
+    }
+
+    /// Whether replies still go out.
+    pub fn answers(&self) -> bool {
+        self.state.get() <= State::Answering
+    }
+
+    /// Queues a reply.
+    pub fn reply(&self, kind: Kind, correlation: u64, control: &[u8]) {
+        if self.answers() {
+            self.out.borrow_mut().push_frame(kind, correlation, control, 0);
+            self.out_ready.notify_one();
+        }
+    }
+
+    /// Queues a refusal.
+    pub fn refuse(&self, core: &CoreState, correlation: u64, error: &WireError) {
+        core.figures.refused.set(core.figures.refused.get() + 1);
+        self.reply(Kind::Error, correlation, &encode_error(error));
+    }
+
+    /// Queues batches, straight from the log's buffers while the peer keeps up.
+    pub fn send_chunk(
+        &self,
+        core: &CoreState,
+        kind: Kind,
+        correlation: u64,
+        control: &[u8],
+        chunk: Chunk,
+    ) {
+        if self.answers() {
+            let mut out = self.out.borrow_mut();
+            // A peer that lags must not keep commit groups from their memory.
+            let share = out.bytes() < OUT_SHARE && core.held.get() < core.held_limit;
+            let held = out.push_chunk(kind, correlation, control, chunk, share);
+            core.held.set(core.held.get() + held);
+            self.out_ready.notify_one();
+        }
+    }
+
+    /// A request was answered (or will not be).
+    pub fn answered(&self, reserved: usize) {
+        self.pending.set(self.pending.get().saturating_sub(1));
+        self.fetching.set(self.fetching.get().saturating_sub(reserved));
+        if self.state.get() == State::Answering {
+            self.out_ready.notify_one();
+        }
+        self.wake_reader();
+    }
+
+    fn may_read(&self) -> bool {
+        self.state.get() > State::Open || (self.pending.get() < PENDING && self.queued() < OUT_HIGH)
+    }
+
+    fn wake_reader(&self) {
+        // Half-way down, so that the reader does not go back and forth at the bound.
+        let low = self.pending.get() <= PENDING / 2 && self.queued() <= OUT_HIGH / 2;
+        if low || self.state.get() > State::Open {
+            self.readable.notify_one();
+        }
+    }
+
+    /// Lets what is queued go out, then ends. Nothing is answered any more.
+    pub fn finish(&self, now_ns: u64) {
+        if self.state.get() < State::Flushing {
+            self.state.set(State::Flushing);
+            self.deadline.set(Some(now_ns + 5 * LINGER_MS * 1_000_000));
+            self.out_ready.notify_one();
+            self.readable.notify_one();
+        }
+    }
+
+    /// Ends at once: reads and writes in flight come back.
+    pub fn cut(&self) {
+        self.state.set(State::Over);
+        // Fails only when the peer was first.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        self.out_ready.notify_one();
+        self.readable.notify_one();
+    }
+
+    /// Cuts the connection when its time is up.
+    pub fn sweep(&self, now_ns: u64) {
+        if self.deadline.get().is_some_and(|deadline| deadline <= now_ns) {
+            self.cut();
+        }
+    }
+
+    /// Accounts for bytes sent; hands new credit to the engine.
+    fn sent(&self, core: &CoreState, n: usize) {
+        let mut delivered = false;
+        {
+            let mut out = self.out.borrow_mut();
+            let mut subscriptions = self.subscriptions.borrow_mut();
+            for Sent { subscription, bytes, held } in out.sent(n) {
+                core.held.set(core.held.get().saturating_sub(held));
+                if let Some(subscription) = subscriptions.get_mut(&subscription) {
+                    subscription.flow.sent(bytes as u64);
+                    delivered = true;
+                }
+            }
+        }
+        if delivered {
+            core.top_up(self);
+        }
+        self.wake_reader();
+    }
+}
+
+/// Serves a connection until it is over.
+pub(crate) async fn serve(core: Rc<CoreState>, connection: Rc<Connection>) {
+    let _registered = core.register(&connection);
+    let writer = tokio_uring::spawn(write(Rc::clone(&core), Rc::clone(&connection)));
+    read(&core, &connection).await;
+    core.unsubscribe_all(&connection);
+    connection.out_ready.notify_one();
+    if writer.await.is_err() {
+        // It panicked; the connection's accounts are not to be trusted.
+        core.fail("a connection's writer panicked");
+    }
+    core.held.set(core.held.get().saturating_sub(connection.out.borrow_mut().clear()));
+}
+
+/// Refuses a connection beyond the bound.
+pub(crate) async fn turn_away(core: Rc<CoreState>, connection: Rc<Connection>, error: WireError) {
+    connection.refuse(&core, 0, &error);
+    connection.finish(core.clock.now().mono_ns);
+    serve(core, connection).await;
+}
+
+async fn read(core: &Rc<CoreState>, connection: &Connection) {
+    let mut buffer = ReceiveBuffer::new(Rc::clone(&core.receive_budget));
+    let mut need = 0;
+    loop {
+        while !connection.may_read() {
+            connection.readable.notified().await;
+        }
+        let buf = match buffer.lend(need) {
+            Ok(buf) => buf,
+            Err(_) => {
+                end(core, connection, &session::receive_memory_spent(need));
+                return discard(connection).await;
+            }
+        };
+        let filled = buf.len();
+        let (result, slice) = connection.socket.read(buf.slice(filled..)).await;
+        let read = match result {
+            Ok(read) => read,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+                buffer.give_back(slice.into_inner(), 0);
+                continue;
+            }
+            Err(_) => return connection.cut(),
+        };
+        buffer.give_back(slice.into_inner(), read);
+        if read == 0 {
+            if connection.state.get() == State::Open {
+                connection.state.set(State::Answering);
+            }
+            return;
+        }
+        if connection.state.get() > State::Open {
+            return discard(connection).await;
+        }
+        match frames(core, connection, &mut buffer).await {
+            Ok(bytes) => need = bytes,
+            Err(error) => {
+                if error.code != ErrorCode::UnsupportedVersion {
+                    core.figures.malformed.set(core.figures.malformed.get() + 1);
+                }
+                end(core, connection, &error);
+                return discard(connection).await;
+            }
+        }
+    }
+}
+
+/// Handles all whole frames in the buffer; how many bytes the next one needs.
+async fn frames(
+    core: &Rc<CoreState>,
+    connection: &Connection,
+    buffer: &mut ReceiveBuffer,
+) -> Result<usize, WireError> {
+    let mut worked = false;
+    let need = loop {
+        let (step, used, correlation) = match decode_frame(buffer.bytes(), core.max_frame) {
+            Ok(Decoded::Frame(frame, used)) => {
+                core.figures.requests.set(core.figures.requests.get() + 1);
+                let mut step = session::handle(core, connection, &frame);
+                if let Step::Full { wait_ms, .. } = step {
+                    let wait_ms = wait_ms.min(APPEND_WAIT_MS);
+                    step = wait_for_memory(core, connection, &frame, wait_ms).await;
+                }
+                (step, used, frame.correlation)
+            }
+            Ok(Decoded::Need(need)) => break need,
+            Err(error) => {
+                if worked {
+                    core.poll();
+                }
+                return Err(frame_error(&error));
+            }
+        };
+        buffer.consume(used);
+        match step {
+            Step::Done => {}
+            Step::Worked => worked = true,
+            Step::Full { error, .. } => connection.refuse(core, correlation, &error),
+            Step::End(error) => {
+                if worked {
+                    core.poll();
+                }
+                return Err(error);
+            }
+        }
+    };
+    // Submit what this read brought as one, and reap what is there: under load the eventfd hardly ever
+    // has to wake anybody.
+    if worked {
+        core.poll();
+    }
+    Ok(need)
+}
+
+/// Rather than refuse an append for want of memory at once, leave it in the receive buffer until a commit
+/// group has given some back: the peer feels it as TCP backpressure.
+async fn wait_for_memory(
+    core: &Rc<CoreState>,
+    connection: &Connection,
+    frame: &Frame<'_>,
+    wait_ms: u64,
+) -> Step {
+    let deadline = Instant::now() + Duration::from_millis(wait_ms);
+    loop {
+        // What came before it in this read is submitted, or it would wait for itself.
+        core.poll();
+        let step = session::handle(core, connection, frame);
+        let Step::Full { error, .. } = &step else { return step };
+        let now = Instant::now();
+        if now >= deadline {
+            return step;
+        }
+        let again = now + Duration::from_millis(error.retry_after_ms.max(1).into());
+        // Not a socket operation: its wait may be given up.
+        let _ = tokio::time::timeout_at(deadline.min(again), core.space.notified()).await;
+    }
+}
+
+/// Says why, and begins to end.
+fn end(core: &CoreState, connection: &Connection, error: &WireError) {
+    connection.refuse(core, 0, error);
+    connection.finish(core.clock.now().mono_ns);
+}
+
+/// Reads on without looking, until the peer has closed: closing a socket with bytes unread would reset it,
+/// and the peer might never see the last reply.
+async fn discard(connection: &Connection) {
+    let mut buf = vec![0; 16 << 10];
+    loop {
+        let (result, back) = connection.socket.read(buf).await;
+        buf = back;
+        match result {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return connection.cut(),
+        }
+    }
+}
+
+async fn write(core: Rc<CoreState>, connection: Rc<Connection>) {
+    let mut bufs = Vec::new();
+    loop {
+        if bufs.is_empty() {
+            connection.out.borrow_mut().take(WRITE_BUFS, WRITE_BYTES, &mut bufs);
+        }
+        if connection.state.get() == State::Over {
+            return;
+        }
+        if bufs.is_empty() {
+            match connection.state.get() {
+                State::Answering if connection.pending.get() == 0 => break,
+                State::Flushing => break,
+                _ => connection.out_ready.notified().await,
+            }
+            continue;
+        }
+        let (result, back) = connection.socket.writev(bufs).await;
+        bufs = back;
+        match result {
+            Ok(n) if n > 0 => {
+                advance(&mut bufs, n);
+                connection.sent(&core, n);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            _ => return connection.cut(),
+        }
+    }
+    // All is out. The peer reads the end and closes; it has a while for that.
+    connection.state.set(State::Flushing);
+    let _ = connection.socket.shutdown(Shutdown::Write);
+    let linger = core.clock.now().mono_ns + LINGER_MS * 1_000_000;
+    connection.deadline.set(Some(linger));
+}

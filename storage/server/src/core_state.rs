@@ -1,0 +1,535 @@
+//! One core: its engine, its connections, and the way between the two. Everything here runs on the core's
+//! thread and never waits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use highwater_engine::{Core, Output, ReadError, ReaderId};
+use highwater_ring::UringDisk;
+use highwater_wire::{
+    AppendReply, ControlRequest, DeliverHeader, ErrorCode, FetchReply, Kind, Limits, LocateReply,
+    ShardId, SubscribeReply, WireError,
+};
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, wall_ns};
+use crate::connection::Connection;
+use crate::control_thread::ControlJob;
+use crate::options::bounds::{
+    CONTROL_EACH, FORWARDED, FORWARDED_BYTES, OUT_HARD, OUT_HIGH, RETRY_MS, WINDOW_MIN,
+};
+use crate::pending::{Pending, PendingTable};
+use crate::receive::ReceiveBudget;
+use crate::router::{
+    Answer, Ask, CoreLink, Handover, RemoteCredit, Signal, address, core_of, number_of,
+};
+use crate::telemetry::Published;
+
+/// Counters of a core's server side.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    /// Frames received.
+    pub requests: Cell<u64>,
+    /// Requests refused.
+    pub refused: Cell<u64>,
+    /// Requests handed to another core.
+    pub forwarded: Cell<u64>,
+    /// Connections ended for what they sent.
+    pub malformed: Cell<u64>,
+}
+
+/// What is handed over to one other core and not answered.
+#[derive(Debug, Default)]
+struct Admitted {
+    requests: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+/// What a core is made of.
+pub(crate) struct CoreParts {
+    pub index: usize,
+    pub engine: Core<UringDisk>,
+    pub clock: Clock,
+    pub limits: Limits,
+    pub core_ports: Arc<[u16]>,
+    pub links: Vec<CoreLink>,
+    pub control: SyncSender<ControlJob>,
+    pub published: Arc<Published>,
+    /// Log buffers that queues to clients may hold, in bytes.
+    pub held_limit: usize,
+    pub receive_extra: usize,
+}
+
+pub(crate) struct CoreState {
+    pub index: usize,
+    pub cores: usize,
+    pub engine: RefCell<Core<UringDisk>>,
+    pub clock: Clock,
+    pub limits: Limits,
+    pub max_frame: usize,
+    pub core_ports: Arc<[u16]>,
+    pub pending: RefCell<PendingTable>,
+    pub connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    /// Readers of this core's connections: connection and correlation.
+    pub readers: RefCell<HashMap<ReaderId, (u64, u64)>>,
+    pub figures: Figures,
+    pub published: Arc<Published>,
+    pub receive_budget: Rc<ReceiveBudget>,
+    /// Capacity of log buffers held by queues to clients.
+    pub held: Cell<usize>,
+    pub held_limit: usize,
+    /// Memory may have come back.
+    pub space: Notify,
+    /// The log task has something to do.
+    pub log_wake: Notify,
+    /// Something was answered or a connection ended.
+    pub progress: Notify,
+    pub stopping: Cell<bool>,
+    /// Why this core cannot go on.
+    pub failure: RefCell<Option<String>>,
+    /// There is such a reason now.
+    pub failed: Notify,
+    /// When the log task wakes by itself, monotonic nanoseconds.
+    pub armed: Cell<u64>,
+    outputs: RefCell<Vec<Output>>,
+    links: Vec<CoreLink>,
+    admitted: Vec<Admitted>,
+    control: SyncSender<ControlJob>,
+    next_connection: Cell<u64>,
+    next_reader: Cell<u64>,
+}
+
+impl CoreState {
+    pub fn new(parts: CoreParts) -> CoreState {
+        let CoreParts {
+            index, engine, clock, limits, core_ports, links, control, published, ..
+        } = parts;
+        CoreState {
+            index,
+            cores: links.len(),
+            engine: RefCell::new(engine),
+            clock,
+            limits,
+            max_frame: limits.max_frame(),
+            core_ports,
+            pending: RefCell::default(),
+            connections: RefCell::default(),
+            readers: RefCell::default(),
+            figures: Figures::default(),
+            published,
+            receive_budget: ReceiveBudget::new(parts.receive_extra),
+            held: Cell::new(0),
+            held_limit: parts.held_limit,
+            space: Notify::new(),
+            log_wake: Notify::new(),
+            progress: Notify::new(),
+            stopping: Cell::new(false),
+            failure: RefCell::default(),
+            failed: Notify::new(),
+            armed: Cell::new(u64::MAX),
+            outputs: RefCell::default(),
+            admitted: links.iter().map(|_| Admitted::default()).collect(),
+            links,
+            control,
+            next_connection: Cell::new(1),
+            next_reader: Cell::new(1),
+        }
+    }
+
+    /// Turns the engine once and passes on what it has to say.
+    pub fn poll(&self) {
+        let mut outputs = self.outputs.take();
+        let wake = {
+            let mut engine = self.engine.borrow_mut();
+            engine.poll(self.clock.now(), &mut outputs);
+            if let Some(reason) = engine.failure() {
+                self.fail(reason);
+            }
+            engine.next_wake()
+        };
+        let said = !outputs.is_empty();
+        for output in outputs.drain(..) {
+            self.route(output);
+        }
+        self.outputs.replace(outputs);
+        if said {
+            self.space.notify_waiters();
+        }
+        if self.stopping.get() {
+            self.progress.notify_one();
+        }
+        if wake.is_some_and(|wake| wake < self.armed.get()) {
+            self.log_wake.notify_one();
+        }
+    }
+
+    fn route(&self, output: Output) {
+        match output {
+            Output::Appended { tag, result } => self.answer(tag, Answer::Appended(result)),
+            Output::Read { tag, result } => self.answer(tag, Answer::Read(result)),
+            Output::Deliver { reader, chunk } => match core_of(reader.0) {
+                here if here == self.index => self.deliver(reader, chunk),
+                there => self.signal(there, Signal::Deliver { reader, chunk }),
+            },
+            Output::Ended { reader, error } => match core_of(reader.0) {
+                here if here == self.index => self.ended(reader, &error.to_wire()),
+                there => self.signal(there, Signal::Ended { reader, error }),
+            },
+            // Removals are commands of the control thread, which the engine answers itself.
+            Output::Removed { .. } => {}
+        }
+    }
+
+    /// Sends an answer to the core that has the connection.
+    fn answer(&self, tag: u64, answer: Answer) {
+        match core_of(tag) {
+            here if here == self.index => self.answered(number_of(tag), answer),
+            there => self.signal(there, Signal::Answer { tag, answer }),
+        }
+    }
+
+    /// Sends a signal to another core; one that is gone needs none.
+    pub fn signal(&self, core: usize, signal: Signal) {
+        if let Some(link) = self.links.get(core) {
+            let _ = link.signals.send(signal);
+        }
+    }
+
+    /// One of this core's requests has its answer.
+    fn answered(&self, slot: u64, answer: Answer) {
+        let Some(pending) = self.pending.borrow_mut().remove(slot) else { return };
+        if let Some((core, bytes)) = pending.forwarded {
+            let admitted = &self.admitted[core];
+            admitted.requests.set(admitted.requests.get().saturating_sub(1));
+            admitted.bytes.set(admitted.bytes.get().saturating_sub(bytes));
+        }
+        self.progress.notify_one();
+        let connection = self.connections.borrow().get(&pending.connection).cloned();
+        if let Answer::Subscribed(reader, result) = &answer {
+            let alive = self.readers.borrow().contains_key(reader);
+            match (result, &connection, pending.forwarded) {
+                // Given up meanwhile, and the order to end it may have come before it began.
+                (Ok(_), _, Some((owner, _))) if !alive => self.unsubscribe(*reader, owner),
+                (Err(_), Some(connection), _) => {
+                    self.readers.borrow_mut().remove(reader);
+                    connection.subscriptions.borrow_mut().remove(&pending.correlation);
+                }
+                _ => {}
+            }
+        }
+        if let Some(connection) = connection {
+            if matches!(answer, Answer::Control(_)) {
+                connection.controls.set(connection.controls.get().saturating_sub(1));
+            }
+            self.reply(&connection, pending.correlation, answer);
+            connection.answered(pending.reserved);
+        }
+    }
+
+    /// Writes an answer to a connection's queue.
+    pub fn reply(&self, connection: &Connection, correlation: u64, answer: Answer) {
+        let refusal = match answer {
+            Answer::Appended(Ok(appended)) => {
+                let reply = AppendReply {
+                    base_sequence: appended.base_sequence.into(),
+                    arrival_ns: appended.arrival_ns.into(),
+                    record_count: appended.record_count.into(),
+                    duplicate: u32::from(appended.duplicate).into(),
+                };
+                return connection.reply(Kind::AppendReply, correlation, &reply.to_array());
+            }
+            Answer::Read(Ok(chunk)) => {
+                let reply = FetchReply {
+                    high_water: chunk.high_water.into(),
+                    oldest: chunk.oldest.into(),
+                    next: chunk.next.into(),
+                };
+                let control = reply.to_array();
+                return connection.send_chunk(self, Kind::FetchReply, correlation, &control, chunk);
+            }
+            Answer::Subscribed(_, Ok(located)) => {
+                let reply = SubscribeReply {
+                    high_water: located.high_water.into(),
+                    oldest: located.oldest.into(),
+                };
+                return connection.reply(Kind::SubscribeReply, correlation, &reply.to_array());
+            }
+            Answer::Located(Ok(located)) => {
+                let reply = LocateReply {
+                    sequence: located.sequence.into(),
+                    oldest: located.oldest.into(),
+                    high_water: located.high_water.into(),
+                };
+                return connection.reply(Kind::LocateReply, correlation, &reply.to_array());
+            }
+            Answer::Control(Ok(reply)) => {
+                return connection.reply(Kind::ControlReply, correlation, &reply);
+            }
+            Answer::Appended(Err(error)) => error.to_wire(),
+            Answer::Read(Err(error))
+            | Answer::Subscribed(_, Err(error))
+            | Answer::Located(Err(error)) => error.to_wire(),
+            Answer::Control(Err(error)) => error,
+        };
+        connection.refuse(self, correlation, &refusal);
+    }
+
+    /// Records for one of this core's subscriptions.
+    fn deliver(&self, reader: ReaderId, chunk: highwater_engine::Chunk) {
+        let Some((connection, correlation)) = self.subscriber(reader) else { return };
+        let queued = connection.queued();
+        if queued > OUT_HARD {
+            // Credit is handed on by the window, so only very many subscriptions come here.
+            let message = format!(
+                "{queued} bytes are queued for this connection; the limit is {OUT_HARD}: read faster or \
+                 subscribe to less at once"
+            );
+            let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
+            if let Some(gone) = connection.subscriptions.borrow_mut().remove(&correlation) {
+                self.unsubscribe(reader, gone.flow.owner);
+            }
+            return connection.refuse(self, correlation, &error);
+        }
+        if let Some(subscription) = connection.subscriptions.borrow_mut().get_mut(&correlation) {
+            subscription.flow.delivered(chunk.bytes as u64);
+        }
+        let header = DeliverHeader {
+            high_water: chunk.high_water.into(),
+            next: chunk.next.into(),
+            sent_ns: wall_ns().into(),
+        };
+        connection.send_chunk(self, Kind::Deliver, correlation, &header.to_array(), chunk);
+    }
+
+    /// One of this core's subscriptions is over.
+    fn ended(&self, reader: ReaderId, error: &WireError) {
+        let Some((connection, correlation)) = self.subscriber(reader) else { return };
+        self.readers.borrow_mut().remove(&reader);
+        connection.subscriptions.borrow_mut().remove(&correlation);
+        connection.refuse(self, correlation, error);
+    }
+
+    fn subscriber(&self, reader: ReaderId) -> Option<(Rc<Connection>, u64)> {
+        let (connection, correlation) = *self.readers.borrow().get(&reader)?;
+        let connection = Rc::clone(self.connections.borrow().get(&connection)?);
+        Some((connection, correlation))
+    }
+
+    /// A number for a new reader of a connection.
+    pub fn new_reader(&self, connection: &Connection, correlation: u64) -> ReaderId {
+        let number = self.next_reader.get();
+        self.next_reader.set(number + 1);
+        let reader = ReaderId(address(self.index, number));
+        self.readers.borrow_mut().insert(reader, (connection.id, correlation));
+        reader
+    }
+
+    /// Bytes that one of `subscriptions` of a connection may have granted or queued.
+    pub fn window(&self, subscriptions: usize) -> u64 {
+        (OUT_HIGH / subscriptions.max(1)).max(WINDOW_MIN) as u64
+    }
+
+    /// Hands credit of a connection's subscriptions to their engines as far as its queue allows; true if
+    /// this core's engine got some.
+    pub fn top_up(&self, connection: &Connection) -> bool {
+        if connection.queued() >= OUT_HIGH {
+            return false;
+        }
+        let mut here = false;
+        let mut subscriptions = connection.subscriptions.borrow_mut();
+        let window = self.window(subscriptions.len());
+        for subscription in subscriptions.values_mut() {
+            let bytes = subscription.flow.grant(window);
+            if bytes == 0 {
+                continue;
+            }
+            let reader = subscription.flow.reader;
+            match &subscription.remote {
+                None => {
+                    self.engine.borrow_mut().credit(self.clock.now(), reader, bytes);
+                    here = true;
+                }
+                Some(credit) => {
+                    if credit.add(bytes) {
+                        let credit = credit.clone();
+                        self.signal(subscription.flow.owner, Signal::Credit { reader, credit });
+                    }
+                }
+            }
+        }
+        if here {
+            self.log_wake.notify_one();
+        }
+        here
+    }
+
+    /// Ends all subscriptions of a connection.
+    pub fn unsubscribe_all(&self, connection: &Connection) {
+        let subscriptions = std::mem::take(&mut *connection.subscriptions.borrow_mut());
+        for subscription in subscriptions.into_values() {
+            self.unsubscribe(subscription.flow.reader, subscription.flow.owner);
+        }
+    }
+
+    /// Whether another core may be handed `bytes` more.
+    pub fn may_forward(&self, core: usize, bytes: usize) -> Result<(), WireError> {
+        let admitted = &self.admitted[core];
+        let (requests, held) = (admitted.requests.get(), admitted.bytes.get());
+        if requests >= FORWARDED || (held > 0 && held + bytes > FORWARDED_BYTES) {
+            let message = format!(
+                "{requests} requests with {held} bytes wait for core {core}; the limits are {FORWARDED} and \
+                 {FORWARDED_BYTES}: connect to the core's own port"
+            );
+            return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
+        }
+        Ok(())
+    }
+
+    /// Hands a request to the core that owns the shard; its answer comes by [`Signal::Answer`].
+    pub fn forward(
+        &self,
+        connection: &Connection,
+        pending: Pending,
+        core: usize,
+        shard: ShardId,
+        ask: Ask,
+    ) -> Result<(), WireError> {
+        let bytes = pending.forwarded.map_or(0, |(_, bytes)| bytes);
+        self.may_forward(core, bytes)?;
+        let slot = self.pending.borrow_mut().insert(pending);
+        let handover = Handover { tag: address(self.index, slot), shard, ask };
+        if let Err(error) = self.links[core].handovers.try_send(handover) {
+            self.pending.borrow_mut().remove(slot);
+            return Err(match error {
+                tokio::sync::mpsc::error::TrySendError::Full(_) => {
+                    let message =
+                        format!("the queue to core {core} is full ({FORWARDED} requests)");
+                    WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS)
+                }
+                tokio::sync::mpsc::error::TrySendError::Closed(_) => {
+                    WireError::new(ErrorCode::Unavailable, format!("core {core} is gone"))
+                        .retry_after(1000)
+                }
+            });
+        }
+        let admitted = &self.admitted[core];
+        admitted.requests.set(admitted.requests.get() + 1);
+        admitted.bytes.set(admitted.bytes.get() + bytes);
+        connection.pending.set(connection.pending.get() + 1);
+        self.figures.forwarded.set(self.figures.forwarded.get() + 1);
+        Ok(())
+    }
+
+    /// Hands a request to the control thread.
+    pub fn ask_control(
+        &self,
+        connection: &Connection,
+        correlation: u64,
+        request: ControlRequest,
+    ) -> Result<(), WireError> {
+        let controls = connection.controls.get();
+        if controls >= CONTROL_EACH {
+            let message = format!(
+                "{controls} control requests of this connection are under way; the limit is {CONTROL_EACH}"
+            );
+            return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
+        }
+        let pending =
+            Pending { connection: connection.id, correlation, reserved: 0, forwarded: None };
+        let slot = self.pending.borrow_mut().insert(pending);
+        let job = ControlJob { request, tag: address(self.index, slot) };
+        if let Err(error) = self.control.try_send(job) {
+            self.pending.borrow_mut().remove(slot);
+            return Err(match error {
+                TrySendError::Full(_) => {
+                    WireError::new(ErrorCode::Busy, "the control thread's queue is full")
+                        .retry_after(50)
+                }
+                TrySendError::Disconnected(_) => {
+                    WireError::new(ErrorCode::Unavailable, "the control thread is gone")
+                        .retry_after(1000)
+                }
+            });
+        }
+        connection.pending.set(connection.pending.get() + 1);
+        connection.controls.set(controls + 1);
+        Ok(())
+    }
+
+    /// A request from another core, for a shard of this one.
+    pub fn take_over(&self, handover: Handover) {
+        let Handover { tag, shard, ask } = handover;
+        let now = self.clock.now();
+        match ask {
+            Ask::Append { batch } => {
+                let result = self.engine.borrow_mut().append(now, shard, &batch, tag);
+                if let Err(error) = result {
+                    self.answer(tag, Answer::Appended(Err(error)));
+                }
+            }
+            Ask::Fetch(fetch) => self.engine_read(shard, fetch, tag),
+            Ask::Subscribe { reader, from, max_bytes, credit } => {
+                let bytes = credit.take();
+                let result =
+                    self.engine.borrow_mut().subscribe(now, shard, from, bytes, max_bytes, reader);
+                self.answer(tag, Answer::Subscribed(reader, result));
+            }
+            Ask::Locate(start) => {
+                let located = self.engine.borrow().locate(shard, start);
+                self.answer(tag, Answer::Located(located));
+            }
+        }
+    }
+
+    /// A signal from another core or the control thread.
+    pub fn heed(&self, signal: Signal) {
+        match signal {
+            Signal::Answer { tag, answer } => self.answered(number_of(tag), answer),
+            Signal::Deliver { reader, chunk } => self.deliver(reader, chunk),
+            Signal::Ended { reader, error } => self.ended(reader, &ReadError::to_wire(&error)),
+            Signal::Credit { reader, credit } => {
+                let bytes = RemoteCredit::take(&credit);
+                self.engine.borrow_mut().credit(self.clock.now(), reader, bytes);
+            }
+            Signal::Unsubscribe { reader } => self.engine.borrow_mut().unsubscribe(reader),
+        }
+    }
+
+    /// A number for a new connection.
+    pub fn new_connection(&self) -> u64 {
+        let id = self.next_connection.get();
+        self.next_connection.set(id + 1);
+        id
+    }
+
+    /// Makes a connection known until the guard is dropped.
+    pub fn register(self: &Rc<Self>, connection: &Rc<Connection>) -> Registered {
+        self.connections.borrow_mut().insert(connection.id, Rc::clone(connection));
+        Registered { core: Rc::clone(self), id: connection.id }
+    }
+
+    /// The core cannot go on: its thread ends, and whoever waits for the server hears why.
+    pub fn fail(&self, reason: &str) {
+        self.failure.borrow_mut().get_or_insert_with(|| reason.to_owned());
+        self.failed.notify_one();
+    }
+}
+
+/// A connection that is served.
+pub(crate) struct Registered {
+    core: Rc<CoreState>,
+    id: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.core.connections.borrow_mut().remove(&self.id);
+        self.core.progress.notify_one();
+        if std::thread::panicking() {
+            self.core.fail("a connection's task panicked");
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! A core's thread: pinned, with a tokio-uring runtime for connections and the engine's own ring for the
+//! log, which meet through an eventfd. Nothing here spins: every task parks until there is work.
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, SyncSender};
+use std::time::Duration;
+
+use highwater_engine::{CoreSeed, OpenError};
+use highwater_ring::{Disk, PinError, pin_thread};
+use highwater_wire::{ErrorCode, Limits, WireError};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use crate::clock::{Clock, thread_cpu_ns, wall_ns};
+use crate::connection::{Connection, serve, turn_away};
+use crate::control_thread::ControlJob;
+use crate::core_state::{CoreParts, CoreState};
+use crate::options::bounds::{RECEIVE_EXTRA, RETRY_MS};
+use crate::router::{CoreLink, Inbox};
+use crate::telemetry::{CoreReport, EVERY, Published, Slot};
+
+/// What the whole server is doing. Only ever goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Cores recover their shards.
+    Starting,
+    /// Connections are served.
+    Running,
+    /// No new work; what is in flight is answered.
+    Stopping,
+    /// All cores are at rest; connections get their last replies and end.
+    Closing,
+    /// Time is up: connections are cut.
+    Cutting,
+    /// Nothing is left to serve.
+    Over,
+}
+
+/// Lets the last core that comes to rest start the next phase.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    busy: AtomicUsize,
+    phase: watch::Sender<Phase>,
+}
+
+impl Rest {
+    pub fn new(cores: usize, phase: watch::Sender<Phase>) -> Rest {
+        Rest { busy: AtomicUsize::new(cores), phase }
+    }
+
+    fn one_more(&self) {
+        if self.busy.fetch_sub(1, Ordering::AcqRel) == 1 {
+            advance(&self.phase, Phase::Closing);
+        }
+    }
+}
+
+/// Moves on to `next`, unless things have gone further.
+pub(crate) fn advance(phase: &watch::Sender<Phase>, next: Phase) {
+    phase.send_if_modified(|phase| {
+        let forward = *phase < next;
+        if forward {
+            *phase = next;
+        }
+        forward
+    });
+}
+
+/// Why a core did not start.
+#[derive(Debug)]
+pub(crate) enum StartFailure {
+    Pin(PinError),
+    Open(OpenError),
+    Uring(io::Error),
+}
+
+/// What a core's thread is started with.
+pub(crate) struct CoreThread {
+    pub index: usize,
+    pub cpu: usize,
+    pub seed: CoreSeed,
+    pub clock: Clock,
+    pub limits: Limits,
+    pub pool_bytes: usize,
+    pub max_connections: usize,
+    pub core_ports: Arc<[u16]>,
+    pub shared_listener: TcpListener,
+    pub own_listener: TcpListener,
+    pub links: Vec<CoreLink>,
+    pub inbox: Inbox,
+    pub control: SyncSender<ControlJob>,
+    pub published: Arc<Published>,
+    pub report: Arc<Slot<CoreReport>>,
+    pub phase: watch::Receiver<Phase>,
+    pub rest: Arc<Rest>,
+}
+
+/// Counts a core as at rest when its thread ends in whatever way, so that the others do not wait for it.
+struct AtRest {
+    rest: Arc<Rest>,
+    done: bool,
+}
+
+impl AtRest {
+    fn set(&mut self) {
+        if !std::mem::replace(&mut self.done, true) {
+            self.rest.one_more();
+        }
+    }
+}
+
+impl Drop for AtRest {
+    fn drop(&mut self) {
+        self.set();
+    }
+}
+
+impl CoreThread {
+    /// Serves until the server stops. Says on `ready` whether it could start; afterwards an `Err` is why it
+    /// died.
+    pub fn run(self, ready: Sender<Result<(), (usize, StartFailure)>>) -> Result<(), String> {
+        let index = self.index;
+        let mut at_rest = AtRest { rest: Arc::clone(&self.rest), done: false };
+        let prepared = pin_thread(self.cpu).map_err(StartFailure::Pin).and_then(|()| {
+            let runtime = runtime().map_err(StartFailure::Uring)?;
+            let CoreThread { seed, .. } = self;
+            Ok((runtime, seed.build().map_err(StartFailure::Open)?))
+        });
+        let (runtime, mut engine) = match prepared {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                // Whoever started it may have given up already.
+                let _ = ready.send(Err((index, failure)));
+                return Ok(());
+            }
+        };
+        let event = match engine.disk().event_fd() {
+            Ok(event) => event,
+            Err(e) => {
+                let _ = ready.send(Err((index, StartFailure::Uring(e))));
+                return Ok(());
+            }
+        };
+        let CoreThread { clock, limits, core_ports, links, control, published, .. } = self;
+        let core = Rc::new(CoreState::new(CoreParts {
+            index,
+            engine,
+            clock,
+            limits,
+            core_ports,
+            links,
+            control,
+            published,
+            held_limit: self.pool_bytes / 4,
+            receive_extra: RECEIVE_EXTRA,
+        }));
+        let served = Served {
+            cpu: self.cpu,
+            max_connections: self.max_connections,
+            report: self.report,
+            phase: self.phase,
+        };
+        served.publish(&core);
+        let _ = ready.send(Ok(()));
+        let listeners = [self.shared_listener, self.own_listener];
+        runtime.block_on(served.serve(
+            Rc::clone(&core),
+            listeners,
+            self.inbox,
+            event,
+            &mut at_rest,
+        ));
+        let failure = core.failure.borrow_mut().take();
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn runtime() -> io::Result<tokio_uring::Runtime> {
+    // Never DEFER_TASKRUN here: tokio-uring waits on the ring's descriptor, which such a ring does not wake.
+    let mut uring = tokio_uring::uring_builder();
+    uring.setup_coop_taskrun().setup_single_issuer().setup_cqsize(4096);
+    let mut builder = tokio_uring::builder();
+    builder.entries(1024).uring_builder(&uring);
+    tokio_uring::Runtime::new(&builder)
+}
+
+struct Served {
+    cpu: usize,
+    max_connections: usize,
+    report: Arc<Slot<CoreReport>>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Served {
+    async fn serve(
+        &self,
+        core: Rc<CoreState>,
+        listeners: [TcpListener; 2],
+        inbox: Inbox,
+        event: std::os::fd::OwnedFd,
+        at_rest: &mut AtRest,
+    ) {
+        // Deprecated in favour of an `unsafe` one, for descriptors that may be closed meanwhile; this one is
+        // owned.
+        #[allow(deprecated)]
+        let event = match AsyncFd::with_interest(event, tokio::io::Interest::READABLE) {
+            Ok(event) => event,
+            Err(e) => return core.fail(&format!("the log's eventfd cannot be waited for: {e}")),
+        };
+        watched(&core, "the log task", log(Rc::clone(&core), event));
+        watched(&core, "the inbox task", receive(Rc::clone(&core), inbox));
+        let mut phase = self.phase.clone();
+        // An error would mean that the server object is gone; the phase then never changes again.
+        let started = phase.wait_for(|phase| *phase > Phase::Starting).await.map(|phase| *phase);
+        if !matches!(started, Ok(Phase::Running)) {
+            return;
+        }
+        for listener in listeners {
+            let listener = tokio_uring::net::TcpListener::from_std(listener);
+            let accepting = accept(Rc::clone(&core), listener, self.max_connections);
+            watched(&core, "an accepting task", accepting);
+        }
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    self.publish(&core);
+                    sweep(&core);
+                }
+                _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => break,
+                () = core.failed.notified() => break,
+            }
+        }
+        self.stop(&core, at_rest).await;
+    }
+
+    /// Answers what is in flight, lets the replies out, ends connections.
+    async fn stop(&self, core: &Rc<CoreState>, at_rest: &mut AtRest) {
+        let failed = core.failure.borrow().is_some();
+        core.stopping.set(true);
+        core.engine.borrow_mut().begin_stop();
+        core.poll();
+        core.log_wake.notify_one();
+        let until = |wanted: Phase| {
+            let mut phase = self.phase.clone();
+            // The server object being gone is as good as any phase.
+            async move { drop(phase.wait_for(|phase| *phase >= wanted).await) }
+        };
+        let rest = async {
+            while !(core.engine.borrow().stopped() && core.pending.borrow().len() == 0) {
+                core.progress.notified().await;
+            }
+        };
+        if !failed {
+            tokio::select! { () = rest => {}, () = until(Phase::Cutting) => {} }
+            at_rest.set();
+            // Others may still hand over requests, to be refused.
+            until(Phase::Closing).await;
+        }
+        let now = core.clock.now().mono_ns;
+        let all = || core.connections.borrow().values().cloned().collect::<Vec<_>>();
+        all()
+            .iter()
+            .for_each(|connection| if failed { connection.cut() } else { connection.finish(now) });
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        let cutting = until(Phase::Cutting);
+        tokio::pin!(cutting);
+        let mut cut = failed;
+        while !core.connections.borrow().is_empty() {
+            tokio::select! {
+                _ = tick.tick() => sweep(core),
+                () = core.progress.notified() => {}
+                () = &mut cutting, if !cut => {
+                    cut = true;
+                    all().iter().for_each(|connection| connection.cut());
+                }
+            }
+        }
+        self.publish(core);
+    }
+
+    /// Copies the core's figures to where the telemetry thread finds them.
+    fn publish(&self, core: &CoreState) {
+        let (mut report, shards, groups) = core.engine.borrow_mut().snapshot(core.clock.now());
+        report.core = core.index as u32;
+        report.cpu = self.cpu as u32;
+        report.taken_ns = wall_ns();
+        report.busy_ns = thread_cpu_ns();
+        report.connections = core.connections.borrow().len() as u32;
+        report.ring_in_flight = core.engine.borrow_mut().disk().in_flight() as u32;
+        report.requests = core.figures.requests.get();
+        report.refused = core.figures.refused.get();
+        report.forwarded = core.figures.forwarded.get();
+        report.malformed = core.figures.malformed.get();
+        self.report.set(CoreReport { core: report, shards, groups });
+    }
+}
+
+fn sweep(core: &CoreState) {
+    let now = core.clock.now().mono_ns;
+    let connections: Vec<_> = core.connections.borrow().values().cloned().collect();
+    connections.iter().for_each(|connection| connection.sweep(now));
+}
+
+/// Runs a task whose end by panic ends the core: an engine that panicked must not go on.
+fn watched(core: &Rc<CoreState>, name: &'static str, task: impl Future<Output = ()> + 'static) {
+    let task = tokio_uring::spawn(task);
+    let core = Rc::clone(core);
+    tokio_uring::spawn(async move {
+        if task.await.is_err_and(|e| e.is_panic()) {
+            core.fail(&format!("{name} panicked"));
+        }
+    });
+}
+
+/// Turns the engine when its disk, its clock or a session asks for it.
+async fn log(core: Rc<CoreState>, event: AsyncFd<std::os::fd::OwnedFd>) {
+    loop {
+        let wake = core.engine.borrow().next_wake();
+        core.armed.set(wake.unwrap_or(u64::MAX));
+        let deadline = core.clock.instant(wake.unwrap_or(0));
+        tokio::select! {
+            ready = event.readable() => match ready {
+                Ok(mut ready) => {
+                    // Cleared first, reaped afterwards: a completion in between is not lost.
+                    core.engine.borrow_mut().disk().clear_event();
+                    ready.clear_ready();
+                }
+                Err(e) => return core.fail(&format!("waiting for the log's eventfd: {e}")),
+            },
+            () = core.log_wake.notified() => {}
+            () = tokio::time::sleep_until(deadline.into()), if wake.is_some() => {}
+        }
+        // Awake already: what the engine says of its next wake is looked at above.
+        core.armed.set(0);
+        core.poll();
+    }
+}
+
+/// Messages handled before the engine is turned.
+const BURST: usize = 256;
+
+/// Handles what other cores and the control thread send.
+async fn receive(core: Rc<CoreState>, mut inbox: Inbox) {
+    loop {
+        tokio::select! {
+            Some(signal) = inbox.signals.recv() => core.heed(signal),
+            Some(handover) = inbox.handovers.recv() => core.take_over(handover),
+            Some(command) = inbox.commands.recv() => {
+                core.engine.borrow_mut().command(core.clock.now(), command);
+            }
+            else => return,
+        }
+        for _ in 0..BURST {
+            if let Ok(signal) = inbox.signals.try_recv() {
+                core.heed(signal);
+            } else if let Ok(handover) = inbox.handovers.try_recv() {
+                core.take_over(handover);
+            } else {
+                break;
+            }
+        }
+        core.poll();
+    }
+}
+
+/// Connections being told that there are too many, at once; beyond that they are closed without a word.
+const TURNED_AWAY: usize = 64;
+
+async fn accept(core: Rc<CoreState>, listener: tokio_uring::net::TcpListener, limit: usize) {
+    loop {
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(_) if core.stopping.get() => return,
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+                ) =>
+            {
+                continue;
+            }
+            // Stopping begins with the listeners being shut down, a moment before this core hears of it.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => return,
+            // Out of descriptors or memory: the connection waits in the backlog.
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let connections = core.connections.borrow().len();
+        let now = core.clock.now().mono_ns;
+        let connection = Rc::new(Connection::new(core.new_connection(), socket, now));
+        if connections < limit {
+            tokio_uring::spawn(serve(Rc::clone(&core), connection));
+        } else if connections < limit + TURNED_AWAY {
+            let message =
+                format!("core {} has {connections} connections; the limit is {limit}", core.index);
+            let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS * 100);
+            tokio_uring::spawn(turn_away(Rc::clone(&core), connection, error));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What a connection has yet to send: small replies gathered into one buffer, delivered batches straight
+//! from the log's buffers.
+
+use std::collections::VecDeque;
+
+use highwater_engine::{Chunk, Slice};
+use highwater_ring::SendBuf;
+use highwater_wire::{Kind, encode_frame_header};
+
+/// Owned bytes gathered into one buffer before the next is begun.
+const GATHER: usize = 16 << 10;
+
+/// Bytes whose sending matters to somebody: a delivery.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// Counted from the first byte of the connection: sent when this many have gone.
+    end: u64,
+    /// Correlation of the subscription; 0 for a fetch.
+    subscription: u64,
+    /// Bytes of batches.
+    bytes: usize,
+    /// Capacity of the log buffers held.
+    held: usize,
+}
+
+/// What has become of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Correlation of the subscription; 0 for a fetch.
+    pub subscription: u64,
+    /// Bytes of batches sent.
+    pub bytes: usize,
+    /// Capacity of the log buffers no longer held.
+    pub held: usize,
+}
+
+/// The queue of one connection; bounded by whoever fills it.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    queue: VecDeque<SendBuf>,
+    /// Bytes pushed and not yet sent, those being written included.
+    bytes: usize,
+    pushed: u64,
+    sent: u64,
+    marks: VecDeque<Mark>,
+}
+
+impl Outgoing {
+    /// Bytes pushed and not yet sent.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A frame without data, or one whose `data_len` bytes of data are pushed next.
+    pub fn push_frame(&mut self, kind: Kind, correlation: u64, control: &[u8], data_len: usize) {
+        let before;
+        match self.queue.back_mut() {
+            Some(SendBuf::Owned(last)) if last.len() + control.len() < GATHER => {
+                before = last.len();
+                encode_frame_header(last, kind, correlation, control, data_len);
+                let added = last.len() - before;
+                self.count(added);
+            }
+            _ => {
+                let mut buf = Vec::new();
+                encode_frame_header(&mut buf, kind, correlation, control, data_len);
+                self.count(buf.len());
+                self.queue.push_back(SendBuf::Owned(buf));
+            }
+        }
+    }
+
+    /// A frame with batches. With `share`, the log's buffers are held until sent, otherwise copied. Returns
+    /// the capacity held.
+    pub fn push_chunk(
+        &mut self,
+        kind: Kind,
+        correlation: u64,
+        control: &[u8],
+        chunk: Chunk,
+        share: bool,
+    ) -> usize {
+        let bytes: usize = chunk.slices.iter().map(|slice| slice.end - slice.start).sum();
+        self.push_frame(kind, correlation, control, bytes);
+        let mut held = 0;
+        if share {
+            for Slice { buf, start, end } in chunk.slices {
+                held += buf.capacity();
+                self.queue.push_back(SendBuf::shared(buf, start, end));
+            }
+        } else {
+            let mut copy = Vec::with_capacity(bytes);
+            chunk.slices.iter().for_each(|slice| copy.extend_from_slice(slice.bytes()));
+            self.queue.push_back(SendBuf::Owned(copy));
+        }
+        self.count(bytes);
+        let subscription = if kind == Kind::Deliver { correlation } else { 0 };
+        self.marks.push_back(Mark { end: self.pushed, subscription, bytes, held });
+        held
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.pushed += bytes as u64;
+    }
+
+    /// Moves buffers to `into` for one write: at most `max_bufs`, and no more once `max_bytes` are there.
+    pub fn take(&mut self, max_bufs: usize, max_bytes: usize, into: &mut Vec<SendBuf>) {
+        let mut bytes = 0;
+        while into.len() < max_bufs && bytes < max_bytes {
+            let Some(buf) = self.queue.pop_front() else { break };
+            // A zero-length element would only use up a place.
+            if !buf.is_empty() {
+                bytes += buf.len();
+                into.push(buf);
+            }
+        }
+    }
+
+    /// Notes that `n` bytes more have gone; the deliveries completed by that.
+    pub fn sent(&mut self, n: usize) -> impl Iterator<Item = Sent> + '_ {
+        self.bytes -= n.min(self.bytes);
+        self.sent += n as u64;
+        std::iter::from_fn(move || {
+            let mark = self.marks.pop_front_if(|mark| mark.end <= self.sent)?;
+            Some(Sent { subscription: mark.subscription, bytes: mark.bytes, held: mark.held })
+        })
+    }
+
+    /// Drops everything; the capacity of log buffers no longer held.
+    pub fn clear(&mut self) -> usize {
+        self.queue.clear();
+        self.bytes = 0;
+        self.marks.drain(..).map(|mark| mark.held).sum()
+    }
+}
+
+/// Drops the first `n` bytes of `bufs` after a short write.
+pub(crate) fn advance(bufs: &mut Vec<SendBuf>, mut n: usize) {
+    let whole = bufs
+        .iter()
+        .take_while(|buf| {
+            let done = buf.len() <= n;
+            if done {
+                n -= buf.len();
+            }
+            done
+        })
+        .count();
+    bufs.drain(..whole);
+    if let Some(first) = bufs.first_mut() {
+        first.advance(n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_ring::AlignedBuf;
+
+    fn chunk(bytes: usize) -> Chunk {
+        let buf = AlignedBuf::alloc(4096).freeze();
+        Chunk { slices: vec![Slice { buf, start: 8, end: 8 + bytes }], bytes, ..Chunk::default() }
+    }
+
+    #[test]
+    fn small_replies_share_a_buffer() {
+        let mut out = Outgoing::default();
+        for i in 0..10 {
+            out.push_frame(Kind::AppendReply, i, &[0; 24], 0);
+        }
+        let mut bufs = Vec::new();
+        out.take(1024, 1 << 20, &mut bufs);
+        assert_eq!((bufs.len(), bufs[0].len(), out.bytes()), (1, 560, 560));
+        assert_eq!(out.sent(560).count(), 0);
+        assert_eq!(out.bytes(), 0);
+    }
+
+    #[test]
+    fn deliveries_are_told_when_their_last_byte_went() {
+        let mut out = Outgoing::default();
+        assert_eq!(out.push_chunk(Kind::Deliver, 7, &[0; 24], chunk(100), true), 4096);
+        assert_eq!(out.push_chunk(Kind::FetchReply, 8, &[0; 24], chunk(50), false), 0);
+        let total = 2 * (32 + 24) + 150;
+        assert_eq!(out.bytes(), total);
+        assert_eq!(out.sent(56 + 99).count(), 0);
+        let sent: Vec<Sent> = out.sent(1).collect();
+        assert_eq!(sent, [Sent { subscription: 7, bytes: 100, held: 4096 }]);
+        let sent: Vec<Sent> = out.sent(106).collect();
+        assert_eq!(sent, [Sent { subscription: 0, bytes: 50, held: 0 }]);
+        assert_eq!(out.bytes(), 0);
+    }
+
+    #[test]
+    fn clearing_gives_back_what_is_held() {
+        let mut out = Outgoing::default();
+        out.push_chunk(Kind::Deliver, 7, &[0; 24], chunk(100), true);
+        out.push_chunk(Kind::Deliver, 7, &[0; 24], chunk(100), true);
+        assert_eq!(out.clear(), 8192);
+        assert_eq!(out.bytes(), 0);
+    }
+
+    #[test]
+    fn a_short_write_leaves_the_rest() {
+        let owned = |n: usize| SendBuf::Owned((0..n as u8).collect());
+        let mut bufs = vec![owned(10), owned(5), owned(5)];
+        advance(&mut bufs, 12);
+        assert_eq!(bufs.iter().map(SendBuf::len).collect::<Vec<_>>(), [3, 5]);
+        assert_eq!(bufs[0].as_slice(), [2, 3, 4]);
+        advance(&mut bufs, 8);
+        assert!(bufs.is_empty());
+    }
+}

@@ -1,0 +1,209 @@
+//! A connection's receive buffer: frames are decoded in place at its front, what is left of an incomplete
+//! one is moved there before the next read.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::options::bounds::{RECEIVE_BUSY, RECEIVE_MIN};
+
+/// Receive memory of one core beyond what every connection has.
+#[derive(Debug)]
+pub(crate) struct ReceiveBudget {
+    left: Cell<usize>,
+}
+
+impl ReceiveBudget {
+    pub fn new(bytes: usize) -> Rc<ReceiveBudget> {
+        Rc::new(ReceiveBudget { left: Cell::new(bytes) })
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let left = self.left.get();
+        if bytes <= left {
+            self.left.set(left - bytes);
+        }
+        bytes <= left
+    }
+
+    fn give(&self, bytes: usize) {
+        self.left.set(self.left.get() + bytes);
+    }
+}
+
+/// Small reads in a row after which a grown buffer shrinks.
+const CALM: u32 = 64;
+
+/// Bytes received and not yet consumed.
+#[derive(Debug)]
+pub(crate) struct ReceiveBuffer {
+    buf: Vec<u8>,
+    /// Where the first byte not consumed is.
+    start: usize,
+    /// Capacity wanted.
+    target: usize,
+    /// Charged to the budget.
+    charged: usize,
+    calm: u32,
+    budget: Rc<ReceiveBudget>,
+}
+
+/// The memory set aside for receiving is spent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Exhausted;
+
+impl ReceiveBuffer {
+    pub fn new(budget: Rc<ReceiveBudget>) -> ReceiveBuffer {
+        ReceiveBuffer {
+            buf: Vec::new(),
+            start: 0,
+            target: RECEIVE_MIN,
+            charged: 0,
+            calm: 0,
+            budget,
+        }
+    }
+
+    /// Received and not consumed.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buf[self.start..]
+    }
+
+    /// Drops `n` bytes from the front.
+    pub fn consume(&mut self, n: usize) {
+        self.start = (self.start + n).min(self.buf.len());
+    }
+
+    /// Makes room for a frame of `need` bytes in all (0 when that is not known) and lends the buffer for
+    /// one read into `buf[buf.len()..]`, which is not empty.
+    pub fn lend(&mut self, need: usize) -> Result<Vec<u8>, Exhausted> {
+        let left = self.buf.len() - self.start;
+        // At least one byte of room, whatever is asked for.
+        let need = need.max(left + 1);
+        let capacity = self.buf.capacity();
+        // Rounded, so that frames of about the same size find the buffer right.
+        let large = if need > RECEIVE_BUSY { need.next_multiple_of(RECEIVE_BUSY) } else { 0 };
+        let want = self.target.max(large).max(need);
+        // Given back only between frames.
+        let fits = capacity >= want && (left > 0 || capacity == want);
+        if !fits && !self.resize(want) {
+            if capacity < need {
+                return Err(Exhausted);
+            }
+            // Growing was a wish; the frame fits as it is.
+            self.target = capacity;
+        }
+        if self.start > 0 {
+            self.buf.copy_within(self.start.., 0);
+            self.buf.truncate(left);
+            self.start = 0;
+        }
+        Ok(std::mem::take(&mut self.buf))
+    }
+
+    /// Moves to a buffer of `capacity` bytes, if the budget allows.
+    fn resize(&mut self, capacity: usize) -> bool {
+        let extra = capacity.saturating_sub(RECEIVE_MIN);
+        if extra > self.charged && !self.budget.take(extra - self.charged) {
+            return false;
+        }
+        self.budget.give(self.charged.saturating_sub(extra));
+        self.charged = extra;
+        // Not reallocated: that would copy what is consumed already.
+        let mut buf = Vec::with_capacity(capacity);
+        buf.extend_from_slice(self.bytes());
+        (self.buf, self.start) = (buf, 0);
+        true
+    }
+
+    /// Takes the buffer back after a read of `read` bytes, and adapts its size to the traffic.
+    pub fn give_back(&mut self, buf: Vec<u8>, read: usize) {
+        self.buf = buf;
+        if self.buf.len() == self.buf.capacity() && self.target < RECEIVE_BUSY {
+            self.target = (self.target * 2).min(RECEIVE_BUSY);
+            self.calm = 0;
+        } else if read < RECEIVE_MIN / 2 && self.target > RECEIVE_MIN {
+            self.calm += 1;
+            if self.calm >= CALM {
+                self.target = RECEIVE_MIN;
+                self.calm = 0;
+            }
+        } else {
+            self.calm = 0;
+        }
+    }
+}
+
+impl Drop for ReceiveBuffer {
+    fn drop(&mut self) {
+        self.budget.give(self.charged);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(buffer: &mut ReceiveBuffer, need: usize, bytes: &[u8]) {
+        let mut buf = buffer.lend(need).unwrap();
+        assert!(buf.capacity() - buf.len() >= bytes.len());
+        buf.extend_from_slice(bytes);
+        buffer.give_back(buf, bytes.len());
+    }
+
+    #[test]
+    fn what_is_left_moves_to_the_front() {
+        let mut buffer = ReceiveBuffer::new(ReceiveBudget::new(0));
+        fill(&mut buffer, 0, b"abcdef");
+        buffer.consume(4);
+        assert_eq!(buffer.bytes(), b"ef");
+        fill(&mut buffer, 0, b"gh");
+        assert_eq!(buffer.bytes(), b"efgh");
+        assert_eq!(buffer.start, 0);
+    }
+
+    #[test]
+    fn grows_for_a_frame_within_the_budget_and_shrinks_back() {
+        let budget = ReceiveBudget::new(1 << 20);
+        let mut buffer = ReceiveBuffer::new(Rc::clone(&budget));
+        fill(&mut buffer, 0, &[1; 100]);
+        fill(&mut buffer, 500_000, &[2; 400_000]);
+        assert_eq!(buffer.bytes().len(), 400_100);
+        assert_eq!(budget.left.get(), (1 << 20) - (2 * RECEIVE_BUSY - RECEIVE_MIN));
+        assert_eq!(buffer.lend(5 << 20), Err(Exhausted));
+        buffer.consume(400_000);
+        fill(&mut buffer, 0, b"");
+        assert!(budget.left.get() < 1 << 20, "not in the middle of a frame");
+        buffer.consume(100);
+        fill(&mut buffer, 0, b"x");
+        assert_eq!((budget.left.get(), buffer.bytes()), (1 << 20, &b"x"[..]));
+    }
+
+    #[test]
+    fn doubles_while_reads_fill_it_and_gives_back_when_dropped() {
+        let budget = ReceiveBudget::new(1 << 20);
+        let mut buffer = ReceiveBuffer::new(Rc::clone(&budget));
+        for size in [RECEIVE_MIN, 2 * RECEIVE_MIN, RECEIVE_BUSY, RECEIVE_BUSY] {
+            fill(&mut buffer, 0, &vec![0; size]);
+            buffer.consume(size);
+        }
+        assert_eq!(budget.left.get(), (1 << 20) - (RECEIVE_BUSY - RECEIVE_MIN));
+        for _ in 0..=CALM {
+            fill(&mut buffer, 0, b"y");
+            buffer.consume(1);
+        }
+        assert_eq!(budget.left.get(), 1 << 20);
+        fill(&mut buffer, 200_000, b"z");
+        drop(buffer);
+        assert_eq!(budget.left.get(), 1 << 20);
+    }
+
+    #[test]
+    fn without_budget_a_busy_connection_stays_small() {
+        let mut buffer = ReceiveBuffer::new(ReceiveBudget::new(0));
+        for _ in 0..4 {
+            fill(&mut buffer, 0, &vec![0; RECEIVE_MIN]);
+            buffer.consume(RECEIVE_MIN);
+        }
+        assert_eq!(buffer.lend(0).unwrap().capacity(), RECEIVE_MIN);
+    }
+}

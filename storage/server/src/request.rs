@@ -1,0 +1,214 @@
+//! A frame's control part as a request: pure, checked, in place.
+
+use highwater_engine::Start;
+use highwater_wire::{
+    AppendRequest, ControlRequest, CreditRequest, ErrorCode, FetchRequest, Frame, FrameError, Kind,
+    LocateRequest, ShardId, SubscribeRequest, UnsubscribeRequest, WireError,
+    decode_control_request,
+};
+
+use crate::options::bounds::FETCH_WAIT_MS;
+
+/// A request, its batch still in the receive buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Request<'a> {
+    Control(ControlRequest),
+    Append { shard: ShardId, timeout_ms: u32, batch: &'a [u8] },
+    Fetch { shard: ShardId, fetch: Fetch },
+    Subscribe { shard: ShardId, from: u64, credit: u64, max_bytes: u32 },
+    Credit { subscription: u64, bytes: u64 },
+    Unsubscribe { subscription: u64 },
+    Locate { shard: ShardId, start: Start },
+}
+
+/// One read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fetch {
+    pub from: u64,
+    pub max_bytes: u32,
+    pub min_bytes: u32,
+    pub wait_ms: u32,
+}
+
+/// Why a frame is not served.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The connection ends.
+    Fatal(WireError),
+    /// Only this request.
+    Request(WireError),
+}
+
+fn fatal(code: ErrorCode, message: String) -> Refusal {
+    Refusal::Fatal(WireError::new(code, message))
+}
+
+/// The request in a frame.
+pub(crate) fn parse<'a>(frame: &Frame<'a>) -> Result<Request<'a>, Refusal> {
+    let control = frame.control;
+    if !frame.data.is_empty() && frame.kind != Kind::Append {
+        let message =
+            format!("{:?} carries {} bytes of data; 0 allowed", frame.kind, frame.data.len());
+        return Err(fatal(ErrorCode::MalformedFrame, message));
+    }
+    macro_rules! header {
+        ($header:ty) => {
+            <$header>::view(control).filter(|_| control.len() == <$header>::LEN).ok_or_else(
+                || {
+                    let (kind, found, expected) = (frame.kind, control.len(), <$header>::LEN);
+                    let message = format!(
+                        "control part of {kind:?} is {found} bytes long, expected {expected}"
+                    );
+                    fatal(ErrorCode::MalformedFrame, message)
+                },
+            )?
+        };
+    }
+    Ok(match frame.kind {
+        Kind::Control => Request::Control(decode_control_request(control).map_err(Refusal::Fatal)?),
+        Kind::Append => {
+            let header = header!(AppendRequest);
+            Request::Append {
+                shard: header.shard_id(),
+                timeout_ms: header.timeout_ms.to_native(),
+                batch: frame.data,
+            }
+        }
+        Kind::Fetch => {
+            let header = header!(FetchRequest);
+            let fetch = Fetch {
+                from: header.from.to_native(),
+                max_bytes: header.max_bytes.to_native(),
+                min_bytes: header.min_bytes.to_native(),
+                wait_ms: header.max_wait_ms.to_native().min(FETCH_WAIT_MS),
+            };
+            Request::Fetch { shard: header.shard_id(), fetch }
+        }
+        Kind::Subscribe => {
+            let header = header!(SubscribeRequest);
+            Request::Subscribe {
+                shard: header.shard_id(),
+                from: header.from.to_native(),
+                credit: header.credit_bytes.to_native(),
+                max_bytes: header.max_bytes.to_native(),
+            }
+        }
+        Kind::Credit => {
+            let header = header!(CreditRequest);
+            Request::Credit {
+                subscription: header.subscription.to_native(),
+                bytes: header.bytes.to_native(),
+            }
+        }
+        Kind::Unsubscribe => Request::Unsubscribe {
+            subscription: header!(UnsubscribeRequest).subscription.to_native(),
+        },
+        Kind::Locate => {
+            let header = header!(LocateRequest);
+            let value = header.value.to_native();
+            let start = match header.kind.to_native() {
+                0 => Start::Oldest,
+                1 => Start::Latest,
+                2 => Start::At(value),
+                3 => Start::After(value),
+                4 => Start::Time(value),
+                other => {
+                    let message = format!("kind of position is {other}; 0 to 4 are known");
+                    return Err(Refusal::Request(WireError::new(
+                        ErrorCode::InvalidArgument,
+                        message,
+                    )));
+                }
+            };
+            Request::Locate { shard: header.shard_id(), start }
+        }
+        kind => {
+            let message = format!("{kind:?} is a reply, not a request");
+            return Err(Refusal::Request(WireError::new(ErrorCode::UnknownRequest, message)));
+        }
+    })
+}
+
+/// A frame that is none, as told to the client before the connection ends.
+pub(crate) fn frame_error(error: &FrameError) -> WireError {
+    let code = match error {
+        FrameError::TooLarge { .. } => ErrorCode::FrameTooLarge,
+        FrameError::Kind(_) => ErrorCode::UnknownRequest,
+        FrameError::Magic(_) | FrameError::Checksum { .. } => ErrorCode::MalformedFrame,
+    };
+    WireError::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_wire::{Decoded, decode_frame, encode_control_request, encode_frame};
+
+    fn with<T>(
+        kind: Kind,
+        control: &[u8],
+        data: &[u8],
+        check: impl FnOnce(Result<Request<'_>, Refusal>) -> T,
+    ) -> T {
+        let mut bytes = Vec::new();
+        encode_frame(&mut bytes, kind, 5, control, data);
+        let Ok(Decoded::Frame(frame, _)) = decode_frame(&bytes, 1 << 20) else { panic!() };
+        check(parse(&frame))
+    }
+
+    #[test]
+    fn requests_are_read_in_place() {
+        let append = AppendRequest {
+            stream: 3.into(),
+            shard: 1.into(),
+            timeout_ms: 250.into(),
+            reserved: 0.into(),
+        };
+        with(Kind::Append, &append.to_array(), b"batch", |request| {
+            let shard = ShardId { stream: 3, shard: 1 };
+            assert_eq!(request, Ok(Request::Append { shard, timeout_ms: 250, batch: b"batch" }));
+        });
+        let hello = ControlRequest::Hello { protocol: 1, client: "test".into() };
+        with(Kind::Control, &encode_control_request(&hello), b"", |request| {
+            assert_eq!(request, Ok(Request::Control(hello.clone())));
+        });
+        let fetch = FetchRequest {
+            stream: 0.into(),
+            shard: 0.into(),
+            from: 9.into(),
+            max_bytes: 100.into(),
+            min_bytes: 1.into(),
+            max_wait_ms: u32::MAX.into(),
+            reserved: 0.into(),
+        };
+        with(Kind::Fetch, &fetch.to_array(), b"", |request| {
+            let Ok(Request::Fetch { fetch, .. }) = request else { panic!() };
+            assert_eq!(fetch.wait_ms, FETCH_WAIT_MS);
+        });
+    }
+
+    #[test]
+    fn what_is_wrong_is_fatal_only_when_the_stream_of_frames_is_in_doubt() {
+        let wrong: [(Kind, &[u8], &[u8]); 3] = [
+            (Kind::Append, &[0; 15], b""),
+            (Kind::Control, &[0xee; 40], b""),
+            (Kind::Credit, &[0; 16], b"surplus"),
+        ];
+        for (kind, control, data) in wrong {
+            with(kind, control, data, |refusal| {
+                let Err(Refusal::Fatal(error)) = refusal else { panic!("{refusal:?}") };
+                assert_eq!(error.code, ErrorCode::MalformedFrame);
+            });
+        }
+        with(Kind::Deliver, &[0; 24], b"", |refusal| {
+            let Err(Refusal::Request(error)) = refusal else { panic!("{refusal:?}") };
+            assert_eq!(error.code, ErrorCode::UnknownRequest);
+        });
+        let mut locate = [0u8; 24];
+        locate[8] = 9;
+        with(Kind::Locate, &locate, b"", |refusal| {
+            let Err(Refusal::Request(error)) = refusal else { panic!("{refusal:?}") };
+            assert_eq!(error.code, ErrorCode::InvalidArgument);
+        });
+    }
+}

@@ -1,0 +1,323 @@
+//! What a frame makes a core do: one function from (connection, frame) to work for the engine, a reply, or
+//! a request handed to the core that owns the shard.
+
+use highwater_engine::{AppendError, ReadRequest, ReaderId, placement};
+use highwater_wire::{
+    ClusterInfo, ControlReply, ControlRequest, ErrorCode, Frame, Kind, PROTOCOL_VERSION, ShardId,
+    WireError, encode_control_reply,
+};
+
+use crate::clock::wall_ns;
+use crate::connection::{Connection, Subscription};
+use crate::core_state::CoreState;
+use crate::flow::Flow;
+use crate::options::bounds::{APPEND_WAIT_MS, FETCH_BYTES, RETRY_MS, SUBSCRIPTIONS};
+use crate::pending::Pending;
+use crate::request::{Fetch, Refusal, Request, parse};
+use crate::router::{Answer, Ask, RemoteCredit, Signal, address};
+
+/// What is to be done after a frame.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Nothing.
+    Done,
+    /// The engine has work: poll it soon.
+    Worked,
+    /// No memory for it now; may be tried again for as long.
+    Full { error: WireError, wait_ms: u64 },
+    /// The connection ends.
+    End(WireError),
+}
+
+/// Told to a client whose frame finds no memory.
+pub(crate) fn receive_memory_spent(bytes: usize) -> WireError {
+    let message =
+        format!("no memory to receive a frame of {bytes} bytes: too many large frames at once");
+    WireError::new(ErrorCode::OutOfMemory, message).retry_after(RETRY_MS)
+}
+
+/// Handles one frame.
+pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_>) -> Step {
+    let correlation = frame.correlation;
+    let refuse = |error: WireError| {
+        connection.refuse(core, correlation, &error);
+        Step::Done
+    };
+    let request = match parse(frame) {
+        Ok(request) => request,
+        Err(Refusal::Fatal(error)) => return Step::End(error),
+        Err(Refusal::Request(error)) if !connection.greeted.get() => return Step::End(error),
+        Err(Refusal::Request(error)) => return refuse(error),
+    };
+    if !connection.greeted.get()
+        && !matches!(request, Request::Control(ControlRequest::Hello { .. }))
+    {
+        let message = "the first frame on a connection has to be the greeting";
+        return Step::End(WireError::new(ErrorCode::UnknownRequest, message));
+    }
+    match request {
+        Request::Control(request) => control(core, connection, correlation, request),
+        _ if core.stopping.get() => refuse(stopping()),
+        Request::Append { shard, timeout_ms, batch } => {
+            append(core, connection, correlation, shard, timeout_ms, batch)
+        }
+        Request::Fetch { shard, fetch } => self::fetch(core, connection, correlation, shard, fetch),
+        Request::Subscribe { shard, from, credit, max_bytes } => {
+            subscribe(core, connection, correlation, shard, from, credit, max_bytes)
+        }
+        Request::Credit { subscription, bytes } => {
+            // For one that ended a moment ago it comes to nothing.
+            if let Some(subscription) = connection.subscriptions.borrow_mut().get_mut(&subscription)
+            {
+                subscription.flow.add_credit(bytes);
+            }
+            if core.top_up(connection) { Step::Worked } else { Step::Done }
+        }
+        Request::Unsubscribe { subscription } => {
+            let ended = connection.subscriptions.borrow_mut().remove(&subscription);
+            if let Some(subscription) = ended {
+                core.unsubscribe(subscription.flow.reader, subscription.flow.owner);
+            }
+            Step::Done
+        }
+        Request::Locate { shard, start } => {
+            let owner = placement(shard, core.cores);
+            if owner != core.index {
+                return forward(core, connection, correlation, owner, shard, Ask::Locate(start), 0);
+            }
+            let located = core.engine.borrow().locate(shard, start);
+            core.reply(connection, correlation, Answer::Located(located));
+            Step::Done
+        }
+    }
+}
+
+fn stopping() -> WireError {
+    WireError::new(ErrorCode::Unavailable, "the server is stopping").retry_after(1000)
+}
+
+fn control(
+    core: &CoreState,
+    connection: &Connection,
+    correlation: u64,
+    request: ControlRequest,
+) -> Step {
+    match request {
+        ControlRequest::Hello { protocol, .. } if protocol != PROTOCOL_VERSION => {
+            let message = format!(
+                "protocol version {protocol} is not spoken here; this server speaks {PROTOCOL_VERSION}"
+            );
+            let error = WireError::new(ErrorCode::UnsupportedVersion, message);
+            Step::End(error.detail(u64::from(PROTOCOL_VERSION)))
+        }
+        ControlRequest::Hello { .. } => {
+            connection.greet();
+            let hello = ControlReply::Hello(ClusterInfo {
+                protocol: PROTOCOL_VERSION,
+                server: env!("CARGO_PKG_VERSION").to_owned(),
+                max_record: core.limits.max_record,
+                max_batch: core.limits.max_batch,
+                core_ports: core.core_ports.to_vec(),
+                now_ns: wall_ns(),
+            });
+            connection.reply(Kind::ControlReply, correlation, &encode_control_reply(&hello));
+            Step::Done
+        }
+        ControlRequest::Snapshot => {
+            connection.reply(Kind::ControlReply, correlation, &core.published.get().encoded);
+            Step::Done
+        }
+        _ if core.stopping.get() => {
+            connection.refuse(core, correlation, &stopping());
+            Step::Done
+        }
+        request => {
+            if let Err(error) = core.ask_control(connection, correlation, request) {
+                connection.refuse(core, correlation, &error);
+            }
+            Step::Done
+        }
+    }
+}
+
+fn append(
+    core: &CoreState,
+    connection: &Connection,
+    correlation: u64,
+    shard: ShardId,
+    timeout_ms: u32,
+    batch: &[u8],
+) -> Step {
+    let owner = placement(shard, core.cores);
+    if owner != core.index {
+        let ask = |batch: &[u8]| Ask::Append { batch: batch.to_vec() };
+        if let Err(error) = core.may_forward(owner, batch.len()) {
+            connection.refuse(core, correlation, &error);
+            return Step::Done;
+        }
+        return forward(core, connection, correlation, owner, shard, ask(batch), batch.len());
+    }
+    let pending = Pending { connection: connection.id, correlation, reserved: 0, forwarded: None };
+    let slot = core.pending.borrow_mut().insert(pending);
+    let now = core.clock.now();
+    let result = core.engine.borrow_mut().append(now, shard, batch, address(core.index, slot));
+    match result {
+        Ok(()) => {
+            connection.pending.set(connection.pending.get() + 1);
+            Step::Worked
+        }
+        Err(error) => {
+            core.pending.borrow_mut().remove(slot);
+            if matches!(error, AppendError::Busy { .. }) {
+                let wait_ms = if timeout_ms == 0 { APPEND_WAIT_MS } else { timeout_ms.into() };
+                return Step::Full { error: error.to_wire(), wait_ms };
+            }
+            connection.refuse(core, correlation, &error.to_wire());
+            Step::Done
+        }
+    }
+}
+
+fn fetch(
+    core: &CoreState,
+    connection: &Connection,
+    correlation: u64,
+    shard: ShardId,
+    mut fetch: Fetch,
+) -> Step {
+    fetch.max_bytes = fetch.max_bytes.clamp(1, core.limits.max_batch);
+    fetch.min_bytes = fetch.min_bytes.min(fetch.max_bytes);
+    let reserved = fetch.max_bytes as usize;
+    let fetching = connection.fetching.get();
+    if fetching > 0 && fetching + reserved > FETCH_BYTES {
+        let message = format!(
+            "fetches under way on this connection may bring {fetching} bytes, this one {reserved} more; \
+             the limit is {FETCH_BYTES}"
+        );
+        let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
+        connection.refuse(core, correlation, &error);
+        return Step::Done;
+    }
+    let owner = placement(shard, core.cores);
+    let forwarded = (owner != core.index).then_some((owner, 0));
+    let pending = Pending { connection: connection.id, correlation, reserved, forwarded };
+    if forwarded.is_some() {
+        connection.fetching.set(fetching + reserved);
+        return match core.forward(connection, pending, owner, shard, Ask::Fetch(fetch)) {
+            Ok(()) => Step::Done,
+            Err(error) => {
+                connection.fetching.set(fetching);
+                connection.refuse(core, correlation, &error);
+                Step::Done
+            }
+        };
+    }
+    connection.pending.set(connection.pending.get() + 1);
+    connection.fetching.set(fetching + reserved);
+    let slot = core.pending.borrow_mut().insert(pending);
+    core.engine_read(shard, fetch, address(core.index, slot));
+    Step::Worked
+}
+
+fn subscribe(
+    core: &CoreState,
+    connection: &Connection,
+    correlation: u64,
+    shard: ShardId,
+    from: u64,
+    credit: u64,
+    max_bytes: u32,
+) -> Step {
+    let refuse = |error: WireError| {
+        connection.refuse(core, correlation, &error);
+        Step::Done
+    };
+    let count = connection.subscriptions.borrow().len();
+    if count >= SUBSCRIPTIONS {
+        let message =
+            format!("this connection has {count} subscriptions; the limit is {SUBSCRIPTIONS}");
+        return refuse(WireError::new(ErrorCode::InvalidArgument, message));
+    }
+    if correlation == 0 || connection.subscriptions.borrow().contains_key(&correlation) {
+        let message = format!("correlation {correlation} is 0 or names a subscription already");
+        return refuse(WireError::new(ErrorCode::InvalidArgument, message));
+    }
+    let limit = core.limits.max_batch;
+    let max_bytes =
+        if max_bytes == 0 { limit.min(256 << 10) } else { max_bytes.min(limit) } as usize;
+    let owner = placement(shard, core.cores);
+    let reader = core.new_reader(connection, correlation);
+    let mut flow = Flow::new(reader, owner, credit);
+    let granted = flow.grant(core.window(count + 1));
+    let remote = (owner != core.index).then(|| RemoteCredit::opening(granted));
+    let subscription = Subscription { flow, remote: remote.clone() };
+    connection.subscriptions.borrow_mut().insert(correlation, subscription);
+    let forget = || {
+        connection.subscriptions.borrow_mut().remove(&correlation);
+        core.readers.borrow_mut().remove(&reader);
+    };
+    if let Some(credit) = remote {
+        let ask = Ask::Subscribe { reader, from, max_bytes, credit };
+        let pending = Pending {
+            connection: connection.id,
+            correlation,
+            reserved: 0,
+            forwarded: Some((owner, 0)),
+        };
+        return match core.forward(connection, pending, owner, shard, ask) {
+            Ok(()) => Step::Done,
+            Err(error) => {
+                forget();
+                refuse(error)
+            }
+        };
+    }
+    let now = core.clock.now();
+    let result = core.engine.borrow_mut().subscribe(now, shard, from, granted, max_bytes, reader);
+    if result.is_err() {
+        forget();
+    }
+    core.reply(connection, correlation, Answer::Subscribed(reader, result));
+    Step::Worked
+}
+
+fn forward(
+    core: &CoreState,
+    connection: &Connection,
+    correlation: u64,
+    owner: usize,
+    shard: ShardId,
+    ask: Ask,
+    bytes: usize,
+) -> Step {
+    let forwarded = Some((owner, bytes));
+    let pending = Pending { connection: connection.id, correlation, reserved: 0, forwarded };
+    if let Err(error) = core.forward(connection, pending, owner, shard, ask) {
+        connection.refuse(core, correlation, &error);
+    }
+    Step::Done
+}
+
+impl CoreState {
+    /// Asks the engine for one read.
+    pub fn engine_read(&self, shard: ShardId, fetch: Fetch, tag: u64) {
+        let now = self.clock.now();
+        let request = ReadRequest {
+            from: fetch.from,
+            max_bytes: fetch.max_bytes as usize,
+            min_bytes: fetch.min_bytes as usize,
+            deadline_ns: now.mono_ns + u64::from(fetch.wait_ms) * 1_000_000,
+        };
+        self.engine.borrow_mut().read(now, shard, request, tag);
+    }
+
+    /// Ends a reader, wherever it is served.
+    pub fn unsubscribe(&self, reader: ReaderId, owner: usize) {
+        self.readers.borrow_mut().remove(&reader);
+        if owner == self.index {
+            self.engine.borrow_mut().unsubscribe(reader);
+        } else {
+            self.signal(owner, Signal::Unsubscribe { reader });
+        }
+    }
+}

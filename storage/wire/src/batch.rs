@@ -1,0 +1,559 @@
+//! Batches: records appended together. The bytes a client builds are the bytes on disk and the bytes
+//! delivered; the server writes only its own header fields, which lie outside the producer's checksum.
+
+use crate::le::{u32_ule, u64_ule};
+use crate::record::check_records;
+use crate::{
+    Header, Limits, RECORD_HEADER_LEN, RecordHeader, RecordIter, crc32c, padded, portable_header,
+};
+
+/// "HWB1", little-endian.
+pub const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"HWB1");
+/// Version of the batch layout.
+pub const BATCH_VERSION: u8 = 1;
+/// Encoding tag: Highwater records. Other tags are reserved for foreign batches kept verbatim.
+pub const ENCODING_RECORDS: u8 = 0;
+
+/// Where the producer's part (and its checksum) begins.
+const CHECKED_FROM: usize = 24;
+
+portable_header! {
+    /// In front of every batch: the first 20 bytes belong to the server, the rest to the producer.
+    pub struct BatchHeader, 88 bytes {
+        /// Server: sequence number of the first record.
+        base_sequence: u64_ule,
+        /// Server: time of arrival, nanoseconds since 1970 UTC.
+        arrival_ns: u64_ule,
+        /// Server: the shard's epoch (it grows with every start of the engine).
+        epoch: u32_ule,
+        /// CRC32C of bytes 24 to the end of the batch, its padding included.
+        crc: u32_ule,
+        /// [`BATCH_MAGIC`].
+        magic: u32_ule,
+        /// Bytes of the whole batch, this header included: a multiple of 8.
+        length: u32_ule,
+        /// [`BATCH_VERSION`].
+        version: u8,
+        /// Encoding of the body: [`ENCODING_RECORDS`].
+        encoding: u8,
+        /// Compression of the body: 0 none.
+        compression: u8,
+        /// Reserved: 0.
+        flags: u8,
+        /// Records in the batch, at least 1.
+        record_count: u32_ule,
+        /// Who produced it; 0 for nobody in particular (no idempotence).
+        producer_id: u64_ule,
+        /// Number of the first record among this producer's records for this shard, from 0.
+        producer_sequence: u64_ule,
+        /// The producer's epoch.
+        producer_epoch: u32_ule,
+        /// Bytes of the body before compression.
+        body_length: u32_ule,
+        /// Time of the first record, nanoseconds since 1970 UTC.
+        first_timestamp_ns: u64_ule,
+        /// Time of the last record.
+        last_timestamp_ns: u64_ule,
+        /// Reserved: 0.
+        reserved: u64_ule,
+    }
+}
+
+/// What is wrong with a batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Fewer bytes than the header, or than it announces.
+    #[error("batch truncated: {have} bytes of {need}")]
+    Truncated {
+        /// Bytes there.
+        have: usize,
+        /// Bytes announced.
+        need: usize,
+    },
+    /// Not a batch at all.
+    #[error("batch magic {0:#010x} is wrong")]
+    Magic(u32),
+    /// A version, encoding or compression this build does not know.
+    #[error("batch {field} {value} is not supported")]
+    Unsupported {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        value: u8,
+    },
+    /// The length is no multiple of 8, or less than the header.
+    #[error("batch length {0} is not valid")]
+    Length(u32),
+    /// Over the limit.
+    #[error("batch of {bytes} bytes; the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u32,
+    },
+    /// The checksum does not match.
+    #[error("batch checksum {found:#010x}, expected {expected:#010x}")]
+    Checksum {
+        /// Computed.
+        found: u32,
+        /// In the header.
+        expected: u32,
+    },
+    /// No records.
+    #[error("batch without records")]
+    Empty,
+    /// The records do not fill the body exactly.
+    #[error("record {record} of the batch does not fit its body")]
+    Structure {
+        /// Index in the batch.
+        record: u32,
+    },
+    /// A record over the limit.
+    #[error("record {record} has {bytes} bytes; the limit is {limit}")]
+    RecordTooLarge {
+        /// Index in the batch.
+        record: u32,
+        /// Payload, key and headers.
+        bytes: u64,
+        /// The limit.
+        limit: u32,
+    },
+    /// A key over the limit.
+    #[error("partition key of record {record} has {chars} characters; the limit is 256")]
+    KeyTooLong {
+        /// Index in the batch.
+        record: u32,
+        /// Characters.
+        chars: usize,
+    },
+    /// A key that is not text.
+    #[error("partition key of record {record} is not UTF-8")]
+    KeyNotUtf8 {
+        /// Index in the batch.
+        record: u32,
+    },
+    /// Headers that do not parse, or hold more than 65,535 bytes.
+    #[error("headers of record {record} are not valid")]
+    Headers {
+        /// Index in the batch.
+        record: u32,
+    },
+}
+
+/// A batch read in place.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchView<'a> {
+    header: &'a BatchHeader,
+    bytes: &'a [u8],
+}
+
+impl<'a> BatchView<'a> {
+    /// The batch at the start of `bytes`, its header checked for form (not the checksum, not the records).
+    pub fn parse(bytes: &'a [u8]) -> Result<BatchView<'a>, BatchError> {
+        let header = BatchHeader::view(bytes)
+            .ok_or(BatchError::Truncated { have: bytes.len(), need: BatchHeader::LEN })?;
+        if header.magic.to_native() != BATCH_MAGIC {
+            return Err(BatchError::Magic(header.magic.to_native()));
+        }
+        let length = header.length.to_native();
+        if (length as usize) < BatchHeader::LEN || !length.is_multiple_of(8) {
+            return Err(BatchError::Length(length));
+        }
+        let need = length as usize;
+        let bytes = bytes.get(..need).ok_or(BatchError::Truncated { have: bytes.len(), need })?;
+        Ok(BatchView { header, bytes })
+    }
+
+    /// The door check: everything a producer could get wrong. Reads the batch once for the checksum and
+    /// walks the records' structure, so that no reader needs to look again.
+    pub fn check(&self, limits: &Limits) -> Result<(), BatchError> {
+        let h = self.header;
+        for (field, value, known) in [
+            ("version", h.version, BATCH_VERSION),
+            ("encoding", h.encoding, ENCODING_RECORDS),
+            ("compression", h.compression, 0),
+            ("flags", h.flags, 0),
+        ] {
+            if value != known {
+                return Err(BatchError::Unsupported { field, value });
+            }
+        }
+        if h.length.to_native() > limits.max_batch {
+            let bytes = u64::from(h.length.to_native());
+            return Err(BatchError::TooLarge { bytes, limit: limits.max_batch });
+        }
+        self.check_crc()?;
+        if h.record_count.to_native() == 0 {
+            return Err(BatchError::Empty);
+        }
+        if h.body_length.to_native() as usize != self.body().len() {
+            return Err(BatchError::Length(h.body_length.to_native()));
+        }
+        check_records(self.body(), h.record_count.to_native(), limits.max_record)
+    }
+
+    /// The checksum alone.
+    pub fn check_crc(&self) -> Result<(), BatchError> {
+        let (found, expected) = (crc32c(&self.bytes[CHECKED_FROM..]), self.header.crc.to_native());
+        if found == expected { Ok(()) } else { Err(BatchError::Checksum { found, expected }) }
+    }
+
+    /// The header.
+    pub fn header(&self) -> &'a BatchHeader {
+        self.header
+    }
+
+    /// The whole batch.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// What follows the header.
+    pub fn body(&self) -> &'a [u8] {
+        &self.bytes[BatchHeader::LEN..]
+    }
+
+    /// Sequence number of the first record.
+    pub fn base_sequence(&self) -> u64 {
+        self.header.base_sequence.to_native()
+    }
+
+    /// Sequence number after the last record.
+    pub fn end_sequence(&self) -> u64 {
+        self.base_sequence() + u64::from(self.header.record_count.to_native())
+    }
+
+    /// Number of records.
+    pub fn record_count(&self) -> u32 {
+        self.header.record_count.to_native()
+    }
+
+    /// The records. Of a batch that was not checked, the walk ends at the first that does not fit.
+    pub fn records(&self) -> RecordIter<'a> {
+        RecordIter {
+            rest: self.body(),
+            sequence: self.base_sequence(),
+            left: self.header.record_count.to_native(),
+        }
+    }
+}
+
+/// Walks batches that lie back to back (a block's body, a fetch reply). Ends after the first error.
+#[derive(Clone, Debug)]
+pub struct BatchIter<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> BatchIter<'a> {
+    /// Over `bytes`.
+    pub fn new(bytes: &'a [u8]) -> BatchIter<'a> {
+        BatchIter { rest: bytes }
+    }
+}
+
+impl<'a> Iterator for BatchIter<'a> {
+    type Item = Result<BatchView<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        match BatchView::parse(self.rest) {
+            Ok(batch) => {
+                self.rest = &self.rest[batch.bytes.len()..];
+                Some(Ok(batch))
+            }
+            Err(error) => {
+                self.rest = &[];
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// Writes the server's fields of the batch at the start of `bytes`.
+///
+/// # Panics
+/// If `bytes` is shorter than a batch header.
+pub fn stamp(bytes: &mut [u8], base_sequence: u64, arrival_ns: u64, epoch: u32) {
+    bytes[0..8].copy_from_slice(&base_sequence.to_le_bytes());
+    bytes[8..16].copy_from_slice(&arrival_ns.to_le_bytes());
+    bytes[16..20].copy_from_slice(&epoch.to_le_bytes());
+}
+
+/// Who a batch is from, for idempotence. All zero: nobody in particular.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProducerStamp {
+    /// Given by the server.
+    pub id: u64,
+    /// Grows when the same producer starts again.
+    pub epoch: u32,
+    /// Number of the batch's first record among the producer's records for this shard.
+    pub sequence: u64,
+}
+
+/// Builds one batch after another in the same memory.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    bytes: Vec<u8>,
+    count: u32,
+    first_timestamp_ns: u64,
+    last_timestamp_ns: u64,
+}
+
+impl Default for BatchBuilder {
+    fn default() -> BatchBuilder {
+        BatchBuilder::with_capacity(0)
+    }
+}
+
+impl BatchBuilder {
+    /// With room for `bytes` bytes before memory grows.
+    pub fn with_capacity(bytes: usize) -> BatchBuilder {
+        let mut buf = Vec::with_capacity(bytes.max(BatchHeader::LEN));
+        buf.resize(BatchHeader::LEN, 0);
+        BatchBuilder { bytes: buf, count: 0, first_timestamp_ns: 0, last_timestamp_ns: 0 }
+    }
+
+    /// Bytes a record of these lengths takes in a batch.
+    pub const fn record_len(key: usize, headers: usize, payload: usize) -> usize {
+        padded(RECORD_HEADER_LEN + key + headers + payload)
+    }
+
+    /// Adds a record. Limits are the server's to enforce; only what cannot be encoded is refused here.
+    pub fn push(
+        &mut self,
+        key: &[u8],
+        headers: &[Header<'_>],
+        payload: &[u8],
+        timestamp_ns: u64,
+    ) -> Result<(), BatchError> {
+        self.push_parts(key, headers, &[payload], timestamp_ns)
+    }
+
+    /// Adds a record whose payload is the concatenation of `parts`, copied once.
+    pub fn push_parts(
+        &mut self,
+        key: &[u8],
+        headers: &[Header<'_>],
+        parts: &[&[u8]],
+        timestamp_ns: u64,
+    ) -> Result<(), BatchError> {
+        let record = self.count;
+        let key_len = u16::try_from(key.len())
+            .map_err(|_| BatchError::KeyTooLong { record, chars: key.len() })?;
+        let headers_len: usize = headers.iter().map(|h| 3 + h.name.len() + h.value.len()).sum();
+        let headers_fit = headers.iter().all(|h| {
+            h.name.len() <= usize::from(u8::MAX) && h.value.len() <= usize::from(u16::MAX)
+        });
+        let headers_len = u16::try_from(headers_len)
+            .ok()
+            .filter(|_| headers_fit)
+            .ok_or(BatchError::Headers { record })?;
+        let payload_len: usize = parts.iter().map(|p| p.len()).sum();
+        let length = RECORD_HEADER_LEN + key.len() + usize::from(headers_len) + payload_len;
+        let total = self.bytes.len() + padded(length);
+        if total > i32::MAX as usize {
+            return Err(BatchError::TooLarge { bytes: total as u64, limit: i32::MAX as u32 });
+        }
+        let header = RecordHeader {
+            length: u32_ule::from_native(length as u32),
+            key_len: key_len.into(),
+            headers_len: headers_len.into(),
+            timestamp_ns: timestamp_ns.into(),
+        };
+        self.bytes.extend_from_slice(&header.to_array());
+        self.bytes.extend_from_slice(key);
+        for h in headers {
+            self.bytes.push(h.name.len() as u8);
+            self.bytes.extend_from_slice(&(h.value.len() as u16).to_le_bytes());
+            self.bytes.extend_from_slice(h.name.as_bytes());
+            self.bytes.extend_from_slice(h.value);
+        }
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.bytes.resize(total, 0);
+        if self.count == 0 {
+            self.first_timestamp_ns = timestamp_ns;
+        }
+        self.last_timestamp_ns = timestamp_ns;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Records so far.
+    pub fn record_count(&self) -> u32 {
+        self.count
+    }
+
+    /// Bytes so far, the batch header included.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there are no records yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Completes the header and its checksum and shows the batch.
+    pub fn finish(&mut self, producer: ProducerStamp) -> &[u8] {
+        let length = self.bytes.len();
+        let header = BatchHeader {
+            base_sequence: 0.into(),
+            arrival_ns: 0.into(),
+            epoch: 0.into(),
+            crc: 0.into(),
+            magic: BATCH_MAGIC.into(),
+            length: (length as u32).into(),
+            version: BATCH_VERSION,
+            encoding: ENCODING_RECORDS,
+            compression: 0,
+            flags: 0,
+            record_count: self.count.into(),
+            producer_id: producer.id.into(),
+            producer_sequence: producer.sequence.into(),
+            producer_epoch: producer.epoch.into(),
+            body_length: ((length - BatchHeader::LEN) as u32).into(),
+            first_timestamp_ns: self.first_timestamp_ns.into(),
+            last_timestamp_ns: self.last_timestamp_ns.into(),
+            reserved: 0.into(),
+        };
+        header.write_to(&mut self.bytes);
+        let crc = crc32c(&self.bytes[CHECKED_FROM..]);
+        self.bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+        &self.bytes
+    }
+
+    /// Completes the batch and gives its memory away; the builder starts anew with `next` as its memory.
+    pub fn finish_into(&mut self, producer: ProducerStamp, mut next: Vec<u8>) -> Vec<u8> {
+        self.finish(producer);
+        next.clear();
+        next.resize(BatchHeader::LEN, 0);
+        let done = std::mem::replace(&mut self.bytes, next);
+        self.count = 0;
+        done
+    }
+
+    /// Starts anew, keeping the memory.
+    pub fn clear(&mut self) {
+        self.bytes.truncate(BatchHeader::LEN);
+        self.count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one(key: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut b = BatchBuilder::default();
+        b.push(key, &[], payload, 7).unwrap();
+        b.finish(ProducerStamp::default()).to_vec()
+    }
+
+    #[test]
+    fn a_zero_header_is_no_batch() {
+        assert_eq!(BatchView::parse(&[0; 200]).unwrap_err(), BatchError::Magic(0));
+    }
+
+    #[test]
+    fn stamping_keeps_the_producers_checksum() {
+        let mut bytes = one(b"k", b"payload");
+        stamp(&mut bytes, 42, 1_000, 3);
+        let view = BatchView::parse(&bytes).unwrap();
+        view.check(&Limits::default()).unwrap();
+        let record = view.records().next().unwrap();
+        assert_eq!((record.sequence, record.payload), (42, &b"payload"[..]));
+        assert_eq!(view.end_sequence(), 43);
+    }
+
+    #[test]
+    fn records_and_keys_over_the_limit_are_named() {
+        let bytes = one(b"", &vec![1; 2000]);
+        let limits = Limits { max_record: 1999, max_batch: 1 << 20 };
+        assert_eq!(
+            BatchView::parse(&bytes).unwrap().check(&limits),
+            Err(BatchError::RecordTooLarge { record: 0, bytes: 2000, limit: 1999 })
+        );
+        let long = "ä".repeat(257);
+        assert_eq!(
+            BatchView::parse(&one(long.as_bytes(), b"")).unwrap().check(&Limits::default()),
+            Err(BatchError::KeyTooLong { record: 0, chars: 257 })
+        );
+        let fits = "ä".repeat(256);
+        BatchView::parse(&one(fits.as_bytes(), b"")).unwrap().check(&Limits::default()).unwrap();
+        assert_eq!(
+            BatchView::parse(&one(&[0xff, 0xfe], b"")).unwrap().check(&Limits::default()),
+            Err(BatchError::KeyNotUtf8 { record: 0 })
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_of_the_producers_part_is_found() {
+        let bytes = one(b"key", b"some payload");
+        for bit in CHECKED_FROM * 8..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let found = BatchView::parse(&bad).and_then(|b| b.check(&Limits::default()));
+            assert!(found.is_err(), "bit {bit}");
+        }
+    }
+
+    type Rec = (String, Vec<(String, Vec<u8>)>, Vec<u8>, u64);
+
+    fn records() -> impl Strategy<Value = Vec<Rec>> {
+        let headers =
+            prop::collection::vec(("[a-z]{0,12}", prop::collection::vec(any::<u8>(), 0..40)), 0..4);
+        let record =
+            ("\\PC{0,40}", headers, prop::collection::vec(any::<u8>(), 0..300), any::<u64>());
+        prop::collection::vec(record, 1..20)
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out(records in records(), base in 0..u64::MAX / 2) {
+            let mut b = BatchBuilder::default();
+            for (key, headers, payload, ts) in &records {
+                let hs: Vec<_> = headers.iter().map(|(n, v)| Header { name: n, value: v }).collect();
+                b.push(key.as_bytes(), &hs, payload, *ts).unwrap();
+            }
+            let mut bytes = b.finish(ProducerStamp { id: 1, epoch: 2, sequence: 3 }).to_vec();
+            stamp(&mut bytes, base, 5, 6);
+            let view = BatchView::parse(&bytes).unwrap();
+            view.check(&Limits::default()).unwrap();
+            let out: Vec<_> = view.records().collect();
+            prop_assert_eq!(out.len(), records.len());
+            for (i, (r, (key, headers, payload, ts))) in out.iter().zip(&records).enumerate() {
+                prop_assert_eq!(r.sequence, base + i as u64);
+                prop_assert_eq!(r.key, key.as_bytes());
+                prop_assert_eq!(r.payload, &payload[..]);
+                prop_assert_eq!(r.timestamp_ns, *ts);
+                let hs: Vec<_> = r.headers().map(|h| (h.name.to_owned(), h.value.to_vec())).collect();
+                prop_assert_eq!(&hs, headers);
+            }
+        }
+
+        #[test]
+        fn random_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..400), real in any::<bool>()) {
+            if real && bytes.len() >= BatchHeader::LEN {
+                // Make it past the front checks, so that the record walk meets the random bytes.
+                bytes.truncate(bytes.len() & !7);
+                let len = bytes.len() as u32;
+                bytes[24..28].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
+                bytes[28..32].copy_from_slice(&len.to_le_bytes());
+                bytes[32..36].copy_from_slice(&[BATCH_VERSION, 0, 0, 0]);
+                bytes[60..64].copy_from_slice(&(len - 88).to_le_bytes());
+                let crc = crc32c(&bytes[CHECKED_FROM..]);
+                bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+            }
+            if let Ok(batch) = BatchView::parse(&bytes) {
+                let _ = batch.check(&Limits::default());
+                batch.records().count();
+            }
+        }
+    }
+}

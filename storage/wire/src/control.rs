@@ -1,0 +1,349 @@
+//! Control requests and replies: rare, so whole rkyv archives, always through validated access.
+
+use rkyv::rancor;
+use rkyv::{Archive, Deserialize, Serialize};
+use serde::{Deserialize as SerdeDeserialize, Serialize as SerdeSerialize};
+
+use crate::telemetry::Snapshot;
+use crate::{ErrorCode, WireError};
+
+/// `ack` value: acknowledged when the device has the bytes.
+pub const ACK_DURABLE: u8 = 0;
+/// `ack` value: acknowledged when the write completed; durable at most 10 ms later.
+pub const ACK_WRITTEN: u8 = 1;
+
+/// When an append is acknowledged; a property of the stream.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum AckMode {
+    /// The device has the bytes.
+    #[default]
+    Durable,
+    /// The write completed; a flush follows within 10 ms.
+    Written,
+}
+
+impl std::fmt::Display for AckMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            AckMode::Durable => "durable",
+            AckMode::Written => "written",
+        })
+    }
+}
+
+/// What a stream is created with.
+#[derive(
+    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+)]
+pub struct StreamConfig {
+    /// Number of shards, 1 to 4,096.
+    pub shards: u32,
+    /// Segments whose last record arrived longer ago than this many milliseconds go; 0 keeps for ever.
+    pub retention_ms: u64,
+    /// Oldest segments go while the stream (its shards share it evenly) holds more bytes on disk than this; 0 for no bound.
+    pub retention_bytes: u64,
+    /// When appends are acknowledged.
+    pub ack: AckMode,
+}
+
+/// A shard as described to a client.
+#[derive(
+    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+)]
+pub struct ShardDescription {
+    /// Number within the stream.
+    pub shard: u32,
+    /// First hash key of its range.
+    pub hash_start: u128,
+    /// Last hash key of its range.
+    pub hash_end: u128,
+    /// The core that owns it.
+    pub core: u32,
+    /// Port of that core, on the host the client reached.
+    pub port: u16,
+    /// Oldest sequence number kept.
+    pub oldest: u64,
+    /// The high-water mark.
+    pub high_water: u64,
+    /// Bytes of its segments on disk.
+    pub stored_bytes: u64,
+    /// `open`, or `failed: …`, `damaged: …` with the reason.
+    pub state: String,
+}
+
+/// A stream as described to a client.
+#[derive(
+    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+)]
+pub struct StreamDescription {
+    /// Its name.
+    pub name: String,
+    /// Its number, never reused.
+    pub id: u32,
+    /// When it was created, nanoseconds since 1970 UTC.
+    pub created_ns: u64,
+    /// What it was created with.
+    pub config: StreamConfig,
+    /// Its shards, by number.
+    pub shards: Vec<ShardDescription>,
+}
+
+/// A committed position.
+#[derive(
+    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+)]
+pub struct Position {
+    /// The shard's number.
+    pub shard: u32,
+    /// Next sequence number to read: everything below it was processed.
+    pub sequence: u64,
+}
+
+/// How far a group is on one shard.
+#[derive(
+    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+)]
+pub struct GroupShard {
+    /// The shard's number.
+    pub shard: u32,
+    /// Next sequence number to read.
+    pub position: u64,
+    /// The high-water mark.
+    pub high_water: u64,
+    /// Records between the two.
+    pub backlog_records: u64,
+    /// Their bytes, within one index interval (64 KiB).
+    pub backlog_bytes: u64,
+    /// Age of the next unread record, in nanoseconds; 0 without backlog.
+    pub backlog_ns: u64,
+}
+
+/// A group's positions in a stream.
+#[derive(
+    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+)]
+pub struct GroupDescription {
+    /// The group's name.
+    pub group: String,
+    /// The stream's name.
+    pub stream: String,
+    /// By shard.
+    pub shards: Vec<GroupShard>,
+}
+
+/// The server's part of the greeting.
+#[derive(
+    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+)]
+pub struct ClusterInfo {
+    /// [`crate::PROTOCOL_VERSION`] of the server.
+    pub protocol: u32,
+    /// Its release.
+    pub server: String,
+    /// Largest record accepted, in bytes.
+    pub max_record: u32,
+    /// Largest batch accepted, in bytes.
+    pub max_batch: u32,
+    /// Port of each core.
+    pub core_ports: Vec<u16>,
+    /// The server's clock, nanoseconds since 1970 UTC.
+    pub now_ns: u64,
+}
+
+/// A control request.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum ControlRequest {
+    /// The greeting: first on every connection.
+    Hello {
+        /// [`crate::PROTOCOL_VERSION`] of the client.
+        protocol: u32,
+        /// Who is calling, for logs.
+        client: String,
+    },
+    /// Create a stream.
+    CreateStream {
+        /// Its name.
+        name: String,
+        /// Its settings.
+        config: StreamConfig,
+    },
+    /// All streams.
+    ListStreams,
+    /// One stream.
+    DescribeStream {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a stream and its records.
+    DeleteStream {
+        /// Its name.
+        name: String,
+    },
+    /// A new producer id.
+    NewProducer,
+    /// Keep positions, durably. A position may move back (a reset).
+    CommitPositions {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: String,
+        /// By shard.
+        positions: Vec<Position>,
+    },
+    /// The positions a group committed in a stream (empty if none).
+    FetchPositions {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: String,
+    },
+    /// All groups of a stream with their backlog; of all streams if the name is empty.
+    ListGroups {
+        /// The stream, or "".
+        stream: String,
+    },
+    /// The latest telemetry.
+    Snapshot,
+}
+
+/// A control reply.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub enum ControlReply {
+    /// To the greeting.
+    Hello(ClusterInfo),
+    /// To create and describe.
+    Stream(StreamDescription),
+    /// To list.
+    Streams(Vec<StreamDescription>),
+    /// Done, nothing to tell.
+    Done,
+    /// A producer id, and the epoch to use.
+    Producer {
+        /// Never given out before.
+        id: u64,
+        /// The epoch.
+        epoch: u32,
+    },
+    /// A group's positions.
+    Positions(Vec<Position>),
+    /// Groups with their backlog.
+    Groups(Vec<GroupDescription>),
+    /// Telemetry.
+    Snapshot(Box<Snapshot>),
+}
+
+/// Control part of an `Error` frame.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// An [`ErrorCode`]'s number.
+    pub code: u16,
+    /// Milliseconds; 0 if nothing is said.
+    pub retry_after_ms: u32,
+    /// See the code.
+    pub detail: u64,
+    /// For people.
+    pub message: String,
+}
+
+/// Bytes that are no valid archive of the type expected.
+fn malformed(what: &str, error: rancor::Error) -> WireError {
+    WireError::new(ErrorCode::MalformedFrame, format!("{what} is not valid: {error}"))
+}
+
+macro_rules! codec {
+    ($encode:ident, $decode:ident, $ty:ty, $archived:ty, $what:literal) => {
+        #[doc = concat!("The archive of a ", $what, ".")]
+        pub fn $encode(value: &$ty) -> Vec<u8> {
+            // Serialising these types into memory has no way to fail; an empty archive never validates.
+            rkyv::to_bytes::<rancor::Error>(value).map(|b| b.to_vec()).unwrap_or_default()
+        }
+
+        #[doc = concat!("A ", $what, " from its archive, validated.")]
+        pub fn $decode(bytes: &[u8]) -> Result<$ty, WireError> {
+            rkyv::from_bytes::<$ty, rancor::Error>(bytes).map_err(|e| malformed($what, e))
+        }
+    };
+}
+
+codec!(
+    encode_control_request,
+    decode_control_request,
+    ControlRequest,
+    ArchivedControlRequest,
+    "control request"
+);
+codec!(
+    encode_control_reply,
+    decode_control_reply,
+    ControlReply,
+    ArchivedControlReply,
+    "control reply"
+);
+
+/// The archive of an error reply.
+pub fn encode_error(error: &WireError) -> Vec<u8> {
+    let reply = ErrorReply {
+        code: error.code as u16,
+        retry_after_ms: error.retry_after_ms,
+        detail: error.detail,
+        message: error.message.clone(),
+    };
+    rkyv::to_bytes::<rancor::Error>(&reply).map(|b| b.to_vec()).unwrap_or_default()
+}
+
+/// The error in an error reply; an error about the reply itself if it does not decode.
+pub fn decode_error(bytes: &[u8]) -> WireError {
+    match rkyv::from_bytes::<ErrorReply, rancor::Error>(bytes) {
+        Ok(reply) => WireError {
+            code: ErrorCode::from_number(reply.code),
+            retry_after_ms: reply.retry_after_ms,
+            detail: reply.detail,
+            message: reply.message,
+        },
+        Err(error) => malformed("error reply", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn control_messages_come_back() {
+        let request = ControlRequest::CommitPositions {
+            group: "g".into(),
+            stream: "s".into(),
+            positions: vec![Position { shard: 1, sequence: u64::MAX }],
+        };
+        assert_eq!(decode_control_request(&encode_control_request(&request)).unwrap(), request);
+        let reply = ControlReply::Producer { id: 7, epoch: 1 };
+        assert_eq!(decode_control_reply(&encode_control_reply(&reply)).unwrap(), reply);
+        let error =
+            WireError::new(ErrorCode::Busy, "queue of core 1 is full").retry_after(5).detail(9);
+        assert_eq!(decode_error(&encode_error(&error)), error);
+    }
+
+    proptest! {
+        #[test]
+        fn random_archives_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode_control_request(&bytes);
+            let _ = decode_control_reply(&bytes);
+            let _ = decode_error(&bytes);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Telemetry: one type for the Prometheus endpoint, the console, recordings and tests. Counters and
+//! distributions are cumulative since the server started; whoever looks takes differences.
+
+use serde::{Deserialize as SerdeDeserialize, Serialize as SerdeSerialize};
+
+macro_rules! data {
+    ($( $(#[$meta:meta])* pub struct $name:ident { $( $(#[$fmeta:meta])* $field:ident : $ty:ty, )* } )*) => { $(
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, SerdeSerialize, SerdeDeserialize)]
+        #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+        #[serde(default)]
+        pub struct $name { $( $(#[$fmeta])* pub $field: $ty, )* }
+    )* };
+}
+
+data! {
+    /// A distribution as the non-empty buckets of an HDR histogram with two significant digits.
+    pub struct Distribution {
+        /// Representative value of each bucket in nanoseconds, ascending, with its count.
+        buckets: Vec<(u64, u64)>,
+        /// Largest value ever, nanoseconds.
+        max: u64,
+        /// Sum of all values, nanoseconds (from the representatives).
+        sum: u64,
+    }
+
+    /// One core.
+    pub struct CoreSnapshot {
+        /// Its number, from 0.
+        core: u32,
+        /// The CPU it is pinned to.
+        cpu: u32,
+        /// When these figures were copied, nanoseconds since 1970 UTC.
+        taken_ns: u64,
+        /// CPU time of the core's thread, nanoseconds.
+        busy_ns: u64,
+        /// Connections now.
+        connections: u32,
+        /// Operations of the ring in flight now.
+        ring_in_flight: u32,
+        /// Pooled buffer memory in use now, bytes.
+        buffer_used: u64,
+        /// Pooled buffer memory in all, bytes.
+        buffer_capacity: u64,
+        /// Frames received.
+        requests: u64,
+        /// Requests refused, for whatever reason.
+        refused: u64,
+        /// Requests handed over to another core.
+        forwarded: u64,
+        /// Connections ended for malformed frames.
+        malformed: u64,
+        /// From arrival of a batch to submission of its commit group.
+        queue: Distribution,
+        /// From submission to completion of a commit group's write.
+        write: Distribution,
+        /// From arrival of a batch to its acknowledgement.
+        ack: Distribution,
+        /// From arrival of a batch to its hand-over to a subscriber: propagation delay as the broker sees it.
+        propagation: Distribution,
+    }
+
+    /// One shard.
+    pub struct ShardSnapshot {
+        /// The stream's name.
+        stream: String,
+        /// The stream's number.
+        stream_id: u32,
+        /// The shard's number.
+        shard: u32,
+        /// The core that owns it.
+        core: u32,
+        /// `open`, or `failed: …`, `damaged: …` with the reason.
+        state: String,
+        /// Records acknowledged.
+        records_in: u64,
+        /// Bytes of their batches.
+        bytes_in: u64,
+        /// Batches acknowledged.
+        batches_in: u64,
+        /// Records handed to consumers.
+        records_out: u64,
+        /// Bytes handed to consumers.
+        bytes_out: u64,
+        /// Commit groups written.
+        groups: u64,
+        /// Bytes written to the device, padding included.
+        disk_bytes: u64,
+        /// Batches recognised as stored before.
+        duplicates: u64,
+        /// Appends refused.
+        refused: u64,
+        /// Oldest sequence number kept.
+        oldest: u64,
+        /// The high-water mark.
+        high_water: u64,
+        /// Bytes of its segments on disk.
+        stored_bytes: u64,
+        /// Segments on disk.
+        segments: u32,
+        /// Segments taken that had to be written cold.
+        cold_segments: u64,
+        /// Commit groups in flight now.
+        in_flight: u32,
+        /// Duration of durable writes.
+        write: Distribution,
+        /// From arrival to hand-over to a subscriber.
+        propagation: Distribution,
+    }
+
+    /// How far a consumer group is on one shard.
+    pub struct GroupSnapshot {
+        /// The group's name.
+        group: String,
+        /// The stream's name.
+        stream: String,
+        /// The shard's number.
+        shard: u32,
+        /// Committed position.
+        position: u64,
+        /// Records up to the high-water mark.
+        backlog_records: u64,
+        /// Their bytes.
+        backlog_bytes: u64,
+        /// Age of the next unread record, nanoseconds.
+        backlog_ns: u64,
+    }
+
+    /// Everything, at one moment.
+    pub struct Snapshot {
+        /// Version of this type: [`VERSION`].
+        version: u32,
+        /// The server's clock, nanoseconds since 1970 UTC.
+        taken_ns: u64,
+        /// When the server started.
+        started_ns: u64,
+        /// The server's release.
+        server: String,
+        /// How writes are made durable, as calibrated, and on what.
+        durability: String,
+        /// False on a volatile file system: acknowledged records do not survive a power cut.
+        durable: bool,
+        /// What an operator should know.
+        warnings: Vec<String>,
+        /// Free bytes of the file system.
+        disk_free: u64,
+        /// Size of the file system.
+        disk_total: u64,
+        /// The cores.
+        cores: Vec<CoreSnapshot>,
+        /// The shards.
+        shards: Vec<ShardSnapshot>,
+        /// The groups, by shard.
+        groups: Vec<GroupSnapshot>,
+    }
+}
+
+/// Version of [`Snapshot`].
+pub const VERSION: u32 = 1;
+
+impl Distribution {
+    /// Number of values.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|&(_, n)| n).sum()
+    }
+
+    /// What was added since `earlier`, an older state of the same distribution. The maximum of the
+    /// difference is the value of its highest bucket.
+    pub fn since(&self, earlier: &Distribution) -> Distribution {
+        let mut old = earlier.buckets.iter().peekable();
+        let mut buckets = Vec::new();
+        for &(value, count) in &self.buckets {
+            while old.next_if(|&&(v, _)| v < value).is_some() {}
+            let before = old.next_if(|&&(v, _)| v == value).map_or(0, |&(_, n)| n);
+            if count > before {
+                buckets.push((value, count - before));
+            }
+        }
+        let max = buckets.last().map_or(0, |&(v, _)| v);
+        Distribution { buckets, max, sum: self.sum.saturating_sub(earlier.sum) }
+    }
+
+    /// This and `other` together.
+    pub fn merge(&mut self, other: &Distribution) {
+        let mut merged = std::collections::BTreeMap::new();
+        for &(value, count) in self.buckets.iter().chain(&other.buckets) {
+            *merged.entry(value).or_insert(0) += count;
+        }
+        self.buckets = merged.into_iter().collect();
+        self.max = self.max.max(other.max);
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    /// The value at quantile `q` (0 to 1), nanoseconds: nearest rank over the buckets. `None` when empty.
+    pub fn quantile(&self, q: f64) -> Option<u64> {
+        let count = self.count();
+        let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).max(1);
+        let mut seen = 0;
+        self.buckets.iter().find_map(|&(value, n)| {
+            seen += n;
+            (seen >= rank).then_some(value)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(buckets: &[(u64, u64)]) -> Distribution {
+        let sum = buckets.iter().map(|(v, n)| v * n).sum();
+        Distribution { buckets: buckets.to_vec(), max: buckets.last().map_or(0, |b| b.0), sum }
+    }
+
+    #[test]
+    fn differences_merges_and_quantiles() {
+        let (old, new) = (of(&[(1, 2), (5, 1)]), of(&[(1, 3), (3, 4), (5, 1)]));
+        let diff = new.since(&old);
+        assert_eq!(diff.buckets, [(1, 1), (3, 4)]);
+        assert_eq!((diff.max, diff.sum), (3, 13));
+        let mut back = old.clone();
+        back.merge(&diff);
+        assert_eq!(back.buckets, new.buckets);
+        assert_eq!(new.quantile(0.0), Some(1));
+        assert_eq!(new.quantile(0.5), Some(3));
+        assert_eq!(new.quantile(1.0), Some(5));
+        assert_eq!(of(&[]).quantile(0.5), None);
+    }
+}
