@@ -1,5 +1,8 @@
 //! The whole product from outside: the built executable, real processes, real sockets, real files.
 
+// Helpers outside #[test] functions may fail a test as well.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "product/support.rs"]
 mod support;
 

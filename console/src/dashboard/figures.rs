@@ -204,7 +204,7 @@ fn groups(new: &Snapshot) -> Vec<GroupFigures> {
         group.age = group.age.max(Duration::from_nanos(part.backlog_ns));
     }
     let mut groups: Vec<GroupFigures> = by_name.into_values().collect();
-    groups.sort_by(|a, b| (b.age, b.records).cmp(&(a.age, a.records)));
+    groups.sort_by_key(|group| std::cmp::Reverse((group.age, group.records)));
     groups
 }
 

@@ -47,6 +47,7 @@ fn closed_loop_saturation_and_no_consumers() {
     let closed = run(&["--clients", "3"]);
     assert_eq!((&closed["mode"], &closed["lost"]), (&"closed".into(), &0.into()));
     let saturating = run(&["-r", "max", "--producers", "2"]);
+    assert_eq!((&saturating["unknown"], &saturating["errors"]), (&0.into(), &0.into()));
     assert_eq!((&saturating["mode"], &saturating["lost"]), (&"saturating".into(), &0.into()));
     assert_eq!(run(&["-r", "1k", "--consumers", "0"])["checked"], false);
     assert_eq!(run(&["-r", "1k", "--ack", "written", "--arrival", "poisson"])["reordered"], 0);

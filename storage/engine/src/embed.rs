@@ -322,6 +322,8 @@ struct Runner {
     waiters: Vec<Option<Waiter>>,
     free: Vec<usize>,
     outputs: Vec<Output>,
+    /// An append the core had no memory for: it waits here, and the mailbox behind it.
+    held: Option<Message>,
 }
 
 impl Runner {
@@ -334,6 +336,7 @@ impl Runner {
             waiters: Vec::new(),
             free: Vec::new(),
             outputs: Vec::new(),
+            held: None,
         }
     }
 
@@ -341,7 +344,10 @@ impl Runner {
         let mut idle_since = Instant::now();
         loop {
             let mut busy = false;
-            loop {
+            if let Some(message) = self.held.take() {
+                self.take(message);
+            }
+            while self.held.is_none() {
                 match self.mailbox.try_recv() {
                     Ok(message) => {
                         busy = true;
@@ -361,7 +367,7 @@ impl Runner {
             if self.core.stopped() || self.core.failure().is_some() {
                 return;
             }
-            if busy {
+            if busy && self.held.is_none() {
                 idle_since = Instant::now();
                 continue;
             }
@@ -388,8 +394,14 @@ impl Runner {
         match message {
             Message::Append { shard, batch, reply } => {
                 let tag = self.keep(Waiter::Append(reply));
-                if let Err(error) = self.core.append(now, shard, &batch, tag) {
-                    self.resolve_append(tag, Err(error));
+                match self.core.append(now, shard, &batch, tag) {
+                    Ok(()) => {}
+                    Err(AppendError::Busy { .. }) => {
+                        if let Some(Waiter::Append(reply)) = self.waiter(tag) {
+                            self.held = Some(Message::Append { shard, batch, reply });
+                        }
+                    }
+                    Err(error) => self.resolve_append(tag, Err(error)),
                 }
             }
             Message::Read { shard, mut request, wait, reply } => {

@@ -8,6 +8,7 @@ mod embed;
 pub mod format;
 mod group;
 mod index;
+pub mod inspect;
 mod io;
 mod options;
 mod producers;

@@ -237,7 +237,7 @@ impl Recovery<'_> {
                 Err(_) => return Ok(None),
             }
         };
-        let mut segment = bare_segment(this.number, &this.header);
+        let mut segment = Segment::unread(this.number, &this.header);
         segment.end_sequence = seal.end_sequence;
         segment.last_arrival_ns = seal.last_arrival_ns;
         segment.last_block = last_block;
@@ -272,7 +272,7 @@ impl Recovery<'_> {
     fn scan(&mut self, headers: &[Header], i: usize, log: &mut ShardLog) -> io::Result<bool> {
         let this = &headers[i];
         let path = segment_path(self.id, this.number);
-        let mut segment = bare_segment(this.number, &this.header);
+        let mut segment = Segment::unread(this.number, &this.header);
         let next = headers.get(i + 1);
         let last = next.map(|n| n.header.prev_last_block.to_native());
         let producers = &mut log.producers;
@@ -429,24 +429,28 @@ pub fn read_seal(
     Ok(Seal::decode(body).map(|seal| (seal, offset + len as u64)))
 }
 
-fn bare_segment(number: u64, header: &SegmentHeader) -> Segment {
-    let capacity = header.capacity.to_native();
-    let first_block = header.first_block.to_native();
-    Segment {
-        number,
-        generation: header.generation.to_native(),
-        file: None,
-        opening: false,
-        capacity,
-        base_sequence: header.base_sequence.to_native(),
-        end_sequence: header.base_sequence.to_native(),
-        first_block,
-        last_block: first_block - 1,
-        next_offset: SEGMENT_HEADER_LEN,
-        seal_offset: 0,
-        created_ns: header.created_ns.to_native(),
-        last_arrival_ns: 0,
-        index: SparseIndex::new(capacity),
-        reads: 0,
+impl Segment {
+    /// A segment of which only the header is known.
+    pub(crate) fn unread(number: u64, header: &SegmentHeader) -> Segment {
+        let capacity = header.capacity.to_native();
+        let first_block = header.first_block.to_native();
+        let base_sequence = header.base_sequence.to_native();
+        Segment {
+            number,
+            generation: header.generation.to_native(),
+            file: None,
+            opening: false,
+            capacity,
+            base_sequence,
+            end_sequence: base_sequence,
+            first_block,
+            last_block: first_block - 1,
+            next_offset: SEGMENT_HEADER_LEN,
+            seal_offset: 0,
+            created_ns: header.created_ns.to_native(),
+            last_arrival_ns: 0,
+            index: SparseIndex::new(capacity),
+            reads: 0,
+        }
     }
 }

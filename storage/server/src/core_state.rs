@@ -5,27 +5,24 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::SyncSender;
 
-use highwater_engine::{Core, Output, ReadError, ReaderId};
+use highwater_engine::{Core, Output, ReaderId};
 use highwater_ring::UringDisk;
 use highwater_wire::{
-    AppendReply, ControlRequest, DeliverHeader, ErrorCode, FetchReply, Kind, Limits, LocateReply,
-    ShardId, SubscribeReply, WireError,
+    AppendReply, DeliverHeader, ErrorCode, FetchReply, Kind, Limits, LocateReply, SubscribeReply,
+    WireError,
 };
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, wall_ns};
 use crate::connection::Connection;
 use crate::control_thread::ControlJob;
-use crate::options::bounds::{
-    CONTROL_EACH, FORWARDED, FORWARDED_BYTES, OUT_HARD, OUT_HIGH, RETRY_MS, WINDOW_MIN,
-};
-use crate::pending::{Pending, PendingTable};
+use crate::handover::Admitted;
+use crate::options::bounds::{OUT_HARD, OUT_HIGH, RETRY_MS, WINDOW_MIN};
+use crate::pending::PendingTable;
 use crate::receive::ReceiveBudget;
-use crate::router::{
-    Answer, Ask, CoreLink, Handover, RemoteCredit, Signal, address, core_of, number_of,
-};
+use crate::router::{Answer, CoreLink, Signal, address, core_of, number_of};
 use crate::telemetry::Published;
 
 /// Counters of a core's server side.
@@ -39,13 +36,6 @@ pub(crate) struct Figures {
     pub forwarded: Cell<u64>,
     /// Connections ended for what they sent.
     pub malformed: Cell<u64>,
-}
-
-/// What is handed over to one other core and not answered.
-#[derive(Debug, Default)]
-struct Admitted {
-    requests: Cell<usize>,
-    bytes: Cell<usize>,
 }
 
 /// What a core is made of.
@@ -95,9 +85,10 @@ pub(crate) struct CoreState {
     /// When the log task wakes by itself, monotonic nanoseconds.
     pub armed: Cell<u64>,
     outputs: RefCell<Vec<Output>>,
-    links: Vec<CoreLink>,
-    admitted: Vec<Admitted>,
-    control: SyncSender<ControlJob>,
+    pub links: Vec<CoreLink>,
+    /// By core: what waits there.
+    pub admitted: Vec<Admitted>,
+    pub control: SyncSender<ControlJob>,
     next_connection: Cell<u64>,
     next_reader: Cell<u64>,
 }
@@ -184,27 +175,18 @@ impl CoreState {
     }
 
     /// Sends an answer to the core that has the connection.
-    fn answer(&self, tag: u64, answer: Answer) {
+    pub fn answer(&self, tag: u64, answer: Answer) {
         match core_of(tag) {
             here if here == self.index => self.answered(number_of(tag), answer),
             there => self.signal(there, Signal::Answer { tag, answer }),
         }
     }
 
-    /// Sends a signal to another core; one that is gone needs none.
-    pub fn signal(&self, core: usize, signal: Signal) {
-        if let Some(link) = self.links.get(core) {
-            let _ = link.signals.send(signal);
-        }
-    }
-
     /// One of this core's requests has its answer.
-    fn answered(&self, slot: u64, answer: Answer) {
+    pub fn answered(&self, slot: u64, answer: Answer) {
         let Some(pending) = self.pending.borrow_mut().remove(slot) else { return };
         if let Some((core, bytes)) = pending.forwarded {
-            let admitted = &self.admitted[core];
-            admitted.requests.set(admitted.requests.get().saturating_sub(1));
-            admitted.bytes.set(admitted.bytes.get().saturating_sub(bytes));
+            self.admitted[core].leave(bytes);
         }
         self.progress.notify_one();
         let connection = self.connections.borrow().get(&pending.connection).cloned();
@@ -278,7 +260,7 @@ impl CoreState {
     }
 
     /// Records for one of this core's subscriptions.
-    fn deliver(&self, reader: ReaderId, chunk: highwater_engine::Chunk) {
+    pub fn deliver(&self, reader: ReaderId, chunk: highwater_engine::Chunk) {
         let Some((connection, correlation)) = self.subscriber(reader) else { return };
         let queued = connection.queued();
         if queued > OUT_HARD {
@@ -305,7 +287,7 @@ impl CoreState {
     }
 
     /// One of this core's subscriptions is over.
-    fn ended(&self, reader: ReaderId, error: &WireError) {
+    pub fn ended(&self, reader: ReaderId, error: &WireError) {
         let Some((connection, correlation)) = self.subscriber(reader) else { return };
         self.readers.borrow_mut().remove(&reader);
         connection.subscriptions.borrow_mut().remove(&correlation);
@@ -371,130 +353,6 @@ impl CoreState {
         let subscriptions = std::mem::take(&mut *connection.subscriptions.borrow_mut());
         for subscription in subscriptions.into_values() {
             self.unsubscribe(subscription.flow.reader, subscription.flow.owner);
-        }
-    }
-
-    /// Whether another core may be handed `bytes` more.
-    pub fn may_forward(&self, core: usize, bytes: usize) -> Result<(), WireError> {
-        let admitted = &self.admitted[core];
-        let (requests, held) = (admitted.requests.get(), admitted.bytes.get());
-        if requests >= FORWARDED || (held > 0 && held + bytes > FORWARDED_BYTES) {
-            let message = format!(
-                "{requests} requests with {held} bytes wait for core {core}; the limits are {FORWARDED} and \
-                 {FORWARDED_BYTES}: connect to the core's own port"
-            );
-            return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
-        }
-        Ok(())
-    }
-
-    /// Hands a request to the core that owns the shard; its answer comes by [`Signal::Answer`].
-    pub fn forward(
-        &self,
-        connection: &Connection,
-        pending: Pending,
-        core: usize,
-        shard: ShardId,
-        ask: Ask,
-    ) -> Result<(), WireError> {
-        let bytes = pending.forwarded.map_or(0, |(_, bytes)| bytes);
-        self.may_forward(core, bytes)?;
-        let slot = self.pending.borrow_mut().insert(pending);
-        let handover = Handover { tag: address(self.index, slot), shard, ask };
-        if let Err(error) = self.links[core].handovers.try_send(handover) {
-            self.pending.borrow_mut().remove(slot);
-            return Err(match error {
-                tokio::sync::mpsc::error::TrySendError::Full(_) => {
-                    let message =
-                        format!("the queue to core {core} is full ({FORWARDED} requests)");
-                    WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS)
-                }
-                tokio::sync::mpsc::error::TrySendError::Closed(_) => {
-                    WireError::new(ErrorCode::Unavailable, format!("core {core} is gone"))
-                        .retry_after(1000)
-                }
-            });
-        }
-        let admitted = &self.admitted[core];
-        admitted.requests.set(admitted.requests.get() + 1);
-        admitted.bytes.set(admitted.bytes.get() + bytes);
-        connection.pending.set(connection.pending.get() + 1);
-        self.figures.forwarded.set(self.figures.forwarded.get() + 1);
-        Ok(())
-    }
-
-    /// Hands a request to the control thread.
-    pub fn ask_control(
-        &self,
-        connection: &Connection,
-        correlation: u64,
-        request: ControlRequest,
-    ) -> Result<(), WireError> {
-        let controls = connection.controls.get();
-        if controls >= CONTROL_EACH {
-            let message = format!(
-                "{controls} control requests of this connection are under way; the limit is {CONTROL_EACH}"
-            );
-            return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
-        }
-        let pending =
-            Pending { connection: connection.id, correlation, reserved: 0, forwarded: None };
-        let slot = self.pending.borrow_mut().insert(pending);
-        let job = ControlJob { request, tag: address(self.index, slot) };
-        if let Err(error) = self.control.try_send(job) {
-            self.pending.borrow_mut().remove(slot);
-            return Err(match error {
-                TrySendError::Full(_) => {
-                    WireError::new(ErrorCode::Busy, "the control thread's queue is full")
-                        .retry_after(50)
-                }
-                TrySendError::Disconnected(_) => {
-                    WireError::new(ErrorCode::Unavailable, "the control thread is gone")
-                        .retry_after(1000)
-                }
-            });
-        }
-        connection.pending.set(connection.pending.get() + 1);
-        connection.controls.set(controls + 1);
-        Ok(())
-    }
-
-    /// A request from another core, for a shard of this one.
-    pub fn take_over(&self, handover: Handover) {
-        let Handover { tag, shard, ask } = handover;
-        let now = self.clock.now();
-        match ask {
-            Ask::Append { batch } => {
-                let result = self.engine.borrow_mut().append(now, shard, &batch, tag);
-                if let Err(error) = result {
-                    self.answer(tag, Answer::Appended(Err(error)));
-                }
-            }
-            Ask::Fetch(fetch) => self.engine_read(shard, fetch, tag),
-            Ask::Subscribe { reader, from, max_bytes, credit } => {
-                let bytes = credit.take();
-                let result =
-                    self.engine.borrow_mut().subscribe(now, shard, from, bytes, max_bytes, reader);
-                self.answer(tag, Answer::Subscribed(reader, result));
-            }
-            Ask::Locate(start) => {
-                let located = self.engine.borrow().locate(shard, start);
-                self.answer(tag, Answer::Located(located));
-            }
-        }
-    }
-
-    /// A signal from another core or the control thread.
-    pub fn heed(&self, signal: Signal) {
-        match signal {
-            Signal::Answer { tag, answer } => self.answered(number_of(tag), answer),
-            Signal::Deliver { reader, chunk } => self.deliver(reader, chunk),
-            Signal::Ended { reader, error } => self.ended(reader, &ReadError::to_wire(&error)),
-            Signal::Credit { reader, credit } => {
-                let bytes = RemoteCredit::take(&credit);
-                self.engine.borrow_mut().credit(self.clock.now(), reader, bytes);
-            }
-            Signal::Unsubscribe { reader } => self.engine.borrow_mut().unsubscribe(reader),
         }
     }
 

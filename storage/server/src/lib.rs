@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod accept;
 mod clock;
 mod connection;
 mod control_thread;
@@ -23,6 +24,7 @@ mod core_state;
 mod core_thread;
 mod error;
 mod flow;
+mod handover;
 mod net;
 mod options;
 mod outgoing;

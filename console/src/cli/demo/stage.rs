@@ -23,6 +23,8 @@ const STREAM: &str = "demo";
 const KEPT: u64 = 1 << 30;
 /// Segment files prepared ahead, in bytes.
 const PREPARED: u64 = 128 << 20;
+/// Largest segment: several fit into what is prepared.
+const SEGMENT: u64 = 32 << 20;
 /// Without a terminal nobody can press q.
 const DURATION: Duration = Duration::from_secs(10);
 /// "Until q", as far as a load run is concerned.
@@ -102,6 +104,7 @@ fn start_server(dir: &Path) -> Result<Server, Failure> {
     let mut options = ServerOptions::new(dir);
     options.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     options.store.prepared_bytes = PREPARED;
+    options.store.core.segments.max = SEGMENT;
     // A demo should run wherever it is tried; what is not durable is labelled.
     options.store.allow_buffered = true;
     let server = Server::start(options).map_err(|e| Failure::doing("cannot serve", e))?;

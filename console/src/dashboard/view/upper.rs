@@ -39,7 +39,7 @@ pub fn tps(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
         Curve::new(picture, window, width, |p| Some(p.into.records)).style(theme.into()).filled(),
         Curve::new(picture, window, width, |p| Some(p.out.records)).style(theme.out()),
     ];
-    let scale = Scale::linear(highest, |v| human::count(v));
+    let scale = Scale::linear(highest, human::count);
     plot::draw(&curves, scale, window, theme, frame, chart);
 }
 

@@ -1,0 +1,249 @@
+//! The engine in this process on a real directory: restart, damage, retention, written streams, refusals.
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use highwater_engine::inspect::inspect;
+use highwater_engine::{
+    AppendError, Engine, EngineOptions, OpenError, ReadError, SegmentSizes, Start, StartError,
+};
+use highwater_wire::{
+    AckMode, BatchBuilder, BatchIter, ErrorCode, ProducerStamp, ShardId, StreamConfig,
+};
+
+fn options() -> EngineOptions {
+    let mut options = EngineOptions::default();
+    options.store.pool_bytes = 8 << 20;
+    options.store.prepared_bytes = 64 << 20;
+    options.store.core.segments = SegmentSizes { min: 256 << 10, max: 1 << 20 };
+    options
+}
+
+fn config(shards: u32, ack: AckMode) -> StreamConfig {
+    StreamConfig { shards, retention_ms: 0, retention_bytes: 0, ack }
+}
+
+fn batch(payloads: &[String], producer: ProducerStamp) -> Vec<u8> {
+    let mut b = BatchBuilder::default();
+    for payload in payloads {
+        b.push(b"key", &[], payload.as_bytes(), 1).unwrap();
+    }
+    b.finish(producer).to_vec()
+}
+
+fn append_all(engine: &Engine, shard: ShardId, from: usize, to: usize) {
+    let mut replies = std::collections::VecDeque::new();
+    for chunk in (from..to).collect::<Vec<_>>().chunks(10) {
+        let payloads: Vec<String> = chunk.iter().map(|n| payload(*n)).collect();
+        let bytes = batch(&payloads, ProducerStamp::default());
+        loop {
+            match engine.append(shard, bytes.clone()) {
+                Ok(reply) => break replies.push_back(reply),
+                Err(AppendError::Busy { .. }) => drop(replies.pop_front().unwrap().wait().unwrap()),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        if replies.len() > 20 {
+            replies.pop_front().unwrap().wait().unwrap();
+        }
+    }
+    replies.into_iter().for_each(|r| {
+        r.wait().unwrap();
+    });
+}
+
+fn payload(n: usize) -> String {
+    format!("record {n} {}", "x".repeat(n % 700))
+}
+
+fn read_all(engine: &Engine, shard: ShardId) -> Result<Vec<String>, ReadError> {
+    let located = engine.locate(shard, Start::Oldest)?;
+    let (mut from, mut all) = (located.sequence, Vec::new());
+    while from < located.high_water {
+        let chunk = engine.read(shard, from, 100_000)?;
+        for slice in &chunk.slices {
+            for record in BatchIter::new(slice.bytes()).flat_map(|b| b.unwrap().records()) {
+                if record.sequence >= from {
+                    all.push(String::from_utf8(record.payload.to_vec()).unwrap());
+                }
+            }
+        }
+        from = chunk.next;
+    }
+    Ok(all)
+}
+
+/// Equal, or where they first differ (a whole log in a panic helps nobody).
+fn assert_log(found: &[String], expected: &[String]) {
+    let differ = found.iter().zip(expected).position(|(f, e)| f != e);
+    let at = differ.map(|i| (i, &found[i][..20.min(found[i].len())]));
+    assert_eq!((found.len(), at), (expected.len(), None));
+}
+
+fn expected(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(payload).collect()
+}
+
+/// The file and offset of a text in the segments of a data directory.
+fn find(dir: &Path, text: &str) -> (PathBuf, u64) {
+    for shard in std::fs::read_dir(dir.join("shards")).unwrap() {
+        for file in std::fs::read_dir(shard.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            if let Some(at) = bytes.windows(text.len()).position(|w| w == text.as_bytes()) {
+                return (path, at as u64);
+            }
+        }
+    }
+    panic!("{text:?} is in no segment");
+}
+
+fn flip(path: &Path, offset: u64) {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+    file.sync_all().unwrap();
+}
+
+#[test]
+fn what_was_appended_is_there_after_a_restart() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    for ack in [AckMode::Durable, AckMode::Written] {
+        let name = format!("s-{ack}");
+        let engine = Engine::open(dir.path(), options()).unwrap();
+        let id = engine.create_stream(&name, config(1, ack)).unwrap().id;
+        let shard = ShardId { stream: id, shard: 0 };
+        append_all(&engine, shard, 0, 3000);
+        engine.close();
+        let engine = Engine::open(dir.path(), options()).unwrap();
+        assert_log(&read_all(&engine, shard).unwrap(), &expected(0..3000));
+        append_all(&engine, shard, 3000, 3100);
+        // A written stream's mark follows its acknowledgements, by a flush.
+        while let mark @ 0..3100 = engine.locate(shard, Start::Latest).unwrap().high_water {
+            engine.read_wait(shard, mark, 1, 1, Duration::from_secs(10)).unwrap();
+        }
+        assert_log(&read_all(&engine, shard).unwrap(), &expected(0..3100));
+        engine.close();
+    }
+    let report = inspect(dir.path()).unwrap();
+    assert_eq!(
+        (report.records, report.damaged, report.torn),
+        (6200, 0, 0),
+        "{:?}",
+        report.findings
+    );
+}
+
+#[test]
+fn a_flipped_bit_stops_its_shard_with_file_offset_and_records_and_no_other() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let engine = Engine::open(dir.path(), options()).unwrap();
+    let id = engine.create_stream("s", config(2, AckMode::Durable)).unwrap().id;
+    let (bad, good) = (ShardId { stream: id, shard: 0 }, ShardId { stream: id, shard: 1 });
+    append_all(&engine, bad, 0, 500);
+    append_all(&engine, good, 10_000, 10_500);
+    engine.close();
+    let (path, offset) = find(dir.path(), "record 100 ");
+    flip(&path, offset);
+    let report = inspect(dir.path()).unwrap();
+    assert!(report.damaged >= 1, "{report:?}");
+    let engine = Engine::open(dir.path(), options()).unwrap();
+    let error = read_all(&engine, bad).unwrap_err();
+    assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(".seg at byte") && text.contains("records from"), "{text}");
+    let refused =
+        engine.append(bad, batch(&["x".into()], ProducerStamp::default())).unwrap().wait();
+    assert_eq!(refused.unwrap_err().to_wire().code, ErrorCode::ShardDamaged);
+    assert_log(&read_all(&engine, good).unwrap(), &expected(10_000..10_500));
+    append_all(&engine, good, 10_500, 10_510);
+}
+
+#[test]
+fn producers_are_remembered_through_a_restart() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let engine = Engine::open(dir.path(), options()).unwrap();
+    let id = engine.create_stream("s", config(1, AckMode::Durable)).unwrap().id;
+    let shard = ShardId { stream: id, shard: 0 };
+    let producer = |sequence| ProducerStamp { id: 77, epoch: 0, sequence };
+    let first = batch(&["a".into(), "b".into()], producer(0));
+    let stored = engine.append(shard, first.clone()).unwrap().wait().unwrap();
+    engine.close();
+    let engine = Engine::open(dir.path(), options()).unwrap();
+    let again = engine.append(shard, first).unwrap().wait().unwrap();
+    assert!(again.duplicate);
+    assert_eq!(again.base_sequence, stored.base_sequence);
+    let gap = engine.append(shard, batch(&["d".into()], producer(3))).unwrap().wait();
+    assert_eq!(gap, Err(AppendError::OutOfSequence { expected: 2, got: 3 }));
+    engine.append(shard, batch(&["c".into()], producer(2))).unwrap().wait().unwrap();
+    assert_eq!(read_all(&engine, shard).unwrap(), ["a", "b", "c"]);
+}
+
+#[test]
+fn retention_by_bytes_keeps_the_newest() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let engine = Engine::open(dir.path(), options()).unwrap();
+    let mut limited = config(1, AckMode::Durable);
+    limited.retention_bytes = 2 << 20;
+    let id = engine.create_stream("s", limited).unwrap().id;
+    let shard = ShardId { stream: id, shard: 0 };
+    let mut written = 0;
+    // Retention looks once a second: write until it has.
+    let oldest = loop {
+        append_all(&engine, shard, written, written + 2000);
+        written += 2000;
+        let oldest = engine.locate(shard, Start::Oldest).unwrap().oldest;
+        if oldest > 0 {
+            break oldest;
+        }
+        assert!(written < 2_000_000, "retention never came");
+    };
+    let gone = engine.locate(shard, Start::At(0)).unwrap_err();
+    assert!(matches!(gone, ReadError::Trimmed { from: 0, oldest: o } if o >= oldest), "{gone}");
+    let newest = read_all(&engine, shard).unwrap();
+    assert_eq!(newest.last(), Some(&payload(written - 1)));
+}
+
+#[test]
+fn directories_that_cannot_be_used_say_why() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let open = |path: &Path| match Engine::open(path, options()) {
+        Ok(_) => panic!("opened"),
+        Err(StartError::Open(error)) => error,
+        Err(other) => panic!("{other}"),
+    };
+    let data = dir.path().join("data");
+    let engine = Engine::open(&data, options()).unwrap();
+    assert!(matches!(open(&data), OpenError::Lock(_)));
+    engine.close();
+    std::fs::write(data.join("highwater.json"), r#"{"format": 99, "created_by": "later"}"#)
+        .unwrap();
+    assert!(matches!(open(&data), OpenError::NewerFormat { found: 99, .. }));
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("holiday.jpg"), "x").unwrap();
+    assert!(matches!(open(&other), OpenError::NotOurs { .. }));
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    assert!(matches!(open(&file), OpenError::Files(_)));
+}
+
+#[test]
+fn deleting_a_stream_removes_its_files_and_a_new_one_of_that_name_is_empty() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let engine = Engine::open(dir.path(), options()).unwrap();
+    let id = engine.create_stream("s", config(3, AckMode::Durable)).unwrap().id;
+    for shard in 0..3 {
+        append_all(&engine, ShardId { stream: id, shard }, 0, 100);
+    }
+    engine.control().delete_stream("s").unwrap();
+    assert!(!dir.path().join(format!("shards/{id}-0")).exists());
+    let new = engine.create_stream("s", config(1, AckMode::Durable)).unwrap();
+    assert_ne!(new.id, id);
+    assert_eq!(
+        read_all(&engine, ShardId { stream: new.id, shard: 0 }).unwrap(),
+        Vec::<String>::new()
+    );
+}

@@ -1,0 +1,166 @@
+//! The ways from a core to the other cores and to the control thread, and what comes back over them.
+//! Everything handed over is counted until it is answered, so that no queue grows without bound.
+
+use std::cell::Cell;
+use std::sync::mpsc::TrySendError;
+
+use highwater_wire::{ControlRequest, ErrorCode, ShardId, WireError};
+use tokio::sync::mpsc::error::TrySendError as HandoverError;
+
+use crate::connection::Connection;
+use crate::control_thread::ControlJob;
+use crate::core_state::CoreState;
+use crate::options::bounds::{CONTROL_EACH, FORWARDED, FORWARDED_BYTES, RETRY_MS};
+use crate::pending::Pending;
+use crate::router::{Answer, Ask, Handover, Signal, address, number_of};
+
+/// What is handed over to one other core and not answered.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted {
+    requests: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+impl Admitted {
+    fn enter(&self, bytes: usize) {
+        self.requests.set(self.requests.get() + 1);
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+
+    /// A request with a batch of `bytes` was answered.
+    pub fn leave(&self, bytes: usize) {
+        self.requests.set(self.requests.get().saturating_sub(1));
+        self.bytes.set(self.bytes.get().saturating_sub(bytes));
+    }
+}
+
+impl CoreState {
+    /// Sends a signal to another core; one that is gone needs none.
+    pub fn signal(&self, core: usize, signal: Signal) {
+        if let Some(link) = self.links.get(core) {
+            let _ = link.signals.send(signal);
+        }
+    }
+
+    /// Whether another core may be handed `bytes` more.
+    pub fn may_forward(&self, core: usize, bytes: usize) -> Result<(), WireError> {
+        let admitted = &self.admitted[core];
+        let (requests, held) = (admitted.requests.get(), admitted.bytes.get());
+        if requests >= FORWARDED || (held > 0 && held + bytes > FORWARDED_BYTES) {
+            let message = format!(
+                "{requests} requests with {held} bytes wait for core {core}; the limits are {FORWARDED} and \
+                 {FORWARDED_BYTES}: connect to the core's own port"
+            );
+            return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
+        }
+        Ok(())
+    }
+
+    /// Hands a request to the core that owns the shard; its answer comes by [`Signal::Answer`].
+    pub fn forward(
+        &self,
+        connection: &Connection,
+        pending: Pending,
+        core: usize,
+        shard: ShardId,
+        ask: Ask,
+    ) -> Result<(), WireError> {
+        let bytes = pending.forwarded.map_or(0, |(_, bytes)| bytes);
+        self.may_forward(core, bytes)?;
+        let slot = self.pending.borrow_mut().insert(pending);
+        let handover = Handover { tag: address(self.index, slot), shard, ask };
+        if let Err(error) = self.links[core].handovers.try_send(handover) {
+            self.pending.borrow_mut().remove(slot);
+            return Err(match error {
+                HandoverError::Full(_) => {
+                    let message =
+                        format!("the queue to core {core} is full ({FORWARDED} requests)");
+                    WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS)
+                }
+                HandoverError::Closed(_) => {
+                    WireError::new(ErrorCode::Unavailable, format!("core {core} is gone"))
+                        .retry_after(1000)
+                }
+            });
+        }
+        self.admitted[core].enter(bytes);
+        connection.pending.set(connection.pending.get() + 1);
+        self.figures.forwarded.set(self.figures.forwarded.get() + 1);
+        Ok(())
+    }
+
+    /// Hands a request to the control thread.
+    pub fn ask_control(
+        &self,
+        connection: &Connection,
+        correlation: u64,
+        request: ControlRequest,
+    ) -> Result<(), WireError> {
+        let controls = connection.controls.get();
+        if controls >= CONTROL_EACH {
+            let message = format!(
+                "{controls} control requests of this connection are under way; the limit is {CONTROL_EACH}"
+            );
+            return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
+        }
+        let pending =
+            Pending { connection: connection.id, correlation, reserved: 0, forwarded: None };
+        let slot = self.pending.borrow_mut().insert(pending);
+        let job = ControlJob { request, tag: address(self.index, slot) };
+        if let Err(error) = self.control.try_send(job) {
+            self.pending.borrow_mut().remove(slot);
+            return Err(match error {
+                TrySendError::Full(_) => {
+                    WireError::new(ErrorCode::Busy, "the control thread's queue is full")
+                        .retry_after(50)
+                }
+                TrySendError::Disconnected(_) => {
+                    WireError::new(ErrorCode::Unavailable, "the control thread is gone")
+                        .retry_after(1000)
+                }
+            });
+        }
+        connection.pending.set(connection.pending.get() + 1);
+        connection.controls.set(controls + 1);
+        Ok(())
+    }
+
+    /// A request from another core, for a shard of this one.
+    pub fn take_over(&self, handover: Handover) {
+        let Handover { tag, shard, ask } = handover;
+        let now = self.clock.now();
+        match ask {
+            Ask::Append { batch } => {
+                let result = self.engine.borrow_mut().append(now, shard, &batch, tag);
+                if let Err(error) = result {
+                    self.answer(tag, Answer::Appended(Err(error)));
+                }
+            }
+            Ask::Fetch(fetch) => self.engine_read(shard, fetch, tag),
+            Ask::Subscribe { reader, from, max_bytes, credit } => {
+                let bytes = credit.take();
+                let result =
+                    self.engine.borrow_mut().subscribe(now, shard, from, bytes, max_bytes, reader);
+                self.answer(tag, Answer::Subscribed(reader, result));
+            }
+            Ask::Locate(start) => {
+                let located = self.engine.borrow().locate(shard, start);
+                self.answer(tag, Answer::Located(located));
+            }
+        }
+    }
+
+    /// A signal from another core or the control thread.
+    pub fn heed(&self, signal: Signal) {
+        match signal {
+            Signal::Answer { tag, answer } => self.answered(number_of(tag), answer),
+            Signal::Deliver { reader, chunk } => self.deliver(reader, chunk),
+            Signal::Ended { reader, error } => self.ended(reader, &error.to_wire()),
+            Signal::Credit { reader, credit } => {
+                let bytes = credit.take();
+                self.engine.borrow_mut().credit(self.clock.now(), reader, bytes);
+            }
+            Signal::Unsubscribe { reader } => self.engine.borrow_mut().unsubscribe(reader),
+        }
+    }
+}
