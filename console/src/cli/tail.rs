@@ -170,6 +170,7 @@ async fn print(
             }
             () = stop.wait() => break,
         };
+        let mut arrivals = format::Arrivals::new(delivery.batches());
         for record in delivery.records() {
             if left == 0 || stop.requested() {
                 break;
@@ -180,7 +181,7 @@ async fn print(
                     out.write_all(b"\n")?;
                 }
                 OutputFormat::Json => {
-                    let arrival = format::arrival(&delivery, record.sequence);
+                    let arrival = arrivals.of(record.sequence);
                     format::json(&stream.name, shard, &record, arrival, &mut out)?;
                 }
             }

@@ -368,6 +368,23 @@ fn a_port_in_use_and_a_directory_in_use_are_errors_that_name_them() {
 }
 
 #[test]
+fn a_core_that_cannot_start_is_an_error_and_leaves_nothing_behind() {
+    let fixture = Fixture::start(1);
+    fixture.server.stop().unwrap();
+    let mut options = fixture.options.clone();
+    options.cores.push(100_000);
+    let error = Server::start(options.clone()).err().expect("a core on a CPU that does not exist");
+    assert!(matches!(error, StartError::Cpu(_)), "{error}");
+    options.cores.pop();
+    options.core_port_base = Some(u16::MAX);
+    options.cores.push(options.cores[0]);
+    let error = Server::start(options.clone()).err().expect("ports beyond 65535");
+    assert!(matches!(error, StartError::PortRange { .. } | StartError::AddressInUse(_)), "{error}");
+    // Neither the directory's lock nor a port is still held.
+    Server::start(fixture.options.clone()).unwrap().stop().unwrap();
+}
+
+#[test]
 fn positions_are_kept_and_control_errors_are_typed() {
     let fixture = Fixture::start(1);
     let mut client = fixture.client();

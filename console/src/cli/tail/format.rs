@@ -1,31 +1,65 @@
 //! A record as a line of JSON.
 
 use std::io::Write;
+use std::iter::Peekable;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use highwater_client::Delivery;
-use highwater_wire::RecordView;
-use serde_json::{Map, Value};
+use highwater_wire::{BatchView, RecordView};
+use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::human::rfc3339;
 
-/// When the record of this sequence number reached the server, nanoseconds since 1970 UTC.
-pub fn arrival(delivery: &Delivery, sequence: u64) -> u64 {
-    delivery
-        .batches()
-        .find(|batch| (batch.base_sequence()..batch.end_sequence()).contains(&sequence))
-        .map_or(0, |batch| batch.header().arrival_ns.to_native())
+/// A record. Bytes are text where they are text, else base64 under another name, so that nothing is ever guessed.
+#[derive(Serialize)]
+struct Line<'a> {
+    stream: &'a str,
+    shard: u32,
+    sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
+    timestamp: String,
+    arrival: String,
+    headers: Vec<Header<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
 }
 
-/// Bytes as text where they are text, else as base64 under another name, so that nothing is ever guessed.
-fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+#[derive(Serialize)]
+struct Header<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+}
+
+/// As text, or else as base64.
+fn readable(bytes: &[u8]) -> (Option<&str>, Option<String>) {
     match std::str::from_utf8(bytes) {
-        Ok(text) => object.insert(name.to_owned(), Value::from(text)),
-        Err(_) => {
-            object.insert(format!("{name}_base64"), Value::from(BASE64_STANDARD.encode(bytes)))
-        }
-    };
+        Ok(text) => (Some(text), None),
+        Err(_) => (None, Some(BASE64_STANDARD.encode(bytes))),
+    }
+}
+
+/// When records reached the server, looked up in the order of the records.
+pub struct Arrivals<'a, I: Iterator<Item = BatchView<'a>>>(Peekable<I>);
+
+impl<'a, I: Iterator<Item = BatchView<'a>>> Arrivals<'a, I> {
+    /// Of the records of `batches`.
+    pub fn new(batches: I) -> Arrivals<'a, I> {
+        Arrivals(batches.peekable())
+    }
+
+    /// Of the record of this sequence number, nanoseconds since 1970 UTC; 0 if its batch is not here.
+    pub fn of(&mut self, sequence: u64) -> u64 {
+        while self.0.next_if(|batch| batch.end_sequence() <= sequence).is_some() {}
+        self.0.peek().map_or(0, |batch| batch.header().arrival_ns.to_native())
+    }
 }
 
 /// Writes `record` as one line.
@@ -36,28 +70,32 @@ pub fn json(
     arrival_ns: u64,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let mut object = Map::new();
-    object.insert("stream".into(), stream.into());
-    object.insert("shard".into(), shard.into());
-    object.insert("sequence".into(), record.sequence.into());
-    put_bytes(&mut object, "key", record.key);
-    object.insert("timestamp".into(), rfc3339(record.timestamp_ns).into());
-    object.insert("arrival".into(), rfc3339(arrival_ns).into());
-    let header = |h: highwater_wire::Header<'_>| {
-        let mut header = Map::new();
-        header.insert("name".into(), h.name.into());
-        put_bytes(&mut header, "value", h.value);
-        Value::from(header)
+    let (key, key_base64) = readable(record.key);
+    let (payload, payload_base64) = readable(record.payload);
+    let headers = record.headers().map(|header| {
+        let (value, value_base64) = readable(header.value);
+        Header { name: header.name, value, value_base64 }
+    });
+    let line = Line {
+        stream,
+        shard,
+        sequence: record.sequence,
+        key,
+        key_base64,
+        timestamp: rfc3339(record.timestamp_ns),
+        arrival: rfc3339(arrival_ns),
+        headers: headers.collect(),
+        payload,
+        payload_base64,
     };
-    object.insert("headers".into(), record.headers().map(header).collect());
-    put_bytes(&mut object, "payload", record.payload);
-    serde_json::to_writer(&mut *out, &object)?;
+    serde_json::to_writer(&mut *out, &line)?;
     Ok(out.write_all(b"\n")?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[test]
     fn text_stays_text_and_bytes_are_marked() {

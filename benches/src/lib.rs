@@ -1,1 +1,0 @@
-//! Engine benchmarks beside fio, in one run.
