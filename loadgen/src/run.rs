@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use highwater_wire::StreamConfig;
+use highwater_wire::{AckMode, StreamConfig};
 use tokio::sync::watch;
 
 use crate::clock::nanos;
@@ -116,13 +116,27 @@ async fn set_up<T: Target>(target: &T, options: LoadOptions) -> Result<(T::Link,
     Ok((control, plan))
 }
 
+/// Twice what a `written` stream's mark may be behind its acknowledgements, by the protocol.
+const FLUSH: Duration = Duration::from_millis(20);
+
 /// Where consumers may end: the high-water mark of each shard, now that nothing more is sent.
 async fn goal<L: Link>(control: &L, plan: &Plan) -> Goal {
     let drain = plan.options.drain_timeout;
-    let ends = async {
-        let mut ends = Vec::with_capacity(plan.consumers);
+    let marks = async || {
+        let mut marks = Vec::with_capacity(plan.consumers);
         for shard in plan.stream.shards.iter().take(plan.consumers) {
-            ends.push(control.high_water(&plan.stream, shard.shard).await.ok()?);
+            marks.push(control.high_water(&plan.stream, shard.shard).await.ok()?);
+        }
+        Some(marks)
+    };
+    let ends = async {
+        let mut ends = marks().await?;
+        // The mark of a `written` stream follows its acknowledgements by a flush: until it rests.
+        let mut resting = plan.stream.config.ack == AckMode::Durable;
+        while !resting {
+            tokio::time::sleep(FLUSH).await;
+            let before = std::mem::replace(&mut ends, marks().await?);
+            resting = ends == before;
         }
         Some(ends)
     };

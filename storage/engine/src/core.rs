@@ -168,7 +168,14 @@ impl<D: Disk> Core<D> {
             return Err(AppendError::Closing);
         }
         let found = self.shards.get_mut(&shard).ok_or(AppendError::UnknownShard(shard))?;
-        let taken = found.append(now, batch, tag, &mut self.io);
+        let mut taken = found.append(now, batch, tag, &mut self.io);
+        if matches!(taken, Err(AppendError::Busy { .. })) && !self.io.evict.is_empty() {
+            // What live consumers might still want gives way to what is to be stored.
+            self.evict();
+            if let Some(found) = self.shards.get_mut(&shard) {
+                taken = found.append(now, batch, tag, &mut self.io);
+            }
+        }
         if taken.is_ok() && self.touched.last() != Some(&shard) {
             self.touched.push(shard);
         }

@@ -62,7 +62,7 @@ pub struct Io {
     /// Shards that have to give back their oldest tail block.
     pub evict: Vec<ShardId>,
     /// Whose blocks are in a tail, oldest first.
-    pub tail_order: VecDeque<ShardId>,
+    pub tail_order: VecDeque<(ShardId, usize)>,
     /// Operations in flight by token.
     pending: Vec<Option<Pending>>,
     free: Vec<usize>,
@@ -116,29 +116,39 @@ impl Io {
         self.pending.len() - self.free.len()
     }
 
-    /// A pooled buffer for a commit group.
+    /// A pooled buffer for a commit group. When there is none, the oldest tails are picked to make room: ask
+    /// again after they were dropped.
     pub fn take(&mut self, len: usize) -> Option<AlignedBuf> {
-        self.pool.take(len)
+        let buf = self.pool.take(len);
+        if buf.is_none() {
+            self.pick_tails(len.max(self.pool.region_bytes() / 8));
+        }
+        buf
     }
 
     /// Counts a block that a shard keeps in its tail, and picks those that have to go for it.
     pub fn keep_tail(&mut self, shard: ShardId, bytes: usize) {
         self.tail_used += bytes;
-        self.tail_order.push_back(shard);
-        let mut over = self.tail_used.saturating_sub(self.options.tail_bytes);
+        self.tail_order.push_back((shard, bytes));
+        let over = self.tail_used.saturating_sub(self.options.tail_bytes);
         // Appends come first: the tail gives way when three quarters of the pool are in use.
-        over = over.max(self.pool.used_bytes().saturating_sub(self.pool.capacity_bytes() / 4 * 3));
+        let pressed = self.pool.region_used().saturating_sub(self.pool.region_bytes() / 4 * 3);
+        self.pick_tails(over.max(pressed));
+    }
+
+    /// Picks the oldest tail blocks, `bytes` in all, to be dropped.
+    fn pick_tails(&mut self, bytes: usize) {
         let mut picked = 0;
-        while picked < over {
-            let Some(oldest) = self.tail_order.pop_front() else { break };
-            self.evict.push(oldest);
-            picked += bytes.max(16 << 10);
+        while picked < bytes {
+            let Some((shard, size)) = self.tail_order.pop_front() else { break };
+            self.evict.push(shard);
+            picked += size;
         }
     }
 
     /// A buffer for a read, as long as reads leave a quarter of the pool to appends.
     pub fn take_for_read(&mut self, len: usize) -> Option<AlignedBuf> {
-        if self.pool.used_bytes() > self.pool.capacity_bytes() / 4 * 3 {
+        if self.pool.region_used() > self.pool.region_bytes() / 4 * 3 {
             return None;
         }
         self.pool.take(len)

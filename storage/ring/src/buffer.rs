@@ -175,6 +175,16 @@ impl BufferPool {
         self.shared.used.load(Ordering::Relaxed) + self.shared.large_used.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the region in use (buffers above 1 MiB come from elsewhere).
+    pub fn region_used(&self) -> usize {
+        self.shared.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the region.
+    pub fn region_bytes(&self) -> usize {
+        self.shared.region_len
+    }
+
     /// Bytes this pool may ever have out: the region and the budget for large buffers.
     pub fn capacity_bytes(&self) -> usize {
         self.shared.region_len + self.shared.large_limit

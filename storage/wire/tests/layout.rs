@@ -1,37 +1,238 @@
+//! `docs/wire.md` against the code: tables, declarations and examples are read from the page and compared,
+//! so that neither can change alone.
+
+#![allow(clippy::unwrap_used)] // a panic is the report
+
+use highwater_wire::telemetry::{
+    CoreSnapshot, Distribution, GroupSnapshot, ShardSnapshot, Snapshot,
+};
 use highwater_wire::*;
-fn hex(b: &[u8]) { for (i, c) in b.chunks(16).enumerate() { print!("{:04x}: ", i*16); for x in c { print!("{x:02x} "); } println!(); } }
-#[test] fn dump() {
-    let c = encode_control_request(&ControlRequest::Hello { protocol: 1, client: "doc".into() });
-    println!("hello-archive"); hex(&c);
-    let mut f = Vec::new(); encode_frame(&mut f, Kind::Control, 1, &c, &[]); println!("hello-frame"); hex(&f);
-    let c = encode_control_request(&ControlRequest::Hello { protocol: 1, client: "highwater-client".into() });
-    println!("hello-archive long"); hex(&c);
-    let c = encode_control_request(&ControlRequest::CreateStream { name: "clicks".into(), config: StreamConfig { shards: 4, retention_ms: 86_400_000, retention_bytes: 1<<30, ack: AckMode::Written } });
-    println!("create"); hex(&c);
-    println!("empty"); hex(&encode_control_request(&ControlRequest::ListStreams));
-    println!("commit"); hex(&encode_control_request(&ControlRequest::CommitPositions { group: "g".into(), stream: "clicks".into(), positions: vec![Position { shard: 0, sequence: 7}, Position {shard: 1, sequence: 9}] }));
-    println!("error"); hex(&encode_error(&WireError::new(ErrorCode::OutOfSequence, "resend").detail(7)));
-    println!("error long"); hex(&encode_error(&WireError::new(ErrorCode::Busy, "queue is full").retry_after(10)));
-    println!("done"); hex(&encode_control_reply(&ControlReply::Done));
-    println!("producer"); hex(&encode_control_reply(&ControlReply::Producer{id:7, epoch:0}));
-    println!("hello reply"); hex(&encode_control_reply(&ControlReply::Hello(ClusterInfo { protocol: 1, server: "0.1.0".into(), max_record: 1<<20, max_batch: (1<<20)+4096, core_ports: vec![7412, 7413], now_ns: 5})));
-    for s in [7,8,9] { println!("str {s}"); hex(&encode_control_request(&ControlRequest::ListGroups{stream: "abcdefghijk"[..s].into()})); }
-    println!("str empty"); hex(&encode_control_request(&ControlRequest::ListGroups{stream: "".into()}));
-    println!("str 64"); hex(&encode_control_request(&ControlRequest::ListGroups{stream: "x".repeat(100)}));
-    let mut b = BatchBuilder::default();
-    b.push(b"user-1", &[Header{name:"v", value: b"2"}], b"hello", 1_000_000_000).unwrap();
-    let bytes = b.finish(ProducerStamp { id: 7, epoch: 0, sequence: 0 }).to_vec();
-    let a = AppendRequest { stream: 1.into(), shard: 0.into(), timeout_ms: 0.into(), reserved: 0.into() };
-    let mut f = Vec::new(); encode_frame(&mut f, Kind::Append, 2, &a.to_array(), &bytes);
-    println!("append"); hex(&f);
-    let r = AppendReply { base_sequence: 42.into(), arrival_ns: 2_000_000_000u64.into(), record_count: 1.into(), duplicate: 0.into() };
-    let mut f = Vec::new(); encode_frame(&mut f, Kind::AppendReply, 2, &r.to_array(), &[]);
-    println!("appendreply"); hex(&f);
-    println!("sizes: req {} reply {} err {} sc {}", size_of::<rkyv::Archived<ControlRequest>>(), size_of::<rkyv::Archived<ControlReply>>(), size_of::<rkyv::Archived<ErrorReply>>(), size_of::<rkyv::Archived<StreamConfig>>());
-    println!("sizes: SD {} StrD {} Pos {} GS {} GD {} CI {}", size_of::<rkyv::Archived<ShardDescription>>(), size_of::<rkyv::Archived<StreamDescription>>(), size_of::<rkyv::Archived<Position>>(), size_of::<rkyv::Archived<GroupShard>>(), size_of::<rkyv::Archived<GroupDescription>>(), size_of::<rkyv::Archived<ClusterInfo>>());
-    use telemetry::*;
-    println!("sizes: Dist {} Core {} Shard {} Group {} Snap {}", size_of::<rkyv::Archived<Distribution>>(), size_of::<rkyv::Archived<CoreSnapshot>>(), size_of::<rkyv::Archived<ShardSnapshot>>(), size_of::<rkyv::Archived<GroupSnapshot>>(), size_of::<rkyv::Archived<Snapshot>>());
-    println!("hash {:032x} {:032x}", hash_key(b"user-1"), hash_key(b""));
-    for r in split_evenly(3) { println!("{:032x} {:032x}", r.start, r.end); }
-    println!("crc {:08x}", crc32c(b"123456789"));
+use rkyv::Archived;
+
+const DOC: &str = include_str!("../../../docs/wire.md");
+
+/// The rows of the first table behind the line that begins with `after`, cells trimmed of blanks and backticks.
+fn table(after: &str) -> Vec<Vec<&'static str>> {
+    let lines = DOC.lines().skip_while(|line| !line.starts_with(after)).skip(1);
+    let rows: Vec<Vec<&str>> = lines
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(|c| c.trim().trim_matches('`')).collect())
+        .collect();
+    assert!(rows.len() > 2, "no table behind {after:?}");
+    rows[2..].to_vec()
+}
+
+/// The bytes of the example called `name`.
+fn example(name: &str) -> Vec<u8> {
+    let fence = format!("```hex {name}");
+    let lines = DOC.lines().skip_while(|line| *line != fence).skip(1);
+    let words = lines.take_while(|line| *line != "```").flat_map(str::split_whitespace);
+    let bytes: Vec<u8> = words.map(|word| u8::from_str_radix(word, 16).unwrap()).collect();
+    assert!(!bytes.is_empty(), "no example {name}");
+    bytes
+}
+
+fn same_header(name: &str, len: usize, fields: &[(&str, usize, usize)]) {
+    let documented: Vec<(&str, usize, usize)> = table(&format!("### `{name}`, {len} bytes"))
+        .iter()
+        .map(|row| (row[0], row[1].parse().unwrap(), row[2].parse().unwrap()))
+        .collect();
+    assert_eq!(documented, fields, "{name}");
+}
+
+macro_rules! headers {
+    ($($name:ident),*) => { $( same_header(stringify!($name), $name::LEN, $name::FIELDS); )* };
+}
+
+#[test]
+fn every_header_is_as_documented() {
+    headers!(FrameHeader, BatchHeader, RecordHeader);
+    headers!(AppendRequest, AppendReply, FetchRequest, FetchReply, SubscribeRequest);
+    headers!(SubscribeReply, DeliverHeader, CreditRequest, UnsubscribeRequest);
+    headers!(LocateRequest, LocateReply);
+    assert_eq!(DOC.matches("\n### `").count(), 14, "a header without a test");
+}
+
+#[test]
+fn every_kind_and_error_is_as_documented() {
+    let kinds: Vec<(String, &str)> =
+        Kind::ALL.iter().map(|(kind, name)| (format!("{:#06x}", *kind as u16), *name)).collect();
+    let documented: Vec<(String, &str)> =
+        table("### Kinds").iter().map(|row| (row[0].to_owned(), row[1])).collect();
+    assert_eq!(documented, kinds);
+    for (kind, _) in &kinds {
+        // A reply's number is its request's with the highest bit set.
+        let number = u16::from_str_radix(&kind[2..], 16).unwrap();
+        let known = |n: u16| kinds.iter().any(|(k, _)| *k == format!("{n:#06x}"));
+        let is_reply = (0x8000..0x8100).contains(&number);
+        assert!(!is_reply || known(number & 0x7fff), "{kind}");
+    }
+    let codes: Vec<[String; 4]> = ErrorCode::ALL
+        .iter()
+        .map(|code| {
+            let retriable = if code.retriable() { "yes" } else { "no" };
+            let number = (*code as u16).to_string();
+            [number, format!("{code:?}"), retriable.to_owned(), code.meaning().to_owned()]
+        })
+        .collect();
+    assert_eq!(table("## Errors"), codes);
+}
+
+#[test]
+fn every_constant_is_as_documented() {
+    let limits = Limits::default();
+    let constants = [
+        ("PROTOCOL_VERSION", u64::from(PROTOCOL_VERSION)),
+        ("FRAME_MAGIC", u64::from(FRAME_MAGIC)),
+        ("BATCH_MAGIC", u64::from(BATCH_MAGIC)),
+        ("BATCH_VERSION", u64::from(BATCH_VERSION)),
+        ("ENCODING_RECORDS", u64::from(ENCODING_RECORDS)),
+        ("MAX_CONTROL", max_control()),
+        ("MAX_KEY_CHARS", MAX_KEY_CHARS as u64),
+        ("MAX_NAME_CHARS", max_name()),
+        ("MAX_SHARDS_PER_STREAM", u64::from(MAX_SHARDS_PER_STREAM)),
+        ("MAX_RECORD_CEILING", u64::from(MAX_RECORD_CEILING)),
+        ("max_record` (default)", u64::from(limits.max_record)),
+        ("max_batch` (default)", u64::from(limits.max_batch)),
+        ("max_frame` (default)", limits.max_frame() as u64),
+    ];
+    let documented: Vec<(&str, u64)> =
+        table("## Constants").iter().map(|row| (row[0], number(row[1]))).collect();
+    assert_eq!(documented, constants);
+    assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    assert!(DOC.contains("`e3069283`"));
+}
+
+fn number(text: &str) -> u64 {
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).unwrap(),
+        None => text.parse().unwrap(),
+    }
+}
+
+/// The largest control part that a frame may announce.
+fn max_control() -> u64 {
+    let takes = |len: u32| {
+        let mut frame = Vec::new();
+        encode_frame_header(&mut frame, Kind::Control, 1, &[], 0);
+        frame[16..20].copy_from_slice(&len.to_le_bytes());
+        decode_frame(&frame, usize::MAX).is_ok()
+    };
+    let (mut low, mut high) = (0, u32::MAX);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if takes(middle) { low = middle } else { high = middle - 1 }
+    }
+    u64::from(low)
+}
+
+fn max_name() -> u64 {
+    (1..1000).take_while(|&n| StreamName::new(&"x".repeat(n)).is_ok()).count() as u64
+}
+
+/// All `struct` and `enum` items of a text, without visibility, comments and attributes, blanks squeezed.
+fn items(text: &str) -> Vec<String> {
+    let plain: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("//") && !line.starts_with("#["))
+        .map(|line| line.strip_prefix("pub ").unwrap_or(line))
+        .collect();
+    let begins = |line: &str| {
+        let name = line.strip_prefix("struct ").or_else(|| line.strip_prefix("enum "));
+        name.is_some_and(|name| name.starts_with(char::is_alphabetic) && name.ends_with('{'))
+    };
+    // Variants with fields end in "},", the item itself in "}".
+    let item = |at: usize| {
+        let end = plain[at..].iter().position(|line| *line == "}").unwrap();
+        plain[at..at + end].join(" ")
+    };
+    (0..plain.len()).filter(|&at| begins(plain[at])).map(item).collect()
+}
+
+#[test]
+fn every_declaration_is_as_documented() {
+    let sources = [include_str!("../src/control.rs"), include_str!("../src/telemetry.rs")];
+    let declared: Vec<String> = sources.iter().flat_map(|source| items(source)).collect();
+    let documented: String =
+        DOC.split("```rust\n").skip(1).filter_map(|block| block.split("```").next()).collect();
+    assert_eq!(items(&documented), declared);
+    assert!(declared.len() >= 16, "{}", declared.len());
+}
+
+#[test]
+fn every_archived_size_is_as_documented() {
+    macro_rules! sizes {
+        ($($name:ident),*) => { vec![ $( (stringify!($name), size_of::<Archived<$name>>()), )* ] };
+    }
+    let mut sizes = sizes!(ControlRequest, ControlReply, ErrorReply, StreamConfig);
+    sizes.extend(sizes!(StreamDescription, ShardDescription, Position, GroupDescription));
+    sizes.extend(sizes!(GroupShard, ClusterInfo, Snapshot, CoreSnapshot, ShardSnapshot));
+    sizes.extend(sizes!(GroupSnapshot, Distribution));
+    let documented: Vec<(&str, usize)> = table("- `String` is 8 bytes.")
+        .iter()
+        .map(|row| (row[0], row[1].parse().unwrap()))
+        .collect();
+    assert_eq!(documented, sizes);
+}
+
+fn frame(kind: Kind, correlation: u64, control: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_frame(&mut bytes, kind, correlation, control, data);
+    bytes
+}
+
+#[test]
+fn control_messages_have_the_documented_bytes() {
+    let hello = ControlRequest::Hello { protocol: 1, client: "doc".into() };
+    let bytes = frame(Kind::Control, 1, &encode_control_request(&hello), &[]);
+    assert_eq!(bytes, example("hello-frame"));
+    let config = StreamConfig {
+        shards: 4,
+        retention_ms: 86_400_000,
+        retention_bytes: 1 << 30,
+        ack: AckMode::Written,
+    };
+    let create = ControlRequest::CreateStream { name: "clicks".into(), config };
+    assert_eq!(encode_control_request(&create), example("create-stream"));
+    let error = WireError::new(ErrorCode::Busy, "queue is full").retry_after(10);
+    assert_eq!(encode_error(&error), example("error-reply"));
+    // And back, from the bytes on the page.
+    assert_eq!(decode_control_request(&example("create-stream")), Ok(create));
+    assert_eq!(decode_error(&example("error-reply")), error);
+}
+
+#[test]
+fn an_append_has_the_documented_bytes() {
+    let mut builder = BatchBuilder::default();
+    builder.push(b"user-1", &[Header { name: "v", value: b"2" }], b"hello", 1_000_000_000).unwrap();
+    let batch = builder.finish(ProducerStamp { id: 7, epoch: 0, sequence: 0 });
+    let request = AppendRequest {
+        stream: 1.into(),
+        shard: 0.into(),
+        timeout_ms: 0.into(),
+        reserved: 0.into(),
+    };
+    let bytes = frame(Kind::Append, 2, &request.to_array(), batch);
+    assert_eq!(bytes, example("append-frame"));
+    let reply = AppendReply {
+        base_sequence: 42.into(),
+        arrival_ns: 2_000_000_000.into(),
+        record_count: 1.into(),
+        duplicate: 0.into(),
+    };
+    let bytes = frame(Kind::AppendReply, 2, &reply.to_array(), &[]);
+    assert_eq!(bytes, example("append-reply-frame"));
+}
+
+#[test]
+fn partitioning_is_as_documented() {
+    let shard = split_evenly(3)[1];
+    let keys: Vec<String> = [hash_key(b"user-1"), shard.start, shard.end]
+        .iter()
+        .map(|key| format!("{key:032x}"))
+        .collect();
+    let documented: Vec<&str> = table("## Partitioning").iter().map(|row| row[1]).collect();
+    assert_eq!(documented, keys);
 }

@@ -203,7 +203,7 @@ impl Shard {
             }
             self.close_open_group();
         }
-        if self.groups_bytes() > io.pool.capacity_bytes() / 4 && self.writing > 0 {
+        if self.groups_bytes() > io.pool.region_bytes() / 4 && self.writing > 0 {
             // One shard must not take the whole core's memory.
             return Err(NoPlace::Refused(AppendError::Busy { retry_after_ms: 2 }));
         }
