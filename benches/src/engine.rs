@@ -13,7 +13,7 @@ type Failure = Box<dyn std::error::Error>;
 /// Bytes of the batches of the throughput runs.
 const BATCH: usize = 64 << 10;
 /// Batches under way.
-const WINDOW: usize = 32;
+const WINDOW: usize = 64;
 /// What the stream keeps: enough segments to go round in.
 const RETENTION: u64 = 2 << 30;
 

@@ -24,7 +24,7 @@ portable_header! {
     pub struct CheckpointHeader, 32 bytes {
         /// [`CHECKPOINT_MAGIC`].
         magic: u64_ule,
-        /// Grows with each write; the higher valid slot counts.
+        /// Grows with each write. (Both slots count where sound: for each shard the highest block.)
         serial: u64_ule,
         /// The engine's epoch.
         epoch: u32_ule,

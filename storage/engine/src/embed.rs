@@ -51,8 +51,9 @@ pub enum Idle {
     /// Block until something comes.
     #[default]
     Block,
-    /// Look for work this long first, giving way to other threads, then block: saves the wake-up between
-    /// requests that follow each other closely, at the price of CPU time.
+    /// Look for work this long first, giving way to other threads, then block; who waits for a reply does
+    /// the same. Saves the wake-ups between requests that follow each other closely, at the price of CPU
+    /// time.
     SpinThenBlock(Duration),
 }
 
@@ -122,6 +123,7 @@ pub struct Engine {
     store: Store,
     control: Mutex<Control>,
     cores: Vec<Link>,
+    idle: Idle,
 }
 
 /// An answer under way.
@@ -129,11 +131,22 @@ pub struct Engine {
 pub struct Reply<T, E> {
     receiver: Receiver<Result<T, E>>,
     gone: fn() -> E,
+    idle: Idle,
 }
 
 impl<T, E> Reply<T, E> {
     /// Blocks until it is there. When the engine stops meanwhile: the error for that.
     pub fn wait(self) -> Result<T, E> {
+        if let Idle::SpinThenBlock(bound) = self.idle {
+            let began = Instant::now();
+            while began.elapsed() < bound {
+                match self.receiver.try_recv() {
+                    Ok(result) => return result,
+                    Err(TryRecvError::Empty) => std::thread::yield_now(),
+                    Err(TryRecvError::Disconnected) => return Err((self.gone)()),
+                }
+            }
+        }
         self.receiver.recv().unwrap_or_else(|_| Err((self.gone)()))
     }
 }
@@ -187,7 +200,7 @@ impl Engine {
             }) as CoreLink
         });
         let control = Mutex::new(Control::new(&store, links.collect()));
-        Ok(Engine { store, control, cores })
+        Ok(Engine { store, control, cores, idle: options.idle })
     }
 
     /// The data directory: durability, warnings, space.
@@ -220,7 +233,7 @@ impl Engine {
     ) -> Result<Reply<Appended, AppendError>, AppendError> {
         let (reply, receiver) = sync_channel(1);
         match self.send(shard, Message::Append { shard, batch, reply }) {
-            Ok(()) => Ok(Reply { receiver, gone: || AppendError::Closing }),
+            Ok(()) => Ok(Reply { receiver, gone: || AppendError::Closing, idle: self.idle }),
             Err(TrySendError::Full(_)) => Err(AppendError::Busy { retry_after_ms: 1 }),
             Err(TrySendError::Disconnected(_)) => Err(AppendError::Closing),
         }
@@ -244,14 +257,14 @@ impl Engine {
         let request = ReadRequest { from, max_bytes, min_bytes, deadline_ns: 0 };
         self.send(shard, Message::Read { shard, request, wait, reply })
             .map_err(|e| read_refused(&e))?;
-        Reply { receiver, gone: || ReadError::Closing }.wait()
+        Reply { receiver, gone: || ReadError::Closing, idle: self.idle }.wait()
     }
 
     /// Turns a start into a sequence number.
     pub fn locate(&self, shard: ShardId, start: Start) -> Result<Located, ReadError> {
         let (reply, receiver) = sync_channel(1);
         self.send(shard, Message::Locate { shard, start, reply }).map_err(|e| read_refused(&e))?;
-        Reply { receiver, gone: || ReadError::Closing }.wait()
+        Reply { receiver, gone: || ReadError::Closing, idle: self.idle }.wait()
     }
 
     fn send(&self, shard: ShardId, message: Message) -> Result<(), TrySendError<Message>> {

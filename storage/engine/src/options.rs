@@ -27,8 +27,10 @@ pub struct CoreOptions {
     pub segments: SegmentSizes,
     /// Commit groups of one shard in flight at once.
     pub depth: usize,
-    /// A group of this many bytes is sealed as soon as there is depth for it.
+    /// With one group in flight, the next follows as soon as it has this many bytes.
     pub group_min: usize,
+    /// With more in flight, as soon as it has this many.
+    pub group_large: usize,
     /// A group grows no further than this, unless a single batch needs it.
     pub group_max: usize,
     /// Pooled memory that recently written groups may keep for live consumers, in bytes.
@@ -65,6 +67,7 @@ impl Default for CoreOptions {
             segments: SegmentSizes::default(),
             depth: 4,
             group_min: 64 << 10,
+            group_large: 256 << 10,
             group_max: 1 << 20,
             tail_bytes: 16 << 20,
             waiting_bytes: 8 << 20,

@@ -80,7 +80,8 @@ impl Recovery<'_> {
         let numbers: Vec<u64> =
             self.files.list(&shard_dir(self.id))?.iter().filter_map(|n| parse_segment(n)).collect();
         let next_segment = numbers.last().map_or(0, |n| n + 1);
-        let mut log = ShardLog { next_segment, ..ShardLog::empty(self.bounds.producers) };
+        let claimed = self.claims.of(self.id);
+        let mut log = ShardLog { next_segment, claimed, ..ShardLog::empty(self.bounds.producers) };
         let (headers, behind) = self.headers(&numbers)?;
         if !headers.is_empty() {
             self.walk(&headers, &mut log)?;
@@ -108,6 +109,7 @@ impl Recovery<'_> {
             for &number in numbers[headers.len()..].iter().rev() {
                 self.files.remove(&segment_path(self.id, number))?;
             }
+            self.remove_stray_sidecars(&numbers)?;
         }
         Ok(log)
     }
@@ -136,6 +138,17 @@ impl Recovery<'_> {
             }
         }
         Ok((headers, behind))
+    }
+
+    /// Indexes kept beside segments that retention has taken meanwhile.
+    fn remove_stray_sidecars(&self, numbers: &[u64]) -> io::Result<()> {
+        for name in self.files.list(&shard_dir(self.id))? {
+            let number = name.strip_suffix(".seal").and_then(|n| n.parse::<u64>().ok());
+            if let Some(number) = number.filter(|n| !numbers.contains(n)) {
+                self.files.remove(&sidecar_path(self.id, number))?;
+            }
+        }
+        Ok(())
     }
 
     fn header(&self, number: u64) -> io::Result<Option<SegmentHeader>> {
@@ -223,14 +236,14 @@ impl Recovery<'_> {
         }
         let path = segment_path(self.id, this.number);
         let (seal, next_offset) = if offset != 0 {
-            match read_seal(self.files, &path, offset, generation)? {
+            match read_seal(self.files, &path, offset, generation, last_block)? {
                 Some(found) => found,
                 None => return Ok(None),
             }
         } else {
             let sidecar = sidecar_path(self.id, this.number);
             match self.files.len(&sidecar) {
-                Ok(_) => match read_seal(self.files, &sidecar, 0, generation)? {
+                Ok(_) => match read_seal(self.files, &sidecar, 0, generation, last_block)? {
                     Some((seal, _)) => (seal, 0),
                     None => return Ok(None),
                 },
@@ -409,12 +422,14 @@ impl Recovery<'_> {
     }
 }
 
-/// The seal at `offset` of a file, with the offset behind it, if it is sound and of this generation.
+/// The seal at `offset` of a file, with the offset behind it, if it is sound, of this generation and numbered
+/// as the segment's last block.
 pub fn read_seal(
     files: &dyn Files,
     path: &Path,
     offset: u64,
     generation: u64,
+    last_block: u64,
 ) -> io::Result<Option<(Seal, u64)>> {
     let mut window = Window::pages(files, path);
     let Some(header) = BlockHeader::read(window.page(offset)?, generation).copied() else {
@@ -422,7 +437,8 @@ pub fn read_seal(
     };
     let len = header.length.to_native() as usize;
     let block = window.get(offset, len)?;
-    if header.kind.to_native() != KIND_SEAL || block.len() < len || !header.body_is_sound(block) {
+    let right = header.kind.to_native() == KIND_SEAL && header.block.to_native() == last_block;
+    if !right || block.len() < len || !header.body_is_sound(block) {
         return Ok(None);
     }
     let body = &block[BlockHeader::LEN..BlockHeader::LEN + header.body_length.to_native() as usize];

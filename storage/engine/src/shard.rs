@@ -47,11 +47,17 @@ pub struct ShardLog {
     pub producers: Producers,
     /// Set when durable data is damaged: file, offset and records.
     pub damaged: Option<String>,
+    /// What earlier checkpoints say, kept for a damaged shard: without it the next start would take the
+    /// damage for a torn tail, and cut it.
+    pub claimed: Option<Claim>,
 }
 
 impl ShardLog {
     /// For a checkpoint written before anything else: what recovery found is durable.
     pub fn claim(&self) -> Option<Claim> {
+        if self.damaged.is_some() {
+            return self.claimed;
+        }
         let segment = self.segments.last()?;
         Some(Claim {
             generation: segment.generation,
@@ -184,12 +190,15 @@ pub struct Shard {
     removing: Option<u64>,
     gone: bool,
     last_ack_block: u64,
+    /// For a shard found damaged: what earlier checkpoints say of it.
+    claimed: Option<Claim>,
     pub(crate) stats: ShardStats,
 }
 
 impl Shard {
     /// A shard with the log recovery found. Nothing is written until the first append.
     pub fn new(spec: ShardSpec, epoch: u32, log: ShardLog) -> Shard {
+        let claimed = log.claimed.filter(|_| log.damaged.is_some());
         let state = match log.damaged {
             Some(reason) => State::Damaged(reason.into()),
             None => State::Open,
@@ -227,6 +236,7 @@ impl Shard {
             removing: None,
             gone: false,
             last_ack_block: log.next_block - 1,
+            claimed,
             stats: ShardStats::default(),
         }
     }
@@ -266,6 +276,9 @@ impl Shard {
 
     /// For the checkpoint.
     pub fn checkpoint(&self) -> Option<Claim> {
+        if self.claimed.is_some() {
+            return self.claimed;
+        }
         let segment = self.segments.back()?;
         // Only a segment nobody writes any more, durable to its seal, is told as sealed.
         let closed = !self.current && self.quiet() && segment.last_block <= self.committed;

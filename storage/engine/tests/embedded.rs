@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use highwater_engine::inspect::inspect;
+use highwater_engine::recovery::{Bounds, recover};
 use highwater_engine::{
-    AppendError, Engine, EngineOptions, OpenError, ReadError, SegmentSizes, Start, StartError,
+    AppendError, Claims, Engine, EngineOptions, OpenError, ReadError, SegmentSizes, Start,
+    StartError,
 };
+use highwater_ring::{FilesOptions, OsFiles};
 use highwater_wire::{
     AckMode, BatchBuilder, BatchIter, ErrorCode, ProducerStamp, ShardId, StreamConfig,
 };
@@ -161,6 +164,55 @@ fn a_flipped_bit_stops_its_shard_with_file_offset_and_records_and_no_other() {
     assert_eq!(refused.unwrap_err().to_wire().code, ErrorCode::ShardDamaged);
     assert_log(&read_all(&engine, good).unwrap(), &expected(10_000..10_500));
     append_all(&engine, good, 10_500, 10_510);
+}
+
+/// Named for what it broke: the damage of a last block, known only from the checkpoint, was forgotten by the
+/// first restart and cut as a torn tail by the second.
+#[test]
+fn damage_is_still_damage_after_a_second_restart() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let copy = dir.path().join("copy");
+    let engine = Engine::open(&dir.path().join("data"), options()).unwrap();
+    let id = engine.create_stream("s", config(1, AckMode::Durable)).unwrap().id;
+    let shard = ShardId { stream: id, shard: 0 };
+    append_all(&engine, shard, 0, 50);
+    // A checkpoint follows within milliseconds; a copy taken after it is what a killed process leaves.
+    loop {
+        copy_dir(&dir.path().join("data"), &copy);
+        if inspect(&copy).unwrap().records == 50 && last_block_is_claimed(&copy, shard) {
+            break;
+        }
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+    engine.close();
+    let (path, offset) = find(&copy, "record 49 ");
+    flip(&path, offset);
+    for start in 0..3 {
+        let engine = Engine::open(&copy, options()).unwrap();
+        let error = engine.locate(shard, Start::Oldest).unwrap_err();
+        assert!(matches!(error, ReadError::Damaged { .. }), "start {start}: {error}");
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name())).unwrap();
+        match path.is_dir() {
+            true => copy_dir(&path, &to.join(name)),
+            // A file of the pool may go while we look.
+            false => drop(std::fs::copy(&path, to.join(name))),
+        }
+    }
+}
+
+/// Whether a checkpoint of a directory knows the last block of the shard to be durable.
+fn last_block_is_claimed(dir: &Path, shard: ShardId) -> bool {
+    let files = OsFiles::open(dir, FilesOptions::default()).unwrap();
+    let claims = Claims::peek(&files).unwrap();
+    let bounds = Bounds { in_flight_bytes: 1 << 20, producers: 8, read_only: true };
+    let (log, _) = recover(&files, shard, &claims, bounds).unwrap();
+    claims.of(shard).is_some_and(|c| c.block + 1 == log.next_block)
 }
 
 #[test]

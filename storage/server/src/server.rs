@@ -446,6 +446,14 @@ fn start_error(core: usize, cpu: usize, failure: StartFailure) -> StartError {
         StartFailure::Uring(source) => match source.raw_os_error() {
             // EPERM, ENOSYS.
             Some(1 | 38) => StartError::Uring { source },
+            // ENOMEM: rings count against the limit on locked memory.
+            Some(12) => StartError::Core {
+                core,
+                cpu,
+                reason: format!(
+                    "no memory for its ring ({source}): raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=) to 1 MiB or more"
+                ),
+            },
             _ => StartError::Core { core, cpu, reason: source.to_string() },
         },
     }

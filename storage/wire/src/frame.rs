@@ -156,8 +156,9 @@ pub fn decode_frame(bytes: &[u8], max_frame: usize) -> Result<Decoded<'_>, Frame
     let total = FRAME_HEADER_LEN as u64
         + u64::from(header.control_len.to_native())
         + u64::from(header.data_len.to_native());
-    if total > max_frame as u64 || control_len > MAX_CONTROL {
-        return Err(FrameError::TooLarge { bytes: total, limit: max_frame });
+    let limit = max_frame.min(if control_len > MAX_CONTROL { MAX_CONTROL } else { max_frame });
+    if total > limit as u64 {
+        return Err(FrameError::TooLarge { bytes: total, limit });
     }
     let total = total as usize;
     // The checksum covers header and control part: verify as soon as those are there, so that a damaged
@@ -166,13 +167,13 @@ pub fn decode_frame(bytes: &[u8], max_frame: usize) -> Result<Decoded<'_>, Frame
     let Some(control) = bytes.get(FRAME_HEADER_LEN..control_end) else {
         return Ok(Decoded::Need(total));
     };
-    let Some(data) = bytes.get(control_end..total) else {
-        return Ok(Decoded::Need(total));
-    };
     let (found, expected) = (checksum(bytes, control), header.crc.to_native());
     if found != expected {
         return Err(FrameError::Checksum { found, expected });
     }
+    let Some(data) = bytes.get(control_end..total) else {
+        return Ok(Decoded::Need(total));
+    };
     let correlation = header.correlation.to_native();
     Ok(Decoded::Frame(Frame { kind, correlation, control, data }, total))
 }

@@ -49,12 +49,16 @@ impl Shard {
         self.flights.front().is_some_and(|f| f.segment + IN_FLIGHT_SEGMENTS <= next)
     }
 
-    /// Group commit without a timer: with nothing in flight a lone batch goes at once; otherwise batches
-    /// gather until there is depth for a group that is worth a write.
+    /// Group commit without a timer: with nothing in flight a lone batch goes at once; with one group in
+    /// flight a group worth a write follows it; with more, only large ones do, because what the device
+    /// gives grows with the size of a write (here 1.1 GB/s with four of 64 KiB, 2.4 with four of 256 KiB).
     fn open_may_go(&self, io: &Io) -> bool {
-        self.open
-            .as_ref()
-            .is_some_and(|g| g.batches > 0 && (self.writing == 0 || g.len >= io.options.group_min))
+        let least = match self.writing {
+            0 => 0,
+            1 => io.options.group_min,
+            _ => io.options.group_large,
+        };
+        self.open.as_ref().is_some_and(|g| g.batches > 0 && g.len >= least)
     }
 
     fn launch(&mut self, now: Now, item: Item, io: &mut Io) {

@@ -15,6 +15,7 @@ pub fn options(planted: Planted) -> CoreOptions {
         segments: SegmentSizes { min: 64 << 10, max: 256 << 10 },
         depth: 3,
         group_min: 4 << 10,
+        group_large: 8 << 10,
         group_max: 24 << 10,
         tail_bytes: 64 << 10,
         waiting_bytes: 256 << 10,
