@@ -139,10 +139,17 @@ fn merge(
         disk_total: view.total,
         ..Snapshot::default()
     };
+    // As old as its oldest part: whoever takes differences then divides by the time that really passed, and
+    // sees no second snapshot where a core has not published again.
+    let mut oldest = u64::MAX;
     for report in reports {
+        oldest = oldest.min(report.core.taken_ns);
         snapshot.cores.push(report.core.clone());
         snapshot.shards.extend_from_slice(&report.shards);
         snapshot.groups.extend_from_slice(&report.groups);
+    }
+    if (1..u64::MAX).contains(&oldest) {
+        snapshot.taken_ns = oldest;
     }
     snapshot.shards.sort_by(|a, b| (&a.stream, a.shard).cmp(&(&b.stream, b.shard)));
     snapshot
