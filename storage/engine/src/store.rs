@@ -405,9 +405,9 @@ fn identify(dir: &Path, files: &OsFiles) -> Result<(), OpenError> {
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let others = files.list(Path::new("")).map_err(doing("listing the data directory"))?;
-            if others.iter().any(|name| {
-                !["LOCK", "lost+found", "highwater.part", CALIBRATION].contains(&name.as_str())
-            }) {
+            // Hidden files are leavings of a first start that was cut short, or nobody's data.
+            let ours = ["LOCK", "lost+found", "highwater.part", CALIBRATION];
+            if others.iter().any(|name| !name.starts_with('.') && !ours.contains(&name.as_str())) {
                 return Err(OpenError::NotOurs { dir: dir.to_owned() });
             }
             let identity = Identity {
