@@ -75,7 +75,7 @@ impl<'a> Iterator for HeaderIter<'a> {
     }
 }
 
-/// Walks the records of a batch body whose structure was checked by [`check_records`].
+/// Walks the records of a batch body whose structure was checked at the door ([`crate::BatchView::check`]).
 #[derive(Clone, Debug)]
 pub struct RecordIter<'a> {
     pub(crate) rest: &'a [u8],
