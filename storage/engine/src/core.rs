@@ -309,7 +309,7 @@ impl<D: Disk> Core<D> {
         }
         self.evict();
         self.write_checkpoint(now);
-        self.go(now);
+        self.go();
         for output in self.io.outputs.drain(..) {
             match output {
                 Output::Removed { tag, result } => {
@@ -370,7 +370,7 @@ impl<D: Disk> Core<D> {
     }
 
     /// Submits what was queued.
-    fn go(&mut self, now: Now) {
+    fn go(&mut self) {
         for file in self.io.closes.drain(..) {
             self.disk.close(file);
         }
@@ -380,7 +380,6 @@ impl<D: Disk> Core<D> {
         if let Err(error) = self.disk.flush() {
             self.failure = Some(format!("the ring of core {} failed: {error}", self.number).into());
         }
-        let _ = now;
     }
 
     fn checkpoint_done(&mut self, now: Now, result: Result<Done, std::io::Error>) {

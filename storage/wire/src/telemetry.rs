@@ -56,7 +56,8 @@ data! {
         write: Distribution,
         /// From arrival of a batch to its acknowledgement.
         ack: Distribution,
-        /// From arrival of a batch to its hand-over to a subscriber: propagation delay as the broker sees it.
+        /// From arrival of a batch to its hand-over to a consumer that had caught up (replay does not count):
+        /// propagation delay as the broker sees it.
         propagation: Distribution,
     }
 

@@ -33,7 +33,8 @@ impl Shard {
         io: &mut Io,
     ) -> Result<(), AppendError> {
         let taken = self.try_append(now, batch, tag, io);
-        if taken.is_err() {
+        // `Busy` is often made good by the caller, who waits for memory and tries again.
+        if taken.as_ref().is_err_and(|e| !matches!(e, AppendError::Busy { .. })) {
             self.stats.refused += 1;
         }
         taken

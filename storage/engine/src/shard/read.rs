@@ -40,6 +40,9 @@ pub(crate) struct Reader {
     busy: bool,
     /// Waits for buffer memory.
     starved: bool,
+    /// Has caught up with the mark since it last read from disk: what it gets now is as old as its way here,
+    /// not as old as the reader's being behind.
+    live: bool,
     gone: bool,
     cursor: Option<Cursor>,
 }
@@ -81,6 +84,7 @@ impl Shard {
             deadline_ns: request.deadline_ns,
             busy: false,
             starved: false,
+            live: false,
             gone: false,
             cursor: None,
         });
@@ -110,6 +114,7 @@ impl Shard {
             deadline_ns: u64::MAX,
             busy: false,
             starved: false,
+            live: false,
             gone: false,
             cursor: None,
         });
@@ -169,6 +174,7 @@ impl Shard {
             return false;
         }
         if r.next >= high_water {
+            r.live = true;
             if let ReaderKey::Once(tag) = r.key
                 && (now.mono_ns >= r.deadline_ns || r.min_bytes == 0)
             {
@@ -197,7 +203,8 @@ impl Shard {
             ReaderKey::Push(reader) => {
                 r.next = chunk.next;
                 r.credit = r.credit.saturating_sub(chunk.bytes as u64);
-                self.count_out(now, &chunk, io);
+                let live = r.live;
+                self.count_out(now, &chunk, live, io);
                 io.outputs.push(Output::Deliver { reader, chunk });
                 true
             }
@@ -207,16 +214,20 @@ impl Shard {
                     return false;
                 }
                 r.gone = true;
-                self.count_out(now, &chunk, io);
+                let live = r.live;
+                self.count_out(now, &chunk, live, io);
                 io.outputs.push(Output::Read { tag, result: Ok(chunk) });
                 false
             }
         }
     }
 
-    fn count_out(&mut self, now: Now, chunk: &Chunk, io: &mut Io) {
+    fn count_out(&mut self, now: Now, chunk: &Chunk, live: bool, io: &mut Io) {
         self.stats.records_out += chunk.records;
         self.stats.bytes_out += chunk.bytes as u64;
+        if !live {
+            return;
+        }
         for batch in chunk.slices.iter().flat_map(|s| BatchIter::new(s.bytes())).flatten() {
             let age = now.wall_ns.saturating_sub(batch.header().arrival_ns.to_native());
             let records = u64::from(batch.record_count());
@@ -273,6 +284,7 @@ impl Shard {
         };
         segment.reads += 1;
         let r = &mut self.readers[at];
+        r.live = false;
         (r.busy, r.starved, r.cursor) = (true, false, Some(Cursor { len, ..cursor }));
         let number = r.number;
         self.submit(
