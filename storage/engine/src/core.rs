@@ -79,6 +79,8 @@ pub struct Core<D: Disk> {
     touched: Vec<ShardId>,
     checkpoint: Checkpoint,
     next_tick: u64,
+    /// When shards that lack memory are looked at again.
+    retry_at: Option<u64>,
     stopping: bool,
     failure: Option<Arc<str>>,
 }
@@ -131,6 +133,7 @@ impl<D: Disk> Core<D> {
             touched: Vec::new(),
             checkpoint: Checkpoint { slot_len, ..Checkpoint::default() },
             next_tick: 0,
+            retry_at: None,
             stopping: false,
             failure: None,
         };
@@ -186,6 +189,9 @@ impl<D: Disk> Core<D> {
     pub fn read(&mut self, now: Now, shard: ShardId, request: ReadRequest, tag: u64) {
         self.next_number += 1;
         match self.shards.get_mut(&shard) {
+            Some(_) if self.stopping => {
+                self.io.outputs.push(Output::Read { tag, result: Err(ReadError::Closing) });
+            }
             Some(found) => found.read(now, self.next_number, request, tag, &mut self.io),
             None => {
                 let result = Err(ReadError::UnknownShard(shard));
@@ -204,6 +210,9 @@ impl<D: Disk> Core<D> {
         max_bytes: usize,
         reader: ReaderId,
     ) -> Result<Located, ReadError> {
+        if self.stopping {
+            return Err(ReadError::Closing);
+        }
         let found = self.shards.get_mut(&shard).ok_or(ReadError::UnknownShard(shard))?;
         self.next_number += 1;
         let number = self.next_number;
@@ -307,6 +316,9 @@ impl<D: Disk> Core<D> {
         if self.next_wake().is_some_and(|at| at <= now.mono_ns) {
             self.tick(now);
         }
+        if self.retry_at.is_none() && self.shards.values().any(Shard::starved) {
+            self.retry_at = Some(now.mono_ns + STARVED_NS);
+        }
         self.evict();
         self.write_checkpoint(now);
         self.go();
@@ -355,10 +367,13 @@ impl<D: Disk> Core<D> {
         for shard in self.shards.values_mut() {
             if second {
                 shard.retain(now, &mut self.io);
+                shard.close_idle_files(&mut self.io);
             }
             shard.pump(now, &mut self.io);
             shard.pump_readers(now, &mut self.io);
         }
+        let starved = self.shards.values().any(Shard::starved);
+        self.retry_at = starved.then_some(now.mono_ns + STARVED_NS);
     }
 
     fn evict(&mut self) {
@@ -438,12 +453,8 @@ impl<D: Disk> Core<D> {
 
     /// When [`Core::poll`] is needed at the latest even if nothing completes, monotonic.
     pub fn next_wake(&self) -> Option<u64> {
-        let shards = self.shards.values().filter_map(|s| {
-            let starved =
-                s.starved().then_some(self.next_tick.saturating_sub(TICK_NS) + STARVED_NS);
-            [s.next_wake(&self.io), starved].into_iter().flatten().min()
-        });
-        shards.chain(self.checkpoint_due()).chain([self.next_tick]).min()
+        let shards = self.shards.values().filter_map(|s| s.next_wake(&self.io));
+        shards.chain(self.checkpoint_due()).chain(self.retry_at).chain([self.next_tick]).min()
     }
 
     /// Begins a graceful stop: new work is refused; what was accepted is acknowledged, segments are sealed

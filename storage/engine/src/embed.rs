@@ -18,6 +18,10 @@ use crate::types::{AppendError, Appended, Chunk, Located, Now, Output, ReadError
 /// Requests that may wait in front of one core.
 const MAILBOX: usize = 4096;
 
+/// How long an append may wait for memory before it is refused as busy, and how often it is tried.
+const HOLD: Duration = Duration::from_millis(100);
+const HOLD_STEP: Duration = Duration::from_millis(2);
+
 /// Why an engine could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -335,8 +339,8 @@ struct Runner {
     waiters: Vec<Option<Waiter>>,
     free: Vec<usize>,
     outputs: Vec<Output>,
-    /// An append the core had no memory for: it waits here, and the mailbox behind it.
-    held: Option<Message>,
+    /// An append the core had no memory for: it waits here, and the mailbox behind it, for a while.
+    held: Option<(Message, Instant)>,
 }
 
 impl Runner {
@@ -357,14 +361,14 @@ impl Runner {
         let mut idle_since = Instant::now();
         loop {
             let mut busy = false;
-            if let Some(message) = self.held.take() {
-                self.take(message);
+            if let Some((message, since)) = self.held.take() {
+                self.take(message, since);
             }
             while self.held.is_none() {
                 match self.mailbox.try_recv() {
                     Ok(message) => {
                         busy = true;
-                        self.take(message);
+                        self.take(message, Instant::now());
                     }
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
@@ -395,6 +399,10 @@ impl Runner {
                 .core
                 .next_wake()
                 .map(|at| Duration::from_nanos(at.saturating_sub(now.mono_ns)));
+            let until = match self.held {
+                Some(_) => Some(until.map_or(HOLD_STEP, |u| u.min(HOLD_STEP))),
+                None => until,
+            };
             if self.core.disk().wait(until).is_err() {
                 return;
             }
@@ -402,16 +410,16 @@ impl Runner {
         }
     }
 
-    fn take(&mut self, message: Message) {
+    fn take(&mut self, message: Message, since: Instant) {
         let now = self.clock.now();
         match message {
             Message::Append { shard, batch, reply } => {
                 let tag = self.keep(Waiter::Append(reply));
                 match self.core.append(now, shard, &batch, tag) {
                     Ok(()) => {}
-                    Err(AppendError::Busy { .. }) => {
+                    Err(AppendError::Busy { .. }) if since.elapsed() < HOLD => {
                         if let Some(Waiter::Append(reply)) = self.waiter(tag) {
-                            self.held = Some(Message::Append { shard, batch, reply });
+                            self.held = Some((Message::Append { shard, batch, reply }, since));
                         }
                     }
                     Err(error) => self.resolve_append(tag, Err(error)),

@@ -116,6 +116,13 @@ impl SegmentHeader {
         page[116..120].copy_from_slice(&crc.to_le_bytes());
     }
 
+    /// Whether `page` begins with a header of any segment, its checksum right.
+    pub fn is_sound(page: &[u8]) -> bool {
+        Self::view(page).is_some_and(|h| {
+            h.magic.to_native() == SEGMENT_MAGIC && crc32c(&page[..116]) == h.header_crc.to_native()
+        })
+    }
+
     /// The header in `page`, if it is one of this shard and segment number and undamaged.
     pub fn read(page: &[u8], id: ShardId, segment: u64) -> Option<&SegmentHeader> {
         let header = Self::view(page)?;

@@ -9,12 +9,14 @@ use highwater_wire::{Limits, ShardId};
 use serde::Serialize;
 
 use crate::checkpoint::Claims;
-use crate::format::{SegmentHeader, parse_segment, parse_shard_dir, segment_path, shard_dir};
+use crate::format::{
+    FORMAT_VERSION, SegmentHeader, parse_segment, parse_shard_dir, segment_path, shard_dir,
+};
 use crate::options::CoreOptions;
 use crate::producers::Producers;
 use crate::recovery::{Bounds, Case, Window, recover, scan_segment};
 use crate::segment::Segment;
-use crate::store::in_flight_bytes;
+use crate::store::{in_flight_bytes, read_format};
 
 /// Why a directory could not be looked through.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,16 @@ pub enum InspectError {
     /// No data directory.
     #[error("{0}: not a Highwater data directory (no highwater.json)")]
     NotOurs(PathBuf),
+    /// Written by a newer release.
+    #[error(
+        "{dir}: data format {found}, this release knows up to {FORMAT_VERSION}: use a newer highwater"
+    )]
+    NewerFormat {
+        /// The directory.
+        dir: PathBuf,
+        /// Its version.
+        found: u32,
+    },
     /// A file could not be read.
     #[error("{path}: {source}")]
     Io {
@@ -79,8 +91,12 @@ pub struct ShardReport {
 
 /// Looks through `dir`.
 pub fn inspect(dir: &Path) -> Result<InspectReport, InspectError> {
-    if !dir.join("highwater.json").is_file() {
-        return Err(InspectError::NotOurs(dir.to_owned()));
+    match read_format(dir) {
+        Some(format) if format > FORMAT_VERSION => {
+            return Err(InspectError::NewerFormat { dir: dir.to_owned(), found: format });
+        }
+        Some(_) => {}
+        None => return Err(InspectError::NotOurs(dir.to_owned())),
     }
     let files = OsFiles::open(dir, FilesOptions { allow_buffered: true })?;
     let io = |path: &Path| {

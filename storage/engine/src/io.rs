@@ -41,6 +41,11 @@ pub struct Pending {
     pub what: What,
 }
 
+/// Smallest buffer a tail block can have, in bytes.
+const SMALLEST: usize = 4 << 10;
+/// Entries of the tail's order beyond the blocks that can be there.
+const ORDER_SLACK: usize = 1024;
+
 /// Shared by the shards of a core.
 pub struct Io {
     /// Buffers.
@@ -57,6 +62,8 @@ pub struct Io {
     pub stats: CoreStats,
     /// Pooled bytes kept in the tails of all shards.
     pub tail_used: usize,
+    /// Bytes of batches that wait, over all shards, while segments are being prepared.
+    pub waiting_used: usize,
     /// For generations: seeded by whoever opens the core.
     pub random: fastrand::Rng,
     /// Shards that have to give back their oldest tail block.
@@ -79,6 +86,7 @@ impl Io {
             closes: Vec::new(),
             stats: CoreStats::default(),
             tail_used: 0,
+            waiting_used: 0,
             random: fastrand::Rng::with_seed(seed),
             evict: Vec::new(),
             tail_order: VecDeque::new(),
@@ -130,6 +138,10 @@ impl Io {
     pub fn keep_tail(&mut self, shard: ShardId, bytes: usize) {
         self.tail_used += bytes;
         self.tail_order.push_back((shard, bytes));
+        // Blocks also go by retention: forget the front of what is certainly gone.
+        while self.tail_order.len() > ORDER_SLACK + self.tail_used / SMALLEST {
+            self.tail_order.pop_front();
+        }
         let over = self.tail_used.saturating_sub(self.options.tail_bytes);
         // Appends come first: the tail gives way when three quarters of the pool are in use.
         let pressed = self.pool.region_used().saturating_sub(self.pool.region_bytes() / 4 * 3);

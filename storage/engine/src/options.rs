@@ -35,7 +35,7 @@ pub struct CoreOptions {
     pub group_max: usize,
     /// Pooled memory that recently written groups may keep for live consumers, in bytes.
     pub tail_bytes: usize,
-    /// Bytes of batches that may wait, per shard, while a segment is being prepared.
+    /// Bytes of batches that may wait, over all shards, while segments are being prepared.
     pub waiting_bytes: usize,
     /// Producers remembered per shard.
     pub producers: usize,
@@ -70,7 +70,7 @@ impl Default for CoreOptions {
             group_large: 256 << 10,
             group_max: 1 << 20,
             tail_bytes: 16 << 20,
-            waiting_bytes: 8 << 20,
+            waiting_bytes: 16 << 20,
             producers: 1024,
             read_bytes: 256 << 10,
             flush_after_ns: 5_000_000,

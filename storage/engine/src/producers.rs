@@ -88,9 +88,13 @@ impl Producers {
         producers
     }
 
-    /// All producers, to be kept.
-    pub fn to_keep(&self) -> Vec<Producer> {
-        self.table.values().cloned().collect()
+    /// All producers, to be kept, each with its last `batches` batches.
+    pub fn to_keep(&self, batches: usize) -> Vec<Producer> {
+        let keep = |p: &Producer| {
+            let recent = p.recent[p.recent.len().saturating_sub(batches)..].to_vec();
+            Producer { recent, ..p.clone() }
+        };
+        self.table.values().map(keep).collect()
     }
 
     /// Producers and batches remembered: what keeping them takes.
@@ -240,8 +244,8 @@ mod tests {
                     prop_assert_eq!(s.base_sequence, *base);
                 }
             }
-            let kept = Producers::restore(4, p.to_keep());
-            prop_assert_eq!(kept.to_keep(), p.to_keep());
+            let kept = Producers::restore(4, p.to_keep(REMEMBERED));
+            prop_assert_eq!(kept.to_keep(REMEMBERED), p.to_keep(REMEMBERED));
         }
     }
 }

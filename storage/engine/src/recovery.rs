@@ -20,11 +20,11 @@ pub use window::Window;
 
 use crate::checkpoint::Claims;
 use crate::format::{
-    BlockHeader, KIND_SEAL, NO_BLOCK, SEGMENT_HEADER_LEN, SegmentHeader, parse_segment,
-    segment_path, shard_dir, sidecar_path,
+    BlockHeader, KIND_SEAL, NO_BLOCK, SEGMENT_HEADER_LEN, SEGMENT_MAGIC, SegmentHeader,
+    parse_segment, segment_path, shard_dir, sidecar_path,
 };
 use crate::index::SparseIndex;
-use crate::producers::{Producer, Producers};
+use crate::producers::{Producer, Producers, REMEMBERED};
 use crate::segment::{Seal, SealPlace, Segment};
 use crate::shard::{IN_FLIGHT_SEGMENTS, ShardLog};
 
@@ -82,13 +82,17 @@ impl Recovery<'_> {
         let next_segment = numbers.last().map_or(0, |n| n + 1);
         let claimed = self.claims.of(self.id);
         let mut log = ShardLog { next_segment, claimed, ..ShardLog::empty(self.bounds.producers) };
-        let (headers, behind) = self.headers(&numbers)?;
+        let (headers, behind) = self.headers(&numbers, &mut log)?;
+        if log.damaged.is_some() {
+            return Ok(log);
+        }
         if !headers.is_empty() {
             self.walk(&headers, &mut log)?;
         }
         let known = self.known_durable(&behind, log.next_block)?;
         if log.damaged.is_none() && known >= log.next_block {
-            let at = match numbers.get(headers.len()) {
+            let last = headers.last().map_or(0, |h| h.number + 1);
+            let at = match numbers.iter().find(|n| **n >= last) {
                 Some(&number) => format!(
                     "{} at byte 0: the segment header is damaged or does not follow the segment before",
                     segment_path(self.id, number).display()
@@ -106,7 +110,8 @@ impl Recovery<'_> {
             // Prepared ahead, or begun while their header was still in flight: nothing in them was
             // acknowledged.
             // From the end, so that a crash in the middle leaves what still fits together.
-            for &number in numbers[headers.len()..].iter().rev() {
+            for &number in numbers.iter().rev().filter(|n| !headers.iter().any(|h| h.number == **n))
+            {
                 self.files.remove(&segment_path(self.id, number))?;
             }
             self.remove_stray_sidecars(&numbers)?;
@@ -116,7 +121,11 @@ impl Recovery<'_> {
 
     /// The headers of the segments up to the first that has none, and of those behind it; after making sure
     /// that no write of a dead process can still change the last ones.
-    fn headers(&mut self, numbers: &[u64]) -> io::Result<(Vec<Header>, Vec<Header>)> {
+    fn headers(
+        &mut self,
+        numbers: &[u64],
+        log: &mut ShardLog,
+    ) -> io::Result<(Vec<Header>, Vec<Header>)> {
         if !self.bounds.read_only && !self.stopped_cleanly(numbers)? {
             // Only what the last incarnation wrote can be in flight: its last segments, one it had prepared,
             // and those an earlier start was about to remove. Older ones were durable before it rolled on.
@@ -134,10 +143,31 @@ impl Recovery<'_> {
                     let side = if whole { &mut headers } else { &mut behind };
                     side.push(Header { number, header });
                 }
-                None => whole = false,
+                // Prepared and never used: whether something is missing here is said by the chain.
+                None if !self.header_is_damaged(number)? => {}
+                None => {
+                    let path = segment_path(self.id, number);
+                    let text = format!(
+                        "{} at byte 0: the segment header is damaged; its records cannot be told",
+                        path.display()
+                    );
+                    self.damage(Case::DamagedHeader, text, log);
+                    return Ok((headers, behind));
+                }
             }
         }
         Ok((headers, behind))
+    }
+
+    /// Whether a file begins with something that was a segment header. A header lies in one sector, so it is
+    /// never torn: the old bytes are there, or the new ones, or damage.
+    fn header_is_damaged(&self, number: u64) -> io::Result<bool> {
+        let path = segment_path(self.id, number);
+        let mut window = Window::pages(self.files, &path);
+        let page = window.page(0)?;
+        Ok(SegmentHeader::view(page).is_some_and(|h| {
+            h.magic.to_native() == SEGMENT_MAGIC && !SegmentHeader::is_sound(page)
+        }))
     }
 
     /// Indexes kept beside segments that retention has taken meanwhile.
@@ -164,6 +194,8 @@ impl Recovery<'_> {
             return Ok(false);
         };
         for &number in numbers.iter().rev() {
+            // A header still in flight reads as none: nothing behind the claim's segment may change any more.
+            self.files.settle(&segment_path(self.id, number))?;
             if let Some(header) = self.header(number)? {
                 return Ok(header.generation == claim.generation);
             }
@@ -401,7 +433,7 @@ impl Recovery<'_> {
             end_sequence: segment.end_sequence,
             last_arrival_ns: segment.last_arrival_ns,
             index: segment.index.entries().to_vec(),
-            producers: log.producers.to_keep(),
+            producers: log.producers.to_keep(REMEMBERED),
         };
         let place = SealPlace {
             generation: segment.generation,
@@ -412,8 +444,15 @@ impl Recovery<'_> {
         let (buf, len, _) = Seal::block(&seal.encode(), seal.end_sequence, place);
         let path = sidecar_path(self.id, segment.number);
         self.files.remove(&path)?;
-        self.files.create(&path, len as u64, true)?;
-        self.files.write_at(&path, 0, &buf, len)
+        let written = self
+            .files
+            .create(&path, len as u64, true)
+            .and_then(|()| self.files.write_at(&path, 0, &buf, len));
+        if written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::StorageFull) {
+            // It would only have spared the next start a scan: a full disk must not keep the shard from serving.
+            return self.files.remove(&path);
+        }
+        written
     }
 
     fn damage(&mut self, case: Case, text: String, log: &mut ShardLog) {
@@ -467,6 +506,7 @@ impl Segment {
             last_arrival_ns: 0,
             index: SparseIndex::new(capacity),
             reads: 0,
+            touched: false,
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Segment {
     pub index: SparseIndex,
     /// Reads in flight: the file must stay open.
     pub reads: u32,
+    /// Read since it was last looked at: the file had better stay open.
+    pub touched: bool,
 }
 
 /// What a seal holds.

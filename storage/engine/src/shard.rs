@@ -167,6 +167,8 @@ pub struct Shard {
     /// After the file system refused a segment: not before this time again.
     take_again_ns: u64,
     take_refused: Option<AppendError>,
+    /// How often the next request for a segment is halved, after the file system refused a larger one.
+    take_smaller: u32,
     next_segment: u64,
     next_sequence: u64,
     next_block: u64,
@@ -181,7 +183,6 @@ pub struct Shard {
     writing: usize,
     syncing: bool,
     waiting: VecDeque<Waiting>,
-    waiting_bytes: usize,
     producers: Producers,
     tail: VecDeque<TailBlock>,
     readers: Vec<read::Reader>,
@@ -214,6 +215,7 @@ impl Shard {
             recycling: false,
             take_again_ns: 0,
             take_refused: None,
+            take_smaller: 0,
             next_segment: log.next_segment,
             next_sequence: log.next_sequence,
             next_block: log.next_block,
@@ -227,7 +229,6 @@ impl Shard {
             writing: 0,
             syncing: false,
             waiting: VecDeque::new(),
-            waiting_bytes: 0,
             producers: log.producers,
             tail: VecDeque::new(),
             readers: Vec::new(),
@@ -341,6 +342,9 @@ impl Shard {
     pub fn locate(&self, start: Start) -> Result<Located, ReadError> {
         if let State::Damaged(reason) = &self.state {
             return Err(ReadError::Damaged { shard: self.spec.id, reason: reason.clone() });
+        }
+        if self.removing.is_some() {
+            return Err(ReadError::Closing);
         }
         let (oldest, high_water) = (self.oldest(), self.high_water);
         let sequence = match start {
@@ -501,10 +505,20 @@ impl Shard {
 
     fn drop_tail(&mut self, io: &mut Io) {
         while self.drop_oldest_tail(io) {}
+        io.tail_order.retain(|(shard, _)| *shard != self.spec.id);
+    }
+
+    /// Whether a reader or an accepted batch waits for buffer memory.
+    pub fn starved(&self) -> bool {
+        let appends = !self.waiting.is_empty() && !self.taking && self.state == State::Open;
+        appends || self.readers.iter().any(|r| r.starved())
     }
 
     /// When the shard needs attention at the latest, monotonic.
     pub fn next_wake(&self, io: &Io) -> Option<u64> {
+        if self.removing.is_some() {
+            return None; // its last operation wakes it
+        }
         let sync = (self.spec.ack == AckMode::Written && !self.syncing)
             .then(|| self.flights.front().filter(|f| f.state == FlightState::Written))
             .flatten()

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use highwater_ring::{
@@ -19,6 +20,7 @@ use crate::core::{Core, placement};
 use crate::format::{FORMAT_VERSION, parse_shard_dir, shard_dir};
 use crate::options::CoreOptions;
 use crate::recovery::{Bounds, recover};
+use crate::shard::ShardLog;
 use crate::types::ShardSpec;
 
 /// Names the format version; the first file written, the last to be trusted.
@@ -137,6 +139,8 @@ pub struct Store {
     cores: usize,
     notes: Arc<Mutex<Vec<String>>>,
     preparer: PreparerHandle,
+    /// Whether a core could not write its checkpoint: then those of earlier starts are still needed.
+    keep_checkpoints: Arc<AtomicBool>,
     _lock: Arc<DirLock>,
 }
 
@@ -155,6 +159,7 @@ pub struct CoreSeed {
     positions: Vec<PositionRecord>,
     epoch: u32,
     notes: Arc<Mutex<Vec<String>>>,
+    keep_checkpoints: Arc<AtomicBool>,
     _lock: Arc<DirLock>,
 }
 
@@ -200,6 +205,7 @@ impl Store {
             cores: options.cores.len(),
             notes,
             preparer,
+            keep_checkpoints: Arc::default(),
             _lock: lock,
         };
         let seeds = store.seeds(&options, claims);
@@ -222,6 +228,7 @@ impl Store {
             positions: self.positions.clone(),
             epoch: self.epoch,
             notes: self.notes.clone(),
+            keep_checkpoints: self.keep_checkpoints.clone(),
             _lock: self._lock.clone(),
         };
         options.cores.iter().enumerate().map(seed).collect()
@@ -229,6 +236,9 @@ impl Store {
 
     /// To be called when every seed has been built: what only the start needed is removed.
     pub fn started(&self) -> io::Result<()> {
+        if self.keep_checkpoints.load(Ordering::Acquire) {
+            return Ok(());
+        }
         checkpoint::remove_others(&self.files, self.epoch)
     }
 
@@ -311,8 +321,14 @@ impl CoreSeed {
         let mut shards = Vec::new();
         for spec in self.shards {
             let what = format!("recovering shard {} of stream {:?}", spec.id.shard, spec.stream);
-            let (log, findings) =
-                recover(&self.files, spec.id, &self.claims, bounds).map_err(doing(&what))?;
+            // What cannot be read stops its shard, not the others.
+            let (log, findings) = recover(&self.files, spec.id, &self.claims, bounds)
+                .unwrap_or_else(|error| {
+                    let damaged = Some(format!("{what}: {error}"));
+                    let claimed = self.claims.of(spec.id);
+                    let log = ShardLog { damaged, claimed, ..ShardLog::empty(options.producers) };
+                    (log, Vec::new())
+                });
             notes.extend(
                 findings.iter().map(|f| {
                     format!("stream {:?} shard {}: {}", spec.stream, spec.id.shard, f.text)
@@ -320,9 +336,19 @@ impl CoreSeed {
             );
             shards.push((spec, log));
         }
+        match checkpoint::create(&self.files, self.epoch, self.core, &shards) {
+            Ok(()) => {}
+            // A full disk must not keep the core from serving what there is.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.keep_checkpoints.store(true, Ordering::Release);
+                notes.push(format!(
+                    "core {}: the file system is full, no checkpoint could be written: damage of the very last group could pass for a torn tail",
+                    self.core
+                ));
+            }
+            Err(error) => return Err(doing("making a checkpoint")(error)),
+        }
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).extend(notes);
-        checkpoint::create(&self.files, self.epoch, self.core, &shards)
-            .map_err(doing("making a checkpoint"))?;
         let seed = fastrand::u64(..);
         let mut core = Core::new(self.core, self.epoch, disk, pool, options, seed, shards);
         for (group, stream, shard, sequence) in self.positions {
@@ -386,6 +412,12 @@ fn check(options: &StoreOptions) -> Result<(), OpenError> {
         return refuse("depth", options.core.depth.to_string(), "1 to 64 groups may be in flight");
     }
     Ok(())
+}
+
+/// The format version a data directory says it has; `None` if it is not one.
+pub(crate) fn read_format(dir: &Path) -> Option<u32> {
+    let text = std::fs::read(dir.join(IDENTITY)).ok()?;
+    serde_json::from_slice::<Identity>(&text).ok().map(|identity| identity.format)
 }
 
 fn identify(dir: &Path, files: &OsFiles) -> Result<(), OpenError> {

@@ -184,10 +184,10 @@ impl<F: Files> Preparer<F> {
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             self.files.create_dir(parent)?;
         }
-        // A rename would overwrite silently.
+        // A name is asked for once; what is there was left by a request that failed half-way, and never used.
         match self.files.len(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+            Ok(_) => self.files.remove(&path)?,
             Err(e) => return Err(e),
         }
         while let Some(ready) = self.classes.get_mut(&capacity).and_then(|c| c.ready.pop()) {

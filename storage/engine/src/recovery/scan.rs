@@ -79,6 +79,9 @@ pub fn scan_segment(
                 let body = &block
                     [BlockHeader::LEN..BlockHeader::LEN + header.body_length.to_native() as usize];
                 let mut first = true;
+                if BatchIter::new(body).any(|b| b.is_err()) {
+                    break Ending::BadBody;
+                }
                 for batch in BatchIter::new(body).flatten() {
                     let arrival_ns = batch.header().arrival_ns.to_native();
                     if std::mem::take(&mut first) {

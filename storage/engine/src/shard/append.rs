@@ -15,6 +15,9 @@ use crate::types::{AppendError, Appended, Now, Output};
 /// After the file system refused a segment, the next attempt comes this much later.
 const TAKE_AGAIN_NS: u64 = 500_000_000;
 
+/// How often a segment asked for is halved before the disk counts as full: 256 MiB to 4 MiB.
+const MOST_HALVINGS: u32 = 6;
+
 /// What keeps a batch from its place.
 enum NoPlace {
     /// A segment is being prepared.
@@ -81,10 +84,10 @@ impl Shard {
         tag: u64,
         io: &mut Io,
     ) -> Result<(), AppendError> {
-        if self.waiting_bytes + batch.len() > io.options.waiting_bytes.max(batch.len()) {
+        if io.waiting_used + batch.len() > io.options.waiting_bytes.max(batch.len()) {
             return Err(AppendError::Busy { retry_after_ms: 5 });
         }
-        self.waiting_bytes += batch.len();
+        io.waiting_used += batch.len();
         self.waiting.push_back(Waiting { batch: batch.to_vec(), tag, arrived_mono_ns });
         Ok(())
     }
@@ -108,13 +111,13 @@ impl Shard {
                 }
                 Ok(()) => {}
             }
-            self.waiting_bytes -= first.batch.len();
+            io.waiting_used -= first.batch.len();
         }
     }
 
     pub(super) fn refuse_waiting(&mut self, error: &AppendError, io: &mut Io) {
-        self.waiting_bytes = 0;
         for waiting in std::mem::take(&mut self.waiting) {
+            io.waiting_used -= waiting.batch.len();
             self.stats.refused += 1;
             io.outputs.push(Output::Appended { tag: waiting.tag, result: Err(error.clone()) });
         }
@@ -326,6 +329,7 @@ impl Shard {
             last_arrival_ns: 0,
             index: empty_index(spare.capacity),
             reads: 0,
+            touched: false,
         });
         self.current = true;
         self.ready.push_back(Item::Header { segment: spare.number });
@@ -336,18 +340,24 @@ impl Shard {
         let Some(segment) = self.segments.back_mut() else {
             return;
         };
-        let seal = Seal {
-            end_sequence: segment.end_sequence,
-            last_arrival_ns: segment.last_arrival_ns,
-            index: segment.index.entries().to_vec(),
-            producers: self.producers.to_keep(),
+        let room = segment.capacity - segment.next_offset;
+        // Room was kept for what is usual. With very many producers or tiny batches the oldest of what is
+        // remembered is left out: a later retry of those is told "stored before" instead of where.
+        let body = [crate::producers::REMEMBERED, 4, 1].into_iter().find_map(|each| {
+            let body = Seal {
+                end_sequence: segment.end_sequence,
+                last_arrival_ns: segment.last_arrival_ns,
+                index: segment.index.entries().to_vec(),
+                producers: self.producers.to_keep(each),
+            }
+            .encode();
+            (page_align(BlockHeader::LEN + body.len()) as u64 <= room).then_some(body)
+        });
+        let Some(body) = body else {
+            return; // without a seal the next start scans the segment
         };
-        let body = seal.encode();
         let length = page_align(BlockHeader::LEN + body.len()) as u64;
         let offset = segment.next_offset;
-        if offset + length > segment.capacity {
-            return; // without a seal the next start scans the segment
-        }
         segment.next_offset += length;
         segment.seal_offset = offset;
         self.ready.push_back(Item::Seal {
@@ -375,7 +385,10 @@ impl Shard {
         {
             return Err(NoPlace::Refused(refused.clone()));
         }
-        let capacity = self.next_capacity(now, io).max(page_align(least as usize) as u64);
+        let least = page_align(least as usize) as u64;
+        let capacity = (self.next_capacity(now, io) >> self.take_smaller)
+            .max(io.options.segments.min)
+            .max(least);
         let number = self.next_segment;
         self.taking = true;
         let path = segment_path(self.spec.id, number);
@@ -415,6 +428,7 @@ impl Shard {
         match result {
             Ok(Done::Segment { file, capacity, cold }) => {
                 self.take_refused = None;
+                self.take_smaller = 0;
                 self.next_segment = number + 1;
                 self.stats.cold_segments += u64::from(cold);
                 self.spare = Some(Spare { number, file, capacity });
@@ -425,7 +439,19 @@ impl Shard {
             Ok(other) => {
                 self.fail(format!("the preparer answered {other:?} to a request for a segment"), io)
             }
+            Err(error)
+                if error.kind() == std::io::ErrorKind::StorageFull
+                    && self.take_smaller < MOST_HALVINGS
+                    && self.state == State::Open =>
+            {
+                // A smaller one may still fit.
+                self.take_smaller += 2;
+                if !self.waiting.is_empty() {
+                    self.drain_waiting(now, io);
+                }
+            }
             Err(error) => {
+                self.take_smaller = 0;
                 let refused = refusal(&error);
                 self.take_again_ns = now.mono_ns + TAKE_AGAIN_NS;
                 self.take_refused = Some(refused.clone());
@@ -438,6 +464,10 @@ impl Shard {
 fn refusal(error: &std::io::Error) -> AppendError {
     let retry_after_ms = (TAKE_AGAIN_NS / 1_000_000) as u32;
     match error.kind() {
+        // The ring's own table of files being full is told with the same kind, but is no answer of the disk.
+        std::io::ErrorKind::QuotaExceeded if error.raw_os_error().is_none() => {
+            AppendError::NoSegment { reason: error.to_string().into(), retry_after_ms }
+        }
         std::io::ErrorKind::StorageFull
         | std::io::ErrorKind::QuotaExceeded
         | std::io::ErrorKind::FileTooLarge => AppendError::DiskFull { retry_after_ms },

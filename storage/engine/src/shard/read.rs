@@ -44,13 +44,22 @@ pub(crate) struct Reader {
     /// not as old as the reader's being behind.
     live: bool,
     gone: bool,
+    /// Waits for records: the mark when it was last looked at. It is not looked at again before the mark moves
+    /// or its time is up.
+    waits_at: Option<u64>,
     cursor: Option<Cursor>,
 }
 
 impl Reader {
+    /// Whether it waits for buffer memory.
+    pub(super) fn starved(&self) -> bool {
+        self.starved && !self.busy && !self.gone
+    }
+
     /// When a single read has to be answered, monotonic.
     pub(super) fn deadline(&self) -> Option<u64> {
-        (matches!(self.key, ReaderKey::Once(_)) && !self.busy).then_some(self.deadline_ns)
+        let waits = matches!(self.key, ReaderKey::Once(_)) && !self.busy && self.waits_at.is_some();
+        waits.then_some(self.deadline_ns)
     }
 }
 
@@ -86,6 +95,7 @@ impl Shard {
             starved: false,
             live: false,
             gone: false,
+            waits_at: None,
             cursor: None,
         });
         self.pump_readers(now, io);
@@ -116,6 +126,7 @@ impl Shard {
             starved: false,
             live: false,
             gone: false,
+            waits_at: None,
             cursor: None,
         });
         self.pump_readers(now, io);
@@ -170,9 +181,10 @@ impl Shard {
             io.outputs.push(ended(r.key, ReadError::Trimmed { from: r.next, oldest }));
             return false;
         }
-        if r.credit == 0 {
+        if r.credit == 0 || (r.waits_at == Some(high_water) && now.mono_ns < r.deadline_ns) {
             return false;
         }
+        r.waits_at = None;
         if r.next >= high_water {
             r.live = true;
             if let ReaderKey::Once(tag) = r.key
@@ -182,6 +194,7 @@ impl Shard {
                 let chunk = Chunk { next: r.next, high_water, oldest, ..Chunk::default() };
                 io.outputs.push(Output::Read { tag, result: Ok(chunk) });
             }
+            r.waits_at = Some(high_water);
             return false;
         }
         let from = r.next;
@@ -190,8 +203,7 @@ impl Shard {
             let chunk = self.collect_tail(from, budget);
             return self.give(now, at, chunk, io);
         }
-        self.read_disk(at, io);
-        false
+        self.read_disk(now, at, io)
     }
 
     /// Hands a chunk over, unless a single read should wait for more.
@@ -211,6 +223,7 @@ impl Shard {
             ReaderKey::Once(tag) => {
                 let more_may_come = chunk.next >= chunk.high_water && chunk.bytes < r.max_bytes;
                 if chunk.bytes < r.min_bytes && more_may_come && now.mono_ns < r.deadline_ns {
+                    r.waits_at = Some(chunk.high_water);
                     return false;
                 }
                 r.gone = true;
@@ -247,8 +260,8 @@ impl Shard {
         chunk
     }
 
-    /// Reads the stretch of file that holds the reader's next record.
-    fn read_disk(&mut self, at: usize, io: &mut Io) {
+    /// Reads the stretch of file that holds the reader's next record. `true` if it should look again at once.
+    fn read_disk(&mut self, now: Now, at: usize, io: &mut Io) -> bool {
         let next = self.readers[at].next;
         let usual = io.options.read_bytes;
         let cursor = self.readers[at].cursor.take().or_else(|| {
@@ -258,13 +271,16 @@ impl Shard {
         });
         let Some(cursor) = cursor else {
             self.damage(format!("no index entry leads to sequence {next}"), io);
-            return;
+            return false;
         };
         let id = self.spec.id;
         let going = self.recycling.then(|| self.segments.front().map(|s| s.number)).flatten();
+        if self.segments.iter().all(|s| s.number != cursor.segment) {
+            return true; // its segment is gone: look again without the cursor
+        }
         let Some(segment) = self.segment_mut(cursor.segment).filter(|s| Some(s.number) != going)
         else {
-            return; // gone, or about to be: the next look says so
+            return false; // about to go: looked at when it has
         };
         let Some(file) = segment.file else {
             if !segment.opening {
@@ -273,16 +289,24 @@ impl Shard {
                 let job = Job::OpenSegment { path: segment_path(id, number), write: false };
                 self.submit(io, What::Open(number), Op::Job(job));
             }
-            return;
+            return false;
         };
         let left = segment.capacity.saturating_sub(cursor.offset) as usize;
         let len = cursor.len.min(left).max(BLOCK_ALIGN);
         let Some(buf) = io.take_for_read(len) else {
-            self.readers[at].starved = true;
-            self.readers[at].cursor = Some(cursor);
-            return;
+            let r = &mut self.readers[at];
+            (r.starved, r.cursor) = (true, Some(cursor));
+            if let ReaderKey::Once(tag) = r.key
+                && now.mono_ns >= r.deadline_ns
+            {
+                r.gone = true;
+                let result = Err(ReadError::Busy { retry_after_ms: 5 });
+                io.outputs.push(Output::Read { tag, result });
+            }
+            return false;
         };
         segment.reads += 1;
+        segment.touched = true;
         let r = &mut self.readers[at];
         r.live = false;
         (r.busy, r.starved, r.cursor) = (true, false, Some(Cursor { len, ..cursor }));
@@ -292,6 +316,7 @@ impl Shard {
             What::Read(number),
             Op::Read { file, offset: cursor.offset, buf, len: len as u32 },
         );
+        false
     }
 
     pub(super) fn segment_opened(
@@ -314,7 +339,13 @@ impl Shard {
             Ok(_) => {}
             Err(error) => {
                 let reason = format!("opening {}: {error}", segment_path(id, number).display());
-                self.end_readers(&ReadError::Io { shard: id, reason: reason.into() }, io);
+                let (from, to) = (segment.base_sequence, segment.end_sequence);
+                let error = ReadError::Io { shard: id, reason: reason.into() };
+                for r in self.readers.iter_mut().filter(|r| (from..to).contains(&r.next) && !r.gone)
+                {
+                    r.gone = true;
+                    io.outputs.push(ended(r.key, error.clone()));
+                }
             }
         }
         self.pump_readers(now, io);
@@ -410,6 +441,11 @@ impl Shard {
             if header.kind.to_native() == KIND_DATA && end > chunk.next {
                 let body = pos + BlockHeader::LEN;
                 let body_end = body + header.body_length.to_native() as usize;
+                if BatchIter::new(&buf[body..body_end]).any(|b| b.is_err()) {
+                    let sequence = header.base_sequence.to_native();
+                    self.damage_at(cursor.segment, offset, sequence, "batch", io);
+                    return;
+                }
                 if !add_batches(&mut chunk, &buf, body, body_end, budget) {
                     // The budget is spent inside this block: read it again for the rest.
                     then = Some(Cursor { segment: cursor.segment, offset, len: length.max(usual) });
@@ -445,11 +481,6 @@ impl Shard {
         self.fail(reason.clone(), io);
         self.state = State::Damaged(reason.clone().into());
         self.end_readers(&ReadError::Damaged { shard: self.spec.id, reason: reason.into() }, io);
-    }
-
-    /// Whether a reader waits for buffer memory.
-    pub fn starved(&self) -> bool {
-        self.readers.iter().any(|r| r.starved)
     }
 }
 

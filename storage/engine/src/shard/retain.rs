@@ -8,6 +8,19 @@ use crate::io::{Io, What};
 use crate::types::Now;
 
 impl Shard {
+    /// Closes files nobody writes any more and nobody has read since the last look: the ring's table of files
+    /// is bounded.
+    pub fn close_idle_files(&mut self, io: &mut Io) {
+        let (committed, current) = (self.committed, self.current);
+        let last = self.segments.len() - usize::from(current && !self.segments.is_empty());
+        for segment in self.segments.iter_mut().take(last) {
+            let idle = segment.reads == 0 && !segment.opening && segment.last_block <= committed;
+            if idle && !std::mem::take(&mut segment.touched) {
+                io.closes.extend(segment.file.take());
+            }
+        }
+    }
+
     /// Gives back segments past the limits. The last one stays: it carries the sequence numbers on.
     pub fn retain(&mut self, now: Now, io: &mut Io) {
         if !matches!(self.state, State::Open) {

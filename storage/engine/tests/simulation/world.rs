@@ -476,8 +476,9 @@ impl History {
                 let Some(index) = p.unacked.iter().position(|s| s.tag == wanted) else {
                     return Ok(());
                 };
-                // Acknowledged in order: all before it are stored as well.
-                if index != 0 && tag == wanted {
+                // Acknowledged in order: all before it are stored as well. (A retry of an earlier batch may have
+                // been refused for lack of memory, though it is stored, while this one is told as repeated.)
+                if index != 0 && tag == wanted && !appended.duplicate {
                     return Err(format!(
                         "batch {index} of a window was acknowledged before the first"
                     ));
@@ -485,7 +486,7 @@ impl History {
                 let (first, count, who, shard) =
                     (p.unacked[index].first, p.unacked[index].count, p.identity, p.shard);
                 if tag == wanted {
-                    p.unacked.pop_front();
+                    p.unacked.remove(index);
                 }
                 self.covered.acked += 1;
                 self.covered.duplicates += u64::from(appended.duplicate);

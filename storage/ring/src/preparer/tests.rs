@@ -49,8 +49,8 @@ fn a_miss_is_cold_and_fills_the_pool_for_the_next() {
     assert!(!take(&mut preparer, "s/0/b", 4 * MIB).unwrap());
     assert!(!take(&mut preparer, "s/1/a", 4 * MIB).unwrap());
     assert!(take(&mut preparer, "s/1/b", 4 * MIB).unwrap());
-    let error = take(&mut preparer, "s/1/b", 4 * MIB).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    // What a request that failed half-way left behind does not bar the next one.
+    take(&mut preparer, "s/1/b", 4 * MIB).unwrap();
     assert!(take(&mut preparer, "s/1/c", 100).is_err());
 }
 
