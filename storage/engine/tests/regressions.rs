@@ -1,0 +1,243 @@
+//! Bugs that were, each test named for what it broke; on the simulated disk, driven by hand.
+
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
+
+#[path = "simulation/node.rs"]
+#[allow(dead_code)] // shared with the simulation, which uses all of it
+mod node;
+
+use std::path::Path;
+
+use highwater_engine::recovery::{Bounds, recover};
+use highwater_engine::{
+    Claims, Core, Now, Output, Planted, ReadError, ReadRequest, ReaderId, ShardSpec,
+    create_checkpoint, in_flight_bytes,
+};
+use highwater_ring::{BufferPool, Crash, Disk, Files, SimOptions, SimWorld};
+use highwater_wire::{AckMode, BatchBuilder, ProducerStamp, ShardId};
+use node::{Node, options};
+
+const SHARD: ShardId = ShardId { stream: 1, shard: 0 };
+
+/// A simulated machine with one shard.
+struct Machine {
+    world: SimWorld,
+    now: Now,
+    epoch: u32,
+}
+
+fn spec() -> ShardSpec {
+    let (stream, ack) = ("s".to_owned(), AckMode::Durable);
+    ShardSpec { id: SHARD, stream, ack, retention_ms: 0, retention_bytes: 0 }
+}
+
+fn batch(len: usize) -> Vec<u8> {
+    let mut builder = BatchBuilder::default();
+    builder.push(b"k", &[], &vec![7; len], 1).unwrap();
+    builder.finish(ProducerStamp::default()).to_vec()
+}
+
+fn read(from: u64, min_bytes: usize, deadline_ns: u64) -> ReadRequest {
+    ReadRequest { from, max_bytes: 1 << 20, min_bytes, deadline_ns }
+}
+
+impl Machine {
+    fn new(seed: u64) -> Machine {
+        let now = Now { mono_ns: 1, wall_ns: 1_700_000_000_000_000_000 };
+        Machine { world: SimWorld::new(seed, SimOptions::default()), now, epoch: 0 }
+    }
+
+    fn try_start(&mut self) -> Result<Node, String> {
+        self.epoch += 1;
+        Node::start(&self.world, self.epoch, &[spec()], Planted::default()).unwrap()
+    }
+
+    fn start(&mut self) -> Node {
+        self.try_start().unwrap()
+    }
+
+    /// A node whose memory the test can pin.
+    fn start_with(&mut self, pool: BufferPool) -> Node {
+        self.epoch += 1;
+        let (files, options) = (self.world.files(), options(Planted::default()));
+        let claims = Claims::read_all(&files).unwrap();
+        let in_flight_bytes = in_flight_bytes(&options);
+        let bounds = Bounds { in_flight_bytes, producers: 8, read_only: false };
+        let (log, findings) = recover(&files, SHARD, &claims, bounds).unwrap();
+        let shards = vec![(spec(), log)];
+        create_checkpoint(&files, self.epoch, 0, &shards).unwrap();
+        let core = Core::new(0, self.epoch, self.world.disk(), pool, options, 1, shards);
+        Node { core, findings }
+    }
+
+    fn run(&mut self, node: &mut Node, turns: usize) -> Vec<Output> {
+        let mut all = Vec::new();
+        for _ in 0..turns {
+            self.now.mono_ns += 10_000;
+            self.now.wall_ns += 10_000;
+            all.extend(node.poll(self.now));
+            self.world.step();
+        }
+        all.extend(node.poll(self.now));
+        all
+    }
+
+    fn put(&mut self, node: &mut Node, len: usize) -> Vec<Output> {
+        node.core.append(self.now, SHARD, &batch(len), 1).unwrap();
+        self.run(node, 100)
+    }
+
+    /// Polls only when the core asks for it, for `span` of virtual time; how often that was, and what it said.
+    fn only_when_asked(
+        &mut self,
+        node: &mut Node,
+        span_ns: u64,
+        step: bool,
+    ) -> (usize, Vec<Output>) {
+        let (mut polls, mut said) = (0, Vec::new());
+        let end = self.now.mono_ns + span_ns;
+        while self.now.mono_ns < end && polls < 1_000_000 {
+            if step {
+                self.world.run_until_idle();
+            }
+            said.extend(node.poll(self.now));
+            polls += 1;
+            let soon = self.now.mono_ns + 20_000;
+            // A completion wakes the core as well.
+            let completion = step && node.core.disk().in_flight() > 0;
+            let asked = node.core.next_wake().unwrap();
+            self.now.mono_ns = if completion { soon } else { soon.max(asked) };
+        }
+        (polls, said)
+    }
+}
+
+#[test]
+fn a_kill_after_a_clean_stop_made_an_unflushed_block_count_as_durable() {
+    for seed in 0..300 {
+        let mut m = Machine::new(seed);
+        let mut node = m.start();
+        m.put(&mut node, 100);
+        node.core.begin_stop();
+        while !node.core.stopped() {
+            m.run(&mut node, 1);
+        }
+        m.world.crash(Crash::PowerCut);
+        let mut node = m.start();
+        m.run(&mut node, 50);
+        node.core.append(m.now, SHARD, &batch(100), 2).unwrap();
+        for _ in 0..200 {
+            m.now.mono_ns += 1_000;
+            node.poll(m.now);
+            if node.core.disk().in_flight() >= 2 {
+                break;
+            }
+            m.world.step();
+        }
+        m.world.crash(Crash::ProcessKill);
+        let shown = m.start().core.status()[0].high_water;
+        m.world.crash(Crash::PowerCut);
+        let node = m.try_start().unwrap_or_else(|damage| panic!("seed {seed}: {damage}"));
+        assert!(node.core.status()[0].high_water >= shown, "seed {seed}: the mark went back");
+    }
+}
+
+#[test]
+fn a_long_poll_for_more_than_there_is_read_the_disk_again_and_again() {
+    let mut m = Machine::new(1);
+    let mut node = m.start();
+    m.put(&mut node, 100);
+    m.world.crash(Crash::ProcessKill);
+    let mut node = m.start();
+    m.run(&mut node, 100);
+    let before = m.world.ops();
+    node.core.read(m.now, SHARD, read(0, 1 << 20, m.now.mono_ns + 10_000_000_000), 9);
+    assert!(m.run(&mut node, 2_000).is_empty());
+    assert!(m.world.ops() - before < 20, "{} operations", m.world.ops() - before);
+    let (_, said) = m.only_when_asked(&mut node, 11_000_000_000, true);
+    let answer = said.iter().find_map(|o| match o {
+        Output::Read { tag: 9, result } => Some(result.as_ref().unwrap().records),
+        _ => None,
+    });
+    assert_eq!(answer, Some(1));
+}
+
+#[test]
+fn readers_without_memory_kept_the_core_spinning_and_were_never_answered() {
+    let mut m = Machine::new(2);
+    let mut node = m.start();
+    (0..3).for_each(|_| drop(m.put(&mut node, 60_000)));
+    m.world.crash(Crash::ProcessKill);
+    let pool = BufferPool::new(4 << 20, 4 << 20).unwrap();
+    let pinned: Vec<_> = (0..4).map(|_| pool.take(1 << 20).unwrap()).collect();
+    let mut node = m.start_with(pool);
+    m.run(&mut node, 200);
+    node.core.subscribe(m.now, SHARD, 0, 1 << 20, 1 << 16, ReaderId(1)).unwrap();
+    node.core.read(m.now, SHARD, read(0, 1, m.now.mono_ns + 100_000_000), 9);
+    let (polls, said) = m.only_when_asked(&mut node, 10_000_000_000, true);
+    assert!(polls < 10_000, "{polls} polls in 10 s");
+    let busy = |o: &Output| matches!(o, Output::Read { result: Err(ReadError::Busy { .. }), .. });
+    assert_eq!(said.iter().filter(|o| busy(o)).count(), 1);
+    // With memory back the subscription goes on by itself.
+    drop(pinned);
+    let (_, said) = m.only_when_asked(&mut node, 100_000_000, true);
+    assert!(said.iter().any(|o| matches!(o, Output::Deliver { .. })));
+}
+
+#[test]
+fn a_fetch_that_waited_for_a_file_to_be_opened_kept_the_core_spinning() {
+    let mut m = Machine::new(3);
+    let mut node = m.start();
+    m.put(&mut node, 100);
+    m.world.crash(Crash::ProcessKill);
+    let mut node = m.start();
+    m.run(&mut node, 300);
+    node.core.read(m.now, SHARD, read(0, 1, m.now.mono_ns), 9);
+    // The preparer is busy elsewhere: the world stands still.
+    let (polls, _) = m.only_when_asked(&mut node, 1_000_000_000, false);
+    assert!(polls < 100, "{polls} polls in 1 s");
+}
+
+#[test]
+fn what_a_failed_request_for_a_segment_left_barred_its_number_for_good() {
+    let mut m = Machine::new(6);
+    let mut node = m.start();
+    m.run(&mut node, 50);
+    m.world.files().create_dir(Path::new("shards/1-0")).unwrap();
+    m.world.files().create(Path::new("shards/1-0/000000000000.seg"), 65536, false).unwrap();
+    let stored = |o: &Output| matches!(o, Output::Appended { result: Ok(_), .. });
+    assert!(m.put(&mut node, 100).iter().any(stored));
+}
+
+#[test]
+fn readers_that_came_while_a_shard_was_being_removed_were_never_answered() {
+    let mut m = Machine::new(5);
+    let mut node = m.start();
+    m.put(&mut node, 100);
+    m.run(&mut node, 3_000);
+    node.core.remove_shard(SHARD, 77);
+    node.core.read(m.now, SHARD, read(1, 1, m.now.mono_ns + 1_000_000_000), 9);
+    assert_eq!(
+        node.core.subscribe(m.now, SHARD, 1, 1_000, 1_000, ReaderId(5)).unwrap_err(),
+        ReadError::Closing
+    );
+    let said = m.run(&mut node, 3_000);
+    assert!(
+        said.iter().any(|o| matches!(o, Output::Read { tag: 9, result: Err(ReadError::Closing) }))
+    );
+    assert!(said.iter().any(|o| matches!(o, Output::Removed { tag: 77, result: Ok(()) })));
+}
+
+#[test]
+fn a_batch_that_waited_for_memory_was_placed_a_second_late() {
+    let mut m = Machine::new(2);
+    let pool = BufferPool::new(4 << 20, 4 << 20).unwrap();
+    let mut node = m.start_with(pool.clone());
+    m.run(&mut node, 300);
+    node.core.append(m.now, SHARD, &batch(100), 1).unwrap(); // waits for its segment
+    let pinned: Vec<_> = (0..4).map(|_| pool.take(1 << 20).unwrap()).collect();
+    m.run(&mut node, 200);
+    drop(pinned);
+    let (_, said) = m.only_when_asked(&mut node, 20_000_000, true);
+    assert!(said.iter().any(|o| matches!(o, Output::Appended { result: Ok(_), .. })));
+}
