@@ -2,7 +2,7 @@
 
 use highwater_ring::{Job, Op};
 
-use super::{Shard, State};
+use super::{Item, Shard, State};
 use crate::format::segment_path;
 use crate::io::{Io, What};
 use crate::types::Now;
@@ -11,14 +11,27 @@ impl Shard {
     /// Closes files nobody writes any more and nobody has read since the last look: the ring's table of files
     /// is bounded.
     pub fn close_idle_files(&mut self, io: &mut Io) {
-        let (committed, current) = (self.committed, self.current);
-        let last = self.segments.len() - usize::from(current && !self.segments.is_empty());
-        for segment in self.segments.iter_mut().take(last) {
-            let idle = segment.reads == 0 && !segment.opening && segment.last_block <= committed;
+        let (committed, written_below) = (self.committed, self.written_below());
+        for segment in self.segments.iter_mut() {
+            let idle = segment.number < written_below
+                && segment.reads == 0
+                && !segment.opening
+                && segment.last_block <= committed;
             if idle && !std::mem::take(&mut segment.touched) {
                 io.closes.extend(segment.file.take());
             }
         }
+    }
+
+    /// Segments below this number have nothing left to be written or in flight.
+    fn written_below(&self) -> u64 {
+        let current = self.segments.back().filter(|_| self.current).map(|s| s.number);
+        let ready = self.ready.iter().map(|item| match item {
+            Item::Header { segment } | Item::Seal { segment, .. } => *segment,
+            Item::Group(group) => group.segment,
+        });
+        let flights = self.flights.iter().map(|f| f.segment);
+        ready.chain(flights).chain(current).min().unwrap_or(u64::MAX)
     }
 
     /// Gives back segments past the limits. The last one stays: it carries the sequence numbers on.
@@ -55,7 +68,8 @@ impl Shard {
     fn oldest_has_to_go(&self, now: Now) -> bool {
         let Some(oldest) = self.segments.front() else { return false };
         // Nothing that is being read, or not yet durable as a whole.
-        if oldest.reads > 0 || oldest.opening || oldest.last_block > self.committed {
+        let written = oldest.number < self.written_below() && oldest.last_block <= self.committed;
+        if oldest.reads > 0 || oldest.opening || !written {
             return false;
         }
         let age_ms = now.wall_ns.saturating_sub(oldest.last_arrival_ns) / 1_000_000;

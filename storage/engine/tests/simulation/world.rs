@@ -182,6 +182,9 @@ impl History {
             // A full disk: make room, as an operator would.
             Err(_) => {
                 self.world.set_quota(1 << 30);
+                // This incarnation is over, and so is the crash that was meant for it.
+                self.world.crash_after(u64::MAX);
+                self.crash();
                 return Ok(None);
             }
         };
