@@ -10,11 +10,14 @@ pub mod stream;
 pub mod tail;
 pub mod top;
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
-use highwater_client::{Client, ClientOptions};
+use highwater_client::{Client, ClientOptions, RetryPolicy};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::failure::Failure;
+use crate::units;
 
 /// Durable streams of records, and a console that shows them live.
 #[derive(Debug, Parser)]
@@ -52,15 +55,25 @@ pub enum Command {
 pub struct Target {
     /// The server
     #[arg(short, long, env = "HIGHWATER_TARGET", default_value = "127.0.0.1:7411")]
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST:PORT", value_parser = units::target)]
     pub target: String,
 }
 
 impl Target {
     /// A connection to it.
     pub async fn connect(&self) -> Result<Client, Failure> {
-        let name = concat!("highwater ", env!("CARGO_PKG_VERSION")).to_owned();
-        let options = ClientOptions { name, ..ClientOptions::default() };
+        self.connect_for(RetryPolicy::default().deadline).await
+    }
+
+    /// A connection to it whose operations try again for `deadline` at most.
+    pub async fn connect_for(&self, deadline: Duration) -> Result<Client, Failure> {
+        let defaults = ClientOptions::default();
+        let options = ClientOptions {
+            name: concat!("highwater ", env!("CARGO_PKG_VERSION")).to_owned(),
+            request_timeout: defaults.request_timeout.min(deadline),
+            retry: RetryPolicy { deadline, ..defaults.retry },
+            ..defaults
+        };
         Client::connect(&self.target, options).await.map_err(Failure::failed)
     }
 }

@@ -63,6 +63,11 @@ pub fn plural(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
+/// `1 record`, `10,000 records`.
+pub fn counted(n: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(n), if n == 1 { "" } else { "s" })
+}
+
 /// With thousands separators: `10,000`.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
@@ -120,6 +125,7 @@ mod tests {
         assert_eq!(duration(Duration::from_secs(3 * 86_400 + 4 * 3600)), "3d04h");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(grouped(100), "100");
+        assert_eq!([counted(1, "record"), counted(0, "record")], ["1 record", "0 records"]);
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
     }
 }

@@ -34,6 +34,18 @@ pub enum UnitError {
         /// Largest.
         max: String,
     },
+    /// Not a whole number.
+    #[error("not a whole number; write 10 or 1000")]
+    Count,
+    /// Not a rate that can be kept.
+    #[error("{0} records per second; write more than 0, at most 10G, or max")]
+    Rate(String),
+    /// A core named twice.
+    #[error("core {0} is named twice")]
+    Twice(usize),
+    /// Not a server's address.
+    #[error("not HOST:PORT; write 127.0.0.1:7411 or [::1]:7411")]
+    Target,
     /// Not a duration.
     #[error("not a duration ({0}); write 10s, 500ms or 1h")]
     Duration(#[from] humantime::DurationError),
@@ -98,7 +110,7 @@ pub fn rate(text: &str) -> Result<Rate, UnitError> {
     };
     let rate = number * factor;
     if rate <= 0.0 || rate > 1e10 {
-        Err(range(text, "0", "10G"))
+        Err(UnitError::Rate(text.to_owned()))
     } else {
         Ok(Rate::PerSecond(rate))
     }
@@ -107,6 +119,41 @@ pub fn rate(text: &str) -> Result<Rate, UnitError> {
 /// A duration.
 pub fn duration(text: &str) -> Result<Duration, UnitError> {
     Ok(humantime::parse_duration(text)?)
+}
+
+/// How long to go on trying: 1 s to a day.
+pub fn patience(text: &str) -> Result<Duration, UnitError> {
+    match duration(text)? {
+        time if (1..=86_400).contains(&time.as_secs()) => Ok(time),
+        _ => Err(range(text, "1s", "1day")),
+    }
+}
+
+/// How many.
+pub fn count(text: &str) -> Result<u64, UnitError> {
+    text.parse().map_err(|_| UnitError::Count)
+}
+
+/// A buffer pool: 4 MiB, below which a core cannot work, to 1 TiB.
+pub fn memory(text: &str) -> Result<u64, UnitError> {
+    match size(text)? {
+        bytes if (4 << 20..=1 << 40).contains(&bytes) => Ok(bytes),
+        _ => Err(range(text, "4MiB", "1TiB")),
+    }
+}
+
+/// `HOST:PORT`, an IPv6 address in brackets.
+pub fn target(text: &str) -> Result<String, UnitError> {
+    let (host, port) = text.rsplit_once(':').ok_or(UnitError::Target)?;
+    let bare = match host.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']').ok_or(UnitError::Target)?,
+        None if host.contains(':') => return Err(UnitError::Target),
+        None => host,
+    };
+    match port.parse::<u16>() {
+        Ok(1..) if !bare.is_empty() => Ok(text.to_owned()),
+        _ => Err(UnitError::Target),
+    }
 }
 
 /// CPU numbers: `0,1`, `0-3`, `0,4-7`; each once, at most 1,024 of them.
@@ -122,8 +169,11 @@ pub fn cores(text: &str) -> Result<Cores, UnitError> {
         if last > 1023 {
             return Err(range(&format!("core {last}"), "0", "1023"));
         }
-        if first > last || (first..=last).any(|core| list.contains(&core)) {
+        if first > last {
             return Err(form());
+        }
+        if let Some(core) = (first..=last).find(|core| list.contains(core)) {
+            return Err(UnitError::Twice(core));
         }
         list.extend(first..=last);
     }
@@ -199,6 +249,27 @@ mod tests {
     }
 
     #[test]
+    fn bounds_are_said() {
+        let said = |error: UnitError| error.to_string();
+        let zero = "0 records per second; write more than 0, at most 10G, or max";
+        assert_eq!(said(rate("0").unwrap_err()), zero);
+        assert_eq!(said(memory("1KiB").unwrap_err()), "1KiB is outside 4MiB to 1TiB");
+        assert_eq!(said(patience("10ms").unwrap_err()), "10ms is outside 1s to 1day");
+        assert_eq!(said(cores("0,0").unwrap_err()), "core 0 is named twice");
+        assert_eq!((count("17"), count("x")), (Ok(17), Err(UnitError::Count)));
+    }
+
+    #[test]
+    fn targets() {
+        for right in ["localhost:1", "10.0.0.1:7411", "[::1]:7411"] {
+            assert_eq!(target(right).as_deref(), Ok(right));
+        }
+        for wrong in ["foo", ":1", "h:", "h:0", "h:70000", "::1:7411", "[::1:7", "[]:1", ""] {
+            assert_eq!(target(wrong), Err(UnitError::Target), "{wrong}");
+        }
+    }
+
+    #[test]
     fn core_lists() {
         assert_eq!(cores("0,1"), Ok(Cores(vec![0, 1])));
         assert_eq!(cores("0,4-6").unwrap().to_string(), "0,4,5,6");
@@ -210,7 +281,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_typed_panics(text in "\\PC{0,12}") {
-            let _ = (size(&text), rate(&text), duration(&text), cores(&text));
+            let _ = (size(&text), rate(&text), patience(&text), cores(&text), target(&text));
         }
     }
 }

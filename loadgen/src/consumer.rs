@@ -10,7 +10,7 @@ use crate::integrity::Reach;
 use crate::latency::{Meter, Readings, record};
 use crate::payload::{Verdict, verify};
 use crate::plan::Plan;
-use crate::target::{Chunk, Source};
+use crate::target::{Chunk, Source, Trouble};
 
 /// Up to where consumers read.
 #[derive(Clone, Debug)]
@@ -36,6 +36,7 @@ pub async fn consume<S: Source>(
 ) -> Reach {
     let mut reach = Reach { position: source.position(), ..Reach::default() };
     let mut gone = source.trimmed();
+    let mut damaged_at = None;
     let mut note = |source: &S, reach: &mut Reach| {
         let trimmed = source.trimmed() - gone;
         gone += trimmed;
@@ -48,6 +49,7 @@ pub async fn consume<S: Source>(
         let deadline = match &*goal.borrow_and_update() {
             Goal::Open => None,
             Goal::Until(ends, _) if ends.get(shard).is_none_or(|end| reach.position >= *end) => {
+                reach.at_end = true;
                 break;
             }
             Goal::Until(_, deadline) => Some(*deadline),
@@ -65,8 +67,18 @@ pub async fn consume<S: Source>(
             Ok(Some(chunk)) => read(&plan, shard, &chunk, &meter, read_ns),
             Ok(None) => break,
             Err(why) => {
-                meter.lock().failed(|| format!("reading shard {shard}: {why}"));
-                tokio::time::sleep(RETRY).await;
+                let position = Some(source.position());
+                // Once, however often it is asked for again.
+                let damaged = matches!(why, Trouble::Damaged(_)) && damaged_at != position;
+                if damaged {
+                    damaged_at = position;
+                }
+                trouble(&meter, shard, &why, damaged);
+                match why {
+                    // What was left out is lost if it was acknowledged: the ledgers know.
+                    Trouble::Gap { found, .. } => source.resume(found),
+                    Trouble::Damaged(_) | Trouble::Failed(_) => tokio::time::sleep(RETRY).await,
+                }
             }
         }
         // Producers on the same thread have their turn even while there is always more to read.
@@ -74,6 +86,14 @@ pub async fn consume<S: Source>(
     }
     note(&source, &mut reach);
     reach
+}
+
+/// Counts a failure to read.
+fn trouble(meter: &Meter, shard: usize, why: &Trouble, damaged: bool) {
+    let mut readings = meter.lock();
+    readings.failed(|| format!("reading shard {shard}: {why}"));
+    readings.counts.read_errors += 1;
+    readings.counts.corrupted += u64::from(damaged);
 }
 
 async fn until(deadline: Option<tokio::time::Instant>) {

@@ -54,6 +54,17 @@ pub enum LoadError {
         /// The server's limit for what does not fit (a record, or a batch).
         limit: u32,
     },
+    /// A target that stalls would make the generator hold too much.
+    #[error(
+        "inflight batches of all producers and shards may come to {bytes} bytes; the limit is {limit}: \
+         fewer of these, or smaller batches"
+    )]
+    Memory {
+        /// Producers, shards, `inflight` and the size of a batch, multiplied.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// More consumers than shards.
     #[error("{consumers} consumers for {shards} shards; there can be one per shard")]
     Consumers {

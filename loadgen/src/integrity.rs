@@ -16,7 +16,7 @@ pub struct Verdict {
     pub acked: u64,
     /// Read, each once.
     pub read: u64,
-    /// Acknowledged and never read, though the consumer went past their place.
+    /// Acknowledged and never read, though the consumer went past their place, or to the end.
     pub lost: u64,
     /// Read again.
     pub duplicated: u64,
@@ -60,6 +60,8 @@ pub struct Reach {
     pub position: u64,
     /// Shard sequences it had to skip because retention had removed them.
     pub trimmed: Intervals,
+    /// Whether that is the end of the shard: nothing acknowledged can be behind it.
+    pub at_end: bool,
 }
 
 /// Acknowledged and not read when the acknowledgement came.
@@ -92,6 +94,8 @@ pub struct Ledger {
     refused: Intervals,
     unknown: Intervals,
     acked: u64,
+    /// After the last shard sequence acknowledged.
+    acked_end: u64,
     duplicated: u64,
     reordered: u64,
 }
@@ -101,6 +105,10 @@ impl Ledger {
     /// of them had been read by then.
     pub fn acked(&mut self, records: Range<u64>, base: Option<u64>, acked_ns: u64) -> u64 {
         self.acked += records.end - records.start;
+        if let Some(base) = base {
+            let end = base.saturating_add(records.end - records.start);
+            self.acked_end = self.acked_end.max(end);
+        }
         let whole = Waiting { records: records.clone(), base, acked_ns };
         let before = self.waiting.len();
         if self.read.count(&records) == 0 {
@@ -117,6 +125,11 @@ impl Ledger {
     /// The acknowledgement of `records`, kept nowhere: nobody reads this shard.
     pub fn acked_unwatched(&mut self, records: Range<u64>) {
         self.acked += records.end - records.start;
+    }
+
+    /// The shard sequence after the last one acknowledged; 0 if none is known.
+    pub fn acked_end(&self) -> u64 {
+        self.acked_end
     }
 
     /// The target says it did not store `records`.
@@ -192,7 +205,8 @@ impl Ledger {
                     continue;
                 };
                 let place = base..base + count;
-                let unread = common(&place, &(reach.position..u64::MAX));
+                let behind = common(&place, &(reach.position..u64::MAX));
+                let unread = if reach.at_end { 0 } else { behind };
                 let trimmed = reach.trimmed.count(&place);
                 verdict.unread += unread;
                 verdict.trimmed += trimmed;
@@ -227,7 +241,7 @@ mod tests {
     }
 
     fn judge(ledger: &Ledger) -> Verdict {
-        ledger.verdict(Some(&Reach { position: 1_100, trimmed: Intervals::default() }))
+        ledger.verdict(Some(&Reach { position: 1_100, ..Reach::default() }))
     }
 
     const CLEAN: Verdict = Verdict {
@@ -284,7 +298,7 @@ mod tests {
     fn what_retention_removed_is_trimmed_and_the_rest_of_a_gap_is_lost() {
         let mut ledger = acknowledged();
         read(&mut ledger, [0..20, 50..100]);
-        let mut reach = Reach { position: 1_100, trimmed: Intervals::default() };
+        let mut reach = Reach { position: 1_100, ..Reach::default() };
         reach.trimmed.insert(1_010..1_045);
         let verdict = ledger.verdict(Some(&reach));
         assert_eq!(verdict, Verdict { read: 70, trimmed: 25, lost: 5, ..CLEAN });
@@ -294,9 +308,13 @@ mod tests {
     fn what_the_consumer_did_not_reach_is_unread() {
         let mut ledger = acknowledged();
         read(&mut ledger, [0..15, 15..30]);
-        let reach = Reach { position: 1_035, trimmed: Intervals::default() };
+        let mut reach = Reach { position: 1_035, ..Reach::default() };
         let verdict = ledger.verdict(Some(&reach));
         assert_eq!(verdict, Verdict { read: 30, unread: 65, lost: 5, ..CLEAN });
+        // Unless there is nothing more to reach.
+        reach.at_end = true;
+        let verdict = ledger.verdict(Some(&reach));
+        assert_eq!(verdict, Verdict { read: 30, lost: 70, ..CLEAN });
     }
 
     #[test]
@@ -352,7 +370,7 @@ mod tests {
                     ledger.read(start..start + len, |_, _| ());
                 }
             }
-            let verdict = ledger.verdict(Some(&Reach { position: u64::MAX, trimmed: Intervals::default() }));
+            let verdict = ledger.verdict(Some(&Reach { position: u64::MAX, ..Reach::default() }));
             prop_assert_eq!(verdict.read, seen.len());
             prop_assert_eq!(verdict.lost, acked - seen.count(&(0..acked)));
         }

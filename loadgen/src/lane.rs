@@ -336,7 +336,7 @@ impl<S: Sink> Lane<S> {
     fn count_sent(&self, sent_ns: u64, close_ns: u64) {
         let plan = &*self.common.plan;
         let window = plan.window();
-        let on_time_until = window
+        let sent_by = window
             .end
             .saturating_add(nanos(plan.options.linger))
             .saturating_add(nanos(LATE_P99_MAX));
@@ -353,7 +353,7 @@ impl<S: Sink> Lane<S> {
             }
             if window.contains(&intended) {
                 readings.counts.window_due += 1;
-                readings.counts.window_on_time += u64::from(sent_ns <= on_time_until);
+                readings.counts.window_sent += u64::from(sent_ns <= sent_by);
             }
         }
     }
@@ -402,7 +402,8 @@ impl Common {
         if count == 0 {
             return;
         }
-        let early = if self.plan.read(self.shard) {
+        let watched = self.plan.read(self.shard);
+        let early = if watched {
             self.plan.ledger(self.index).acked(records, base, now)
         } else {
             self.plan.ledger(self.index).acked_unwatched(records);
@@ -415,6 +416,7 @@ impl Common {
             let mut readings = self.meter.lock();
             let readings = &mut *readings;
             readings.counts.acked += count;
+            readings.counts.acked_watched += if watched { count } else { 0 };
             if window.contains(&now) {
                 readings.counts.acked_within += count;
             }

@@ -111,6 +111,8 @@ pub struct Counts {
     pub sent: u64,
     /// Records acknowledged.
     pub acked: u64,
+    /// ... in shards that are read.
+    pub acked_watched: u64,
     /// Records read for the first time.
     pub consumed: u64,
     /// Records refused.
@@ -121,12 +123,14 @@ pub struct Counts {
     pub corrupted: u64,
     /// Failed requests.
     pub errors: u64,
+    /// ... that were reads, or looked for the end of what is to be read.
+    pub read_errors: u64,
     /// Records due and never sent.
     pub unsent: u64,
     /// Records due in the window.
     pub window_due: u64,
-    /// ... that were sent on time.
-    pub window_on_time: u64,
+    /// ... that were sent by its end.
+    pub window_sent: u64,
     /// Records due in the window and acknowledged, whenever.
     pub window_acked: u64,
     /// Records due in the window and read for the first time, whenever.
@@ -140,14 +144,16 @@ impl Counts {
     pub fn add(&mut self, other: &Counts) {
         self.sent += other.sent;
         self.acked += other.acked;
+        self.acked_watched += other.acked_watched;
         self.consumed += other.consumed;
         self.refused += other.refused;
         self.unknown += other.unknown;
         self.corrupted += other.corrupted;
         self.errors += other.errors;
+        self.read_errors += other.read_errors;
         self.unsent += other.unsent;
         self.window_due += other.window_due;
-        self.window_on_time += other.window_on_time;
+        self.window_sent += other.window_sent;
         self.window_acked += other.window_acked;
         self.window_consumed += other.window_consumed;
         self.acked_within += other.acked_within;

@@ -10,13 +10,17 @@ use highwater_wire::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use crate::target::{Chunk, Failure, Link, Outcome, Outcomes, Refusal, Sink, Source, Target};
+use crate::target::{
+    Chunk, Failure, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble,
+};
 
 /// What goes wrong with the n-th batch of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Acknowledged, not stored.
     Lose,
+    /// Acknowledged, and its sequence numbers given to nothing.
+    Skip,
     /// Stored twice.
     Double,
     /// Stored after the next one (of as many records), though acknowledged before.
@@ -99,6 +103,10 @@ impl Memory {
         let failure = |unknown| Some(Failure { unknown, message: "as the test wants it".into() });
         match fault {
             Some(Fault::Lose) => return Ok(Some(base)),
+            Some(Fault::Skip) => {
+                s.high_water += u64::from(BatchView::parse(&bytes).unwrap().record_count());
+                return Ok(Some(base));
+            }
             Some(Fault::Refuse) => return Err(failure(false)),
             Some(Fault::Forget) => return Err(None),
             Some(Fault::Swap) => {
@@ -263,7 +271,7 @@ pub struct MemorySource {
 impl Source for MemorySource {
     type Chunk = Arc<Vec<u8>>;
 
-    async fn next(&mut self) -> Result<Option<Arc<Vec<u8>>>, Refusal> {
+    async fn next(&mut self) -> Result<Option<Arc<Vec<u8>>>, Trouble> {
         loop {
             let grown = self.memory.0.grown.notified();
             {
@@ -273,13 +281,20 @@ impl Source for MemorySource {
                     self.trimmed += shard.oldest - self.position;
                     self.position = shard.oldest;
                 }
-                if let Some((_, batch)) = shard.batches.range(self.position..).next() {
+                if let Some((&found, batch)) = shard.batches.range(self.position..).next() {
+                    if found > self.position {
+                        return Err(Trouble::Gap { expected: self.position, found });
+                    }
                     self.position = BatchView::parse(batch).unwrap().end_sequence();
                     return Ok(Some(Arc::clone(batch)));
                 }
             }
             grown.await;
         }
+    }
+
+    fn resume(&mut self, at: u64) {
+        self.position = at;
     }
 
     fn position(&self) -> u64 {

@@ -96,7 +96,7 @@ pub struct LoadOptions {
     /// the producer for that shard falls due within that time. Default 200 µs.
     #[serde(rename = "linger_us", serialize_with = "microseconds")]
     pub linger: Duration,
-    /// Unacknowledged batches per producer and shard, 1 to 4,096. Default 16.
+    /// Unacknowledged batches per producer and shard, 1 to 4,096; in all at most 4 GiB. Default 16.
     pub inflight: usize,
     /// Connections to each of the server's cores, per worker thread; 1 to 64. Default 1.
     pub connections: usize,

@@ -72,9 +72,16 @@ impl Plan {
         };
         let producers = options.clients.unwrap_or(options.producers);
         let lanes = if mode == Mode::Closed { producers } else { producers * shards };
+        let batch_records = if mode == Mode::Closed { 1 } else { (room / record_len).max(1) };
+        let inflight = if mode == Mode::Closed { 1 } else { options.inflight };
+        // What a target that stands still would leave here; every factor is bounded, far within 64 bits.
+        let unanswered = (lanes * inflight) as u64 * (batch_records * record_len) as u64;
+        if unanswered > MAX_UNANSWERED {
+            return Err(LoadError::Memory { bytes: unanswered, limit: MAX_UNANSWERED });
+        }
         Ok(Plan {
             keys: keys(&stream.shards, mix(options.seed, KEY_SEED))?,
-            batch_records: if mode == Mode::Closed { 1 } else { (room / record_len).max(1) },
+            batch_records,
             mode,
             run: fastrand::u64(1..1 << 53),
             from,
@@ -146,6 +153,17 @@ impl Plan {
         shard < self.consumers
     }
 
+    /// The sequence after the last one acknowledged, of each shard that is read.
+    pub fn acked_ends(&self) -> Vec<u64> {
+        let mut ends = vec![0; self.consumers];
+        for lane in 0..self.lanes() {
+            if let Some(end) = ends.get_mut(self.lane(lane).1) {
+                *end = self.ledger(lane).acked_end().max(*end);
+            }
+        }
+        ends
+    }
+
     /// Most unanswered batches of a lane.
     pub fn inflight(&self) -> usize {
         if self.mode == Mode::Closed { 1 } else { self.options.inflight }
@@ -164,6 +182,9 @@ impl Plan {
         self.ledgers[lane].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Most bytes of unanswered batches a run may come to hold: its memory if the target stalls.
+const MAX_UNANSWERED: u64 = 4 << 30;
 
 /// Part of the seed that keys come from; lanes use 0 to their number.
 const KEY_SEED: u64 = u64::MAX - 1;

@@ -46,7 +46,7 @@ pub struct Progress {
     pub errors: u64,
     /// Records due and not yet sent: the generator is late, or the target does not take them.
     pub unsent: u64,
-    /// Records acknowledged and not yet read; 0 without consumers.
+    /// Records acknowledged and not yet read, in the shards that are read; 0 without consumers.
     pub backlog: u64,
     /// Length of the interval.
     pub interval: Duration,

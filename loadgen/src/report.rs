@@ -15,7 +15,7 @@ pub const SCHEMA: &str = "highwater-load/1";
 /// A scheduler tick is 1 to 4 ms, so a busy or stolen CPU is well beyond it.
 pub const LATE_P99_MAX: Duration = Duration::from_millis(1);
 
-/// ... or sent less than this share of what was due on time, the target's fault or not.
+/// ... or sent less than this share of what was due by the end of the window, the target's fault or not.
 pub const ACHIEVED_MIN: f64 = 0.99;
 
 /// ... or lost more than this share of the machine's CPU time to the hypervisor.
@@ -130,8 +130,8 @@ pub struct Report {
     pub duration_s: f64,
     /// Records per second due by the schedule in the window; sent, in a saturating or closed run.
     pub offered_rate: f64,
-    /// Records per second of those that were sent on time, that is at most linger and `LATE_P99_MAX` after
-    /// the end of the window.
+    /// Records per second of those that were sent by the end of the window, give or take linger and
+    /// `LATE_P99_MAX`. How late each of them was is in the latencies.
     pub achieved_rate: f64,
     /// Records due within the window that were acknowledged, whenever that was.
     pub acked_records: u64,
@@ -145,7 +145,7 @@ pub struct Report {
     pub checked: bool,
     /// Acknowledged records of the whole run in shards that were read.
     pub checked_records: u64,
-    /// Acknowledged, and never read though the consumer went past them.
+    /// Acknowledged, and never read though the consumer went past them or to the end of the shard.
     pub lost: u64,
     /// Read again.
     pub duplicated: u64,
@@ -169,6 +169,9 @@ pub struct Report {
     pub unsent: u64,
     /// Failed requests: batches not acknowledged, and reads that had to be begun again.
     pub errors: u64,
+    /// ... of them reads, or attempts to learn up to where to read. With `unread` records these are not
+    /// merely late: nobody could get at them.
+    pub read_errors: u64,
     /// The first failure, in words.
     pub first_error: Option<String>,
     /// By distribution, in microseconds.
@@ -184,8 +187,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether everything acknowledged was read once, in order and unharmed (or removed by retention).
-    /// Says nothing if not `checked`.
+    /// Whether everything acknowledged was read once, in order and unharmed, or removed by retention, or not
+    /// reached (`unread`, which makes the run invalid). If not `checked`, as far as shards were read.
     pub fn intact(&self) -> bool {
         self.lost == 0
             && self.duplicated == 0
@@ -251,7 +254,7 @@ impl fmt::Display for Report {
         )?;
         if self.mode == Mode::Open {
             let (due, sent) = (self.offered_rate, self.achieved_rate);
-            writeln!(f, "rates       offered {due:.1} records/s, sent on time {sent:.1}")?;
+            writeln!(f, "rates       offered {due:.1} records/s, sent by the end {sent:.1}")?;
         } else {
             writeln!(f, "rates       sent {:.1} records/s", self.offered_rate)?;
         }

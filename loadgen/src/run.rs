@@ -16,7 +16,7 @@ use crate::environment::{CpuTime, Environment, cpus};
 use crate::integrity::{Reach, Verdict};
 use crate::latency::{Counts, Meter, Set};
 use crate::plan::Plan;
-use crate::target::{Highwater, Link, Target};
+use crate::target::{Highwater, Link, Refusal, Target};
 use crate::worker::{Event, Orders, Worker};
 use crate::{
     ACHIEVED_MIN, Distribution, LATE_P99_MAX, Lateness, LoadError, LoadOptions, Mode, Phase,
@@ -83,7 +83,11 @@ pub fn trial<T: Target>(
         watcher.tell(false, &mut progress);
     }
 
-    crew.goal.send_replace(runtime.block_on(goal(&control, &plan)));
+    let goal = runtime.block_on(goal(&control, &plan)).unwrap_or_else(|why| {
+        crew.unreadable(why);
+        Goal::Here
+    });
+    crew.goal.send_replace(goal);
     while crew.working > 0 {
         crew.hear(STOP_CHECK)?;
         watcher.tell(false, &mut progress);
@@ -96,7 +100,7 @@ pub fn trial<T: Target>(
 async fn set_up<T: Target>(target: &T, options: LoadOptions) -> Result<(T::Link, Plan), LoadError> {
     let refused = |doing: &'static str| {
         let target = target.address().to_owned();
-        move |why: crate::target::Refusal| LoadError::Target { target, doing, message: why.0 }
+        move |why: Refusal| LoadError::Target { target, doing, message: why.0 }
     };
     let control = target.link().await.map_err(refused("connecting"))?;
     let config = StreamConfig {
@@ -119,30 +123,47 @@ async fn set_up<T: Target>(target: &T, options: LoadOptions) -> Result<(T::Link,
 /// Twice what a `written` stream's mark may be behind its acknowledgements, by the protocol.
 const FLUSH: Duration = Duration::from_millis(20);
 
-/// Where consumers may end: the high-water mark of each shard, now that nothing more is sent.
-async fn goal<L: Link>(control: &L, plan: &Plan) -> Goal {
+/// Where consumers may end: the high-water mark of each shard, now that nothing more is sent. Why, if
+/// nobody can say.
+async fn goal<L: Link>(control: &L, plan: &Plan) -> Result<Goal, String> {
     let drain = plan.options.drain_timeout;
+    let give_up = tokio::time::Instant::now() + drain;
     let marks = async || {
         let mut marks = Vec::with_capacity(plan.consumers);
         for shard in plan.stream.shards.iter().take(plan.consumers) {
-            marks.push(control.high_water(&plan.stream, shard.shard).await.ok()?);
+            marks.push(control.high_water(&plan.stream, shard.shard).await?);
         }
-        Some(marks)
+        Ok::<_, Refusal>(marks)
     };
-    let ends = async {
-        let mut ends = marks().await?;
-        // The mark of a `written` stream follows its acknowledgements by a flush: until it rests.
-        let mut resting = plan.stream.config.ack == AckMode::Durable;
-        while !resting {
-            tokio::time::sleep(FLUSH).await;
-            let before = std::mem::replace(&mut ends, marks().await?);
-            resting = ends == before;
+    let acked = plan.acked_ends();
+    let mut known = None;
+    let mut why = format!("not told within {drain:?}");
+    // The mark of a `written` stream follows its acknowledgements by a flush: until it rests.
+    let mut rests = plan.stream.config.ack == AckMode::Durable;
+    loop {
+        match tokio::time::timeout_at(give_up, marks()).await {
+            Ok(Ok(ends)) => {
+                rests |= known.as_ref() == Some(&ends);
+                // What is acknowledged beyond the mark is lost, but only once the mark had time to get there.
+                let covers = ends.iter().zip(&acked).all(|(end, acked)| end >= acked);
+                known = Some(ends);
+                if rests && covers {
+                    break;
+                }
+            }
+            Ok(Err(refusal)) => {
+                why = refusal.0;
+                break;
+            }
+            Err(_) => break,
         }
-        Some(ends)
-    };
-    match tokio::time::timeout(drain, ends).await {
-        Ok(Some(ends)) => Goal::Until(Arc::new(ends), tokio::time::Instant::now() + drain),
-        _ => Goal::Here,
+        if tokio::time::timeout_at(give_up, tokio::time::sleep(FLUSH)).await.is_err() {
+            break;
+        }
+    }
+    match known {
+        Some(ends) => Ok(Goal::Until(Arc::new(ends), tokio::time::Instant::now() + drain)),
+        None => Err(format!("finding the high-water marks: {why}")),
     }
 }
 
@@ -232,6 +253,15 @@ impl Crew {
             }
         }
         Ok(())
+    }
+
+    /// Counts a failure to read that is no worker's.
+    fn unreadable(&self, why: String) {
+        if let Some(meter) = self.meters.first() {
+            let mut readings = meter.lock();
+            readings.counts.read_errors += 1;
+            readings.failed(|| why);
+        }
     }
 
     fn join(&mut self) -> Result<(), LoadError> {
@@ -335,7 +365,7 @@ impl Watcher {
             refused: c.refused,
             errors: c.errors,
             unsent: offered.saturating_sub(c.sent),
-            backlog: if plan.consumers == 0 { 0 } else { c.acked.saturating_sub(c.consumed) },
+            backlog: c.acked_watched.saturating_sub(c.consumed),
             interval,
             acked_per_s,
             acked_bytes_per_s: acked_per_s * size as f64,
@@ -383,7 +413,7 @@ fn judge<T: Target>(
         started_ns: window.start,
         duration_s: seconds,
         offered_rate: per_second(c.window_due),
-        achieved_rate: per_second(c.window_on_time),
+        achieved_rate: per_second(c.window_sent),
         acked_records: c.window_acked,
         records_per_s: per_second(c.acked_within),
         bytes_per_s: per_second(c.acked_within) * o.record_size as f64,
@@ -402,6 +432,7 @@ fn judge<T: Target>(
         unknown_but_read: verdict.unknown_but_read,
         unsent: c.unsent,
         errors: c.errors,
+        read_errors: c.read_errors,
         first_error: watcher.first_error,
         latency_us: watcher.total.distributions(),
         generator_late: Lateness {
@@ -424,7 +455,7 @@ fn void_reason(report: &Report) -> Option<String> {
     if report.duration_s == 0.0 {
         reasons.push("stopped before the measured window began".to_owned());
     } else if report.acked_records == 0 {
-        reasons.push("nothing was acknowledged".to_owned());
+        reasons.push("nothing due in the measured window was acknowledged".to_owned());
     }
     let late = &report.generator_late;
     if late.p99_us > late.bound_us {
@@ -435,7 +466,7 @@ fn void_reason(report: &Report) -> Option<String> {
     }
     if report.achieved_rate < report.offered_rate * ACHIEVED_MIN {
         reasons.push(format!(
-            "{:.1} % of the offered rate was sent on time; the bound is {:.0} %",
+            "{:.1} % of the offered rate was sent by the end of the window; the bound is {:.0} %",
             report.achieved_rate / report.offered_rate * 100.0,
             ACHIEVED_MIN * 100.0
         ));

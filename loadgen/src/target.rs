@@ -4,7 +4,7 @@
 //! all that comes from it stays on the thread that opened it.
 
 use highwater_client::{
-    Acks, AppendError, Appender, AppenderOptions, Client, ClientError, ClientOptions,
+    Acks, AppendError, Appender, AppenderOptions, Client, ClientError, ClientOptions, ConsumeError,
     ConsumerOptions, Delivery, OnTrimmed, ShardConsumer, Start,
 };
 use highwater_wire::{
@@ -15,6 +15,25 @@ use highwater_wire::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refusal(pub String);
+
+/// Why a source gave no records.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// The target left records out, though retention did not remove them.
+    #[error("records {expected} to {found} are missing")]
+    Gap {
+        /// Next sequence number wanted.
+        expected: u64,
+        /// What came.
+        found: u64,
+    },
+    /// What came is damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// Something that stores streams.
 pub trait Target: Clone + Send + 'static {
@@ -108,7 +127,10 @@ pub trait Source: 'static {
 
     /// The next ones; `None` if there will be no more. May be dropped unfinished without losing any, and
     /// asked again after an error.
-    async fn next(&mut self) -> Result<Option<Self::Chunk>, Refusal>;
+    async fn next(&mut self) -> Result<Option<Self::Chunk>, Trouble>;
+
+    /// Goes on at sequence `at`, past a gap.
+    fn resume(&mut self, at: u64);
 
     /// Next sequence number to read.
     fn position(&self) -> u64;
@@ -250,8 +272,16 @@ fn failure(error: AppendError) -> Failure {
 impl Source for ShardConsumer {
     type Chunk = Delivery;
 
-    async fn next(&mut self) -> Result<Option<Delivery>, Refusal> {
-        ShardConsumer::next(self).await.map_err(|error| Refusal(error.to_string()))
+    async fn next(&mut self) -> Result<Option<Delivery>, Trouble> {
+        ShardConsumer::next(self).await.map_err(|error| match error {
+            ConsumeError::Gap { expected, found } => Trouble::Gap { expected, found },
+            ConsumeError::Corrupt { .. } => Trouble::Damaged(error.to_string()),
+            other => Trouble::Failed(other.to_string()),
+        })
+    }
+
+    fn resume(&mut self, at: u64) {
+        self.seek(at);
     }
 
     fn position(&self) -> u64 {

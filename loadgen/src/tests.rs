@@ -113,6 +113,31 @@ fn every_way_to_break_a_promise_is_found() {
 }
 
 #[test]
+fn a_loss_at_the_very_end_is_a_loss() {
+    let report = run(Memory::with_faults(&[(599, Fault::Lose)]), options());
+    assert_eq!((report.lost, report.unread), (1, 0), "{report}");
+    assert!(!report.intact());
+}
+
+#[test]
+fn what_a_source_leaves_out_is_lost_and_the_rest_is_read() {
+    let report = with_fault(Fault::Skip);
+    assert_eq!((report.lost, report.unread, report.read_errors), (1, 0, 1), "{report}");
+    assert_eq!(report.consumed_records, 599, "{report}");
+    assert!(!report.intact());
+}
+
+#[test]
+fn records_in_shards_nobody_reads_are_no_backlog() {
+    let mut options = options();
+    (options.shards, options.consumers) = (2, Some(1));
+    let mut backlog = None;
+    let stop = AtomicBool::new(false);
+    trial(Memory::with_faults(&[]), options, |p| backlog = Some(p.backlog), &stop).unwrap();
+    assert_eq!(backlog, Some(0));
+}
+
+#[test]
 fn refusals_and_doubts_are_counted_apart_and_resolved() {
     let refused = with_fault(Fault::Refuse);
     assert_eq!((refused.refused, refused.errors, refused.lost), (1, 1, 0), "{refused}");
@@ -221,6 +246,10 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
     ));
     assert!(matches!(refusal(|o| o.cores = vec![9_999]), LoadError::Core { core: 9_999 }));
     assert!(matches!(refusal(|o| o.record_size = 1), LoadError::OutOfRange { .. }));
+    assert!(matches!(
+        refusal(|o| (o.inflight, o.shards, o.batch_bytes) = (4096, 64, 1 << 20)),
+        LoadError::Memory { .. }
+    ));
     // A port that was free a moment ago.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let unreachable = LoadOptions { target: nobody.to_string(), ..options() };

@@ -29,7 +29,10 @@ pub fn run(args: InspectArgs) -> Result<(), Failure> {
     }
     match report.damaged {
         0 => Ok(()),
-        places => Err(Failure::Failed(format!("durable data is damaged in {places} places"))),
+        places => {
+            let places = crate::human::counted(places, "place");
+            Err(Failure::Failed(format!("durable data is damaged in {places}")))
+        }
     }
 }
 
@@ -47,7 +50,8 @@ fn tell(report: &highwater_engine::inspect::InspectReport) -> Result<(), Failure
                 shard.batches.to_string(),
                 human::grouped(shard.records),
                 format!("{}..{}", shard.oldest, shard.end),
-                shard.state.clone(),
+                // What is wrong is among the findings below, in full.
+                if shard.state == "sound" { "sound" } else { "DAMAGED" }.to_owned(),
             ]
         })
         .collect();
@@ -59,10 +63,14 @@ fn tell(report: &highwater_engine::inspect::InspectReport) -> Result<(), Failure
         output::line(finding)?;
     }
     output::line(format!(
-        "{} segments, {} batches, {} records, {}: {} damaged, {} torn",
-        human::grouped(report.segments),
-        human::grouped(report.batches),
-        human::grouped(report.records),
+        "{}, {}, {}, {}: {} damaged, {} torn",
+        human::counted(report.segments, "segment"),
+        if report.batches == 1 {
+            "1 batch".to_owned()
+        } else {
+            format!("{} batches", human::grouped(report.batches))
+        },
+        human::counted(report.records, "record"),
         human::binary(report.bytes),
         report.damaged,
         report.torn

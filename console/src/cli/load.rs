@@ -185,16 +185,27 @@ pub fn run(args: LoadArgs) -> Result<(), Failure> {
 /// What the exit code says: records in doubt first, then the bounds asked for. A measurement that is not valid
 /// matters only to those who set a bound.
 fn verdict(report: &Report, slos: &[Slo]) -> Result<(), Failure> {
-    if report.checked && !report.intact() {
+    if !report.intact() {
         let what = format!(
             "lost {} duplicated {} reordered {} corrupted {}",
             report.lost, report.duplicated, report.reordered, report.corrupted
         );
         return Err(Failure::Failed(what));
     }
+    if report.unread > 0 && report.read_errors > 0 {
+        let why = report.first_error.as_deref().unwrap_or("reading failed");
+        let unread = human::grouped(report.unread);
+        return Err(Failure::Failed(format!(
+            "{unread} acknowledged records could not be read: {why}"
+        )));
+    }
     if report.acked_records == 0 {
-        let why = report.first_error.as_deref().unwrap_or("the run was too short");
-        return Err(Failure::Failed(format!("nothing was acknowledged: {why}")));
+        let why = match &report.first_error {
+            Some(error) => error,
+            None if report.unsent > 0 => "the target or this generator is too slow for the rate",
+            None => "the run was too short",
+        };
+        return Err(Failure::Failed(format!("nothing that counts was acknowledged: {why}")));
     }
     if slos.is_empty() {
         return Ok(());
@@ -213,6 +224,7 @@ pub fn failure(error: LoadError) -> Failure {
         | LoadError::Duration { .. }
         | LoadError::StreamName { .. }
         | LoadError::RecordTooLarge { .. }
+        | LoadError::Memory { .. }
         | LoadError::Consumers { .. } => Failure::Usage(error.to_string()),
         other => Failure::Failed(crate::failure::chain(&other)),
     }

@@ -1,22 +1,26 @@
 //! `highwater put`: records from a file or standard input into a stream.
 
 mod feed;
+mod stored;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use highwater_client::{Client, Producer, ProducerOptions, Receipt, Record};
+use highwater_client::{Client, Producer, ProducerOptions, Record};
 use highwater_wire::StreamName;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::Target;
 use crate::failure::{Failure, chain};
 use crate::input::{self, Format, InputError, Key, Records};
 use crate::signals::Stop;
-use crate::{human, output};
+use crate::units;
 use feed::Feed;
+use stored::{Awaited, Progress, Stored};
 
 /// `highwater put`.
 #[derive(Debug, Args)]
@@ -33,6 +37,9 @@ pub struct PutArgs {
     /// --format json a field, dotted (`user.id`; `.const` is the field of that name)
     #[arg(long, value_name = "FIELD|const|random", default_value = "random")]
     key: Key,
+    /// Give up on records that are not acknowledged for this long; until then they are sent again
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::patience)]
+    timeout: Duration,
     #[command(flatten)]
     target: Target,
 }
@@ -42,6 +49,9 @@ const BUFFER: usize = 256 << 10;
 
 /// Acknowledgements waited for at most; records waiting for them are bounded in bytes by the producer.
 const RECEIPTS: usize = 65_536;
+
+/// What was sent has so long to be acknowledged after a signal, or after a record was given up.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Carries it out.
 pub fn run(args: PutArgs) -> Result<(), Failure> {
@@ -63,37 +73,58 @@ pub fn run(args: PutArgs) -> Result<(), Failure> {
 }
 
 async fn put(args: &PutArgs, input: Box<dyn Read + Send>, stop: &Stop) -> Result<(), Failure> {
-    let client = args.target.connect().await?;
-    let producer = producer(&client, args).await?;
+    let (client, producer) = tokio::select! {
+        opened = open(args) => opened?,
+        () = stop.wait() => return Err(Failure::failed("interrupted; nothing was sent")),
+    };
     let reader = BufReader::with_capacity(BUFFER, input);
     let mut feed = feed::start(Records::new(reader, args.format, client.info().max_record))?;
+    let (progress, failed) = (Progress::default(), Stop::new());
     let mut stored = Stored::default();
-    let sent = tokio::select! {
-        sent = send_all(args, &mut feed, &producer, &mut stored) => sent,
-        () = stop.wait() => Err("interrupted".to_owned()),
+    let (expect, receipts) = mpsc::channel(RECEIPTS);
+    let halted = || async {
+        tokio::select! {
+            () = stop.wait() => {}
+            () = failed.wait() => {}
+        }
     };
-    // What was sent before a failure is stored all the same, and told.
-    let settled = stored.settle(0).await;
-    let closed = producer.close().await.map_err(|e| chain(&e));
+    let sending = async {
+        tokio::select! {
+            sent = send_all(args, &mut feed, &producer, &progress, expect) => sent,
+            () = halted() => Ok(()),
+        }
+    };
+    let all = async {
+        // What was sent before a failure is stored all the same, and told.
+        let (sent, settled) = tokio::join!(sending, stored.settle(receipts, &progress, &failed));
+        settled.and(sent)?;
+        producer.close().await.map_err(|e| chain(&e))
+    };
+    let ended = tokio::select! {
+        ended = all => ended,
+        () = async { halted().await; sleep(GRACE).await } => Err("gave up waiting".to_owned()),
+        reason = progress.watch(args.timeout) => Err(reason),
+    };
     stored.report(args.stream.as_str())?;
-    let told = |error| {
-        Failure::Failed(format!("{error} ({} records were stored)", human::grouped(stored.records)))
-    };
-    sent.and(settled).and(closed).map_err(told)
+    let ended = if stop.requested() { Err("interrupted".to_owned()) } else { stored.first(ended) };
+    ended.map_err(|error| Failure::Failed(format!("{error} ({})", stored.tally(&progress))))
 }
 
-async fn producer(client: &Client, args: &PutArgs) -> Result<Producer, Failure> {
-    client
+async fn open(args: &PutArgs) -> Result<(Client, Producer), Failure> {
+    let client = args.target.connect_for(args.timeout).await?;
+    let producer = client
         .producer(args.stream.as_str(), ProducerOptions::default())
         .await
-        .map_err(|e| Failure::doing(format!("cannot write to stream {}", args.stream), e))
+        .map_err(|e| Failure::doing(format!("cannot write to stream {}", args.stream), e))?;
+    Ok((client, producer))
 }
 
 async fn send_all(
     args: &PutArgs,
     feed: &mut Feed,
     producer: &Producer,
-    stored: &mut Stored,
+    progress: &Progress,
+    expect: mpsc::Sender<Awaited>,
 ) -> Result<(), String> {
     while let Some(chunk) = feed.recv().await {
         let chunk = chunk.map_err(|e| chain(&e))?;
@@ -103,8 +134,11 @@ async fn send_all(
                 .send(Record::new(key.as_bytes(), payload))
                 .await
                 .map_err(|e| format!("line {line}: {}", chain(&e)))?;
-            stored.expect(receipt, payload.len(), line);
-            stored.settle(RECEIPTS).await?;
+            progress.sent();
+            let awaited = Awaited { receipt, bytes: payload.len(), line };
+            if expect.send(awaited).await.is_err() {
+                return Ok(());
+            }
         }
     }
     Ok(())
@@ -120,52 +154,4 @@ fn key(args: &PutArgs, payload: &[u8], line: u64) -> Result<String, InputError> 
         Key::Constant(value) => value.clone(),
         _ => format!("{:016x}", fastrand::u64(..)),
     })
-}
-
-/// What is acknowledged, and what is waited for.
-#[derive(Default)]
-struct Stored {
-    waiting: VecDeque<(Receipt, usize, u64)>,
-    records: u64,
-    bytes: u64,
-    /// First and last sequence number and number of records, by shard.
-    shards: BTreeMap<u32, (u64, u64, u64)>,
-}
-
-impl Stored {
-    fn expect(&mut self, receipt: Receipt, bytes: usize, line: u64) {
-        self.waiting.push_back((receipt, bytes, line));
-    }
-
-    /// Waits until at most `most` acknowledgements are missing. After a failure the others are still counted.
-    async fn settle(&mut self, most: usize) -> Result<(), String> {
-        let mut failed = None;
-        while self.waiting.len() > most {
-            let Some((receipt, bytes, line)) = self.waiting.pop_front() else { break };
-            match receipt.await {
-                Ok(acked) => self.count(acked.shard, acked.sequence, bytes),
-                Err(e) => failed = failed.or_else(|| Some(format!("line {line}: {}", chain(&e)))),
-            }
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    fn count(&mut self, shard: u32, sequence: u64, bytes: usize) {
-        self.records += 1;
-        self.bytes += bytes as u64;
-        let (first, last, records) = self.shards.entry(shard).or_insert((sequence, sequence, 0));
-        *first = sequence.min(*first);
-        *last = sequence.max(*last);
-        *records += 1;
-    }
-
-    fn report(&self, stream: &str) -> Result<(), Failure> {
-        let (records, bytes) = (human::grouped(self.records), human::grouped(self.bytes));
-        output::line(format!("stored {records} records, {bytes} bytes in {stream}"))?;
-        for (shard, (first, last, records)) in &self.shards {
-            let records = human::grouped(*records);
-            output::line(format!("shard {shard}: {records} records, sequence {first} to {last}"))?;
-        }
-        Ok(())
-    }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::failure::Failure;
+#[cfg(target_os = "linux")]
+use crate::human;
 use crate::units::{self, Cores};
 
 /// `highwater serve`.
@@ -29,8 +31,8 @@ pub struct ServeArgs {
     /// Largest record accepted: payload, key and headers
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = units::record_size)]
     max_record: u64,
-    /// Buffer memory of each core [default: 32MiB]
-    #[arg(long, value_name = "BYTES", value_parser = units::size)]
+    /// Buffer memory of each core, from 4MiB [default: 32MiB]
+    #[arg(long, value_name = "BYTES", value_parser = units::memory)]
     memory: Option<u64>,
     /// Segment files to keep prepared, so that writes never wait for the file system [default: 1GiB]
     #[arg(long, value_name = "BYTES", value_parser = units::size)]
@@ -46,6 +48,12 @@ pub struct ServeArgs {
 /// Carries it out.
 #[cfg(target_os = "linux")]
 pub fn run(args: ServeArgs) -> Result<(), Failure> {
+    let usable = highwater_ring::usable_cpus().map_err(|e| Failure::doing("cannot serve", e))?;
+    let cores = cpus_wanted(args.cores.as_ref(), &usable)?;
+    if let Some(memory) = args.memory {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        memory_there(memory, cores as u64, available(&meminfo))?;
+    }
     let stop = crate::signals::Stop::on_signals()?;
     let server = start(args.options())?;
     for warning in server.warnings() {
@@ -60,6 +68,44 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
         Err(failure) => return Err(failure),
     }
     serve(server, stop)
+}
+
+/// How many cores there will be; all of those asked for have to be usable.
+#[cfg(target_os = "linux")]
+fn cpus_wanted(wanted: Option<&Cores>, usable: &[usize]) -> Result<usize, Failure> {
+    // The default leaves one to the kernel.
+    let Some(Cores(list)) = wanted else { return Ok(usable.len().saturating_sub(1).max(1)) };
+    match list.iter().find(|cpu| !usable.contains(cpu)) {
+        None => Ok(list.len()),
+        Some(cpu) => {
+            let usable = Cores(usable.to_vec());
+            Err(Failure::Usage(format!(
+                "--cores: CPU {cpu} does not exist or may not be used; available: {usable}"
+            )))
+        }
+    }
+}
+
+/// Refuses pools that the machine cannot hold: they are touched only as load comes, and then the kernel would
+/// kill the server in the middle of it.
+#[cfg(target_os = "linux")]
+fn memory_there(memory: u64, cores: u64, available: Option<u64>) -> Result<(), Failure> {
+    let needed = memory.saturating_mul(cores);
+    // Without a figure of the kernel there is nothing to compare with.
+    let Some(available) = available.filter(|available| needed > *available) else { return Ok(()) };
+    let (each, limit) = (human::binary(memory), human::binary(available));
+    let (cores, needed) = (human::counted(cores, "core"), human::binary(needed));
+    Err(Failure::Usage(format!(
+        "--memory {each} for {cores} is {needed}; the machine has {limit} available"
+    )))
+}
+
+/// `MemAvailable` of /proc/meminfo, in bytes.
+#[cfg(target_os = "linux")]
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib.saturating_mul(1024))
 }
 
 /// Starts the server. The kernel closes a killed server's sockets only when it has wound up its io_uring
@@ -126,5 +172,29 @@ impl ServeArgs {
             options.max_connections = connections;
         }
         options
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_refused_before_it_is_missing() {
+        let meminfo = "MemTotal:  8000000 kB\nMemAvailable:  1048576 kB\n";
+        assert_eq!(available(meminfo), Some(1 << 30));
+        assert_eq!(available("MemTotal: 1 kB"), None);
+        assert!(memory_there(512 << 20, 2, Some(1 << 30)).is_ok());
+        assert!(memory_there(u64::MAX, 2, None).is_ok());
+        let refused = memory_there(1 << 30, 2, Some(1 << 30)).unwrap_err().to_string();
+        let words = "--memory 1.00 GiB for 2 cores is 2.00 GiB; the machine has 1.00 GiB available";
+        assert_eq!(refused, words);
+    }
+
+    #[test]
+    fn cores_that_do_not_exist_are_named() {
+        let refused = cpus_wanted(Some(&Cores(vec![0, 7])), &[0, 1]).unwrap_err().to_string();
+        assert_eq!(refused, "--cores: CPU 7 does not exist or may not be used; available: 0,1");
+        assert_eq!(cpus_wanted(None, &[0, 1]).unwrap(), 1);
     }
 }

@@ -141,7 +141,11 @@ async fn list(args: ListArgs) -> Result<(), Failure> {
         let records = stream.shards.iter().map(|s| s.high_water.saturating_sub(s.oldest)).sum();
         let bytes: u64 = stream.shards.iter().map(|s| s.stored_bytes).sum();
         let odd = stream.shards.iter().filter(|s| s.state != "open").count();
-        let state = if odd == 0 { "open".to_owned() } else { format!("{odd} shards not open") };
+        let state = if odd == 0 {
+            "open".to_owned()
+        } else {
+            format!("{} not open", human::plural(odd, "shard"))
+        };
         vec![
             stream.name.clone(),
             stream.config.shards.to_string(),

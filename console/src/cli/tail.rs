@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use highwater_client::{Client, ConsumeError, ConsumerOptions, Delivery, Start};
-use highwater_wire::{GroupName, StreamDescription, StreamName};
+use highwater_wire::{GroupName, ShardDescription, StreamDescription, StreamName};
 use tokio::sync::mpsc;
 
 use super::Target;
 use crate::failure::Failure;
-use crate::output;
 use crate::signals::Stop;
+use crate::{output, units};
 use from::From;
 use group::Group;
 
@@ -46,7 +46,7 @@ pub struct TailArgs {
     #[arg(long, value_name = "GROUP")]
     group: Option<GroupName>,
     /// End after this many records
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = units::count)]
     limit: Option<u64>,
     #[command(flatten)]
     target: Target,
@@ -115,6 +115,7 @@ async fn subscribe(
             Some(position) => Start::At(position),
             None => args.from.start(),
         };
+        let start = clamp(args, shard, stream.shards.len(), start);
         let mut options = ConsumerOptions::default();
         if !args.follow {
             let located = client.locate(stream, shard.shard, start).await.map_err(reading)?;
@@ -136,6 +137,20 @@ async fn subscribe(
         });
     }
     Ok(inbox)
+}
+
+/// One number for many shards lies beyond the end of some: these begin at their mark, and it is said.
+fn clamp(args: &TailArgs, shard: &ShardDescription, shards: usize, start: Start) -> Start {
+    match start {
+        Start::At(wanted) if shards > 1 && args.shard.is_none() && wanted > shard.high_water => {
+            eprintln!(
+                "note: shard {} ends at {}, before {wanted}; reading it from there",
+                shard.shard, shard.high_water
+            );
+            Start::At(shard.high_water)
+        }
+        start => start,
+    }
 }
 
 async fn print(

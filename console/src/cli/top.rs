@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Target;
 use crate::dashboard::once::{self, Measurement};
-use crate::dashboard::{self, figures, source};
+use crate::dashboard::{self, figures, source, watch};
 use crate::failure::Failure;
 use crate::signals::Stop;
 use crate::{output, units};
@@ -54,9 +54,13 @@ fn measure(args: &TopArgs) -> Result<(), Failure> {
     // Both clocks are the same machine's or kept in step; a server ahead of us counts as no age.
     let age = Duration::from_nanos(now_ns().saturating_sub(second.taken_ns));
     if args.json {
-        return output::json(&Measurement::new(&figures, age));
+        return output::json(&Measurement::new(&figures, second.durable, age));
     }
     let mut out = output::stdout();
+    if !second.durable {
+        let why = watch::volatile(&second.warnings, &second.durability);
+        std::io::Write::write_all(&mut out, format!("{why}\n").as_bytes())?;
+    }
     once::write_text(&figures, age, &mut out)?;
     Ok(std::io::Write::flush(&mut out)?)
 }

@@ -11,7 +11,7 @@ pub mod source;
 mod term;
 pub mod update;
 mod view;
-mod watch;
+pub mod watch;
 
 use std::io::IsTerminal as _;
 use std::sync::mpsc::{SyncSender, sync_channel};

@@ -209,6 +209,7 @@ impl Model {
             if last.started_ns != snapshot.started_ns {
                 self.restarts += 1;
                 self.recent.clear();
+                self.live.forget_server();
             } else if last.taken_ns >= snapshot.taken_ns {
                 return;
             }
@@ -247,6 +248,13 @@ impl Model {
 }
 
 impl Picture {
+    /// After a restart the old figures describe a process that has gone; the charts keep their past.
+    fn forget_server(&mut self) {
+        self.figures = None;
+        (self.propagation, self.write) = (Tail::default(), Tail::default());
+        self.trends.clear();
+    }
+
     fn add(&mut self, figures: Figures) {
         self.peak_in = self.peak_in.max(figures.into.records);
         if self.points.len() == MAX_POINTS {
@@ -378,8 +386,13 @@ mod tests {
         let mut model = after(1..5);
         let mut restarted = fixture::snapshot(9);
         restarted.started_ns = STARTED + 8_000_000_000;
-        model.take(Box::new(restarted));
+        model.take(Box::new(restarted.clone()));
         assert_eq!((model.restarts, model.picture().points.len()), (1, 3));
+        assert_eq!(model.picture().figures, None, "those of the old server are no news");
+        assert_eq!(model.picture().propagation, Tail::default());
+        restarted.taken_ns += 1_000_000_000;
+        model.take(Box::new(restarted));
+        assert!(model.picture().figures.is_some());
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::human;
 /// `top --once --json`. The names are stable.
 #[derive(Debug, Serialize)]
 pub struct Measurement {
+    /// False on a volatile file system.
+    durable: bool,
     tps_in: f64,
     tps_out: f64,
     bytes_in_per_s: f64,
@@ -62,9 +64,10 @@ impl From<Tail> for Micros {
 }
 
 impl Measurement {
-    /// Of `figures`, `age` after they were taken.
-    pub fn new(figures: &Figures, age: Duration) -> Measurement {
+    /// Of `figures`, `age` after they were taken, of a server that is `durable` or not.
+    pub fn new(figures: &Figures, durable: bool, age: Duration) -> Measurement {
         Measurement {
+            durable,
             tps_in: figures.into.records,
             tps_out: figures.out.records,
             bytes_in_per_s: figures.into.bytes,
@@ -162,7 +165,8 @@ mod tests {
     fn json_and_text_say_the_same() {
         let figures = figures::between(&fixture::snapshot(10), &fixture::snapshot(12)).unwrap();
         let age = Duration::from_millis(300);
-        let json = serde_json::to_value(Measurement::new(&figures, age)).unwrap();
+        let json = serde_json::to_value(Measurement::new(&figures, false, age)).unwrap();
+        assert_eq!(json["durable"], false);
         assert_eq!(json["tps_in"], 20_000.0);
         assert_eq!(json["bytes_out_per_s"], 40_000.0 * 512.0);
         assert_eq!(json["propagation_us"]["p99"], 3_900.0);
@@ -173,6 +177,7 @@ mod tests {
         let mut text = Vec::new();
         write_text(&figures, age, &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
+        assert!(!text.contains("DURABLE"), "{text}");
         assert!(text.contains("TPS in       20.0k records/s  10.2 MB/s"), "{text}");
         assert!(text.contains("audit on orders: 12,001 records"), "{text}");
     }

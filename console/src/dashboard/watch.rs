@@ -41,14 +41,24 @@ const SKEW: f64 = 1.5;
 /// A file system with less free than this is nearly full.
 const DISK_FREE: f64 = 0.05;
 
+/// How the server's own warning of a volatile file system begins.
+const NOT_DURABLE: &str = "NOT DURABLE";
+
+/// Why nothing is durable: the server's own words, which name the file system, or else how it writes.
+pub fn volatile(warnings: &[String], durability: &str) -> String {
+    let told = warnings.iter().find(|warning| warning.starts_with(NOT_DURABLE));
+    told.cloned().unwrap_or_else(|| format!("{NOT_DURABLE}: {durability}"))
+}
+
 /// What is worth a look in `picture`, the worst first; `restarts` is how often the server was restarted meanwhile.
 pub fn notices(picture: &Picture, restarts: u32) -> Vec<Notice> {
     let mut all = Vec::new();
     let mut add = |level, text: String| all.push(Notice { level, text });
     let about = &picture.about;
+    let figures_told = picture.figures.is_some() && !about.durable;
     if let Some(figures) = &picture.figures {
         if !about.durable {
-            add(Level::Bad, format!("NOT DURABLE: {}", about.durability));
+            add(Level::Bad, volatile(&about.warnings, &about.durability));
         }
         for shard in figures.shards.iter().filter(|s| s.state != "open") {
             add(Level::Bad, format!("{}/{} {}", shard.stream, shard.shard, shard.state));
@@ -68,7 +78,8 @@ pub fn notices(picture: &Picture, restarts: u32) -> Vec<Notice> {
     if let Some(free) = about.disk_free.filter(|free| *free < DISK_FREE) {
         add(Level::Warn, format!("disk: {:.1} % free", free * 100.0));
     }
-    for warning in &about.warnings {
+    let told = |warning: &&String| figures_told && warning.starts_with(NOT_DURABLE);
+    for warning in about.warnings.iter().filter(|warning| !told(warning)) {
         add(Level::Warn, warning.clone());
     }
     if restarts > 0 {

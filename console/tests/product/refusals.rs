@@ -28,6 +28,13 @@ fn wrong_usage_is_exit_code_2() {
         (&["load", "run", "--size", "8"], &["record_size is 8", "32"]),
         (&["load", "run", "-r", "fast"], &["--rate", "fast", "20k"]),
         (&["top", "--json"], &["--once"]),
+        (&["top", "-t", "foo"], &["--target", "foo", "HOST:PORT"]),
+        (&["put", "s", "--timeout", "1ms"], &["--timeout", "1ms", "1s"]),
+        (&["tail", "s", "--limit", "x"], &["--limit", "x", "whole number"]),
+        (&["serve", "--data", "d", "--memory", "1KiB"], &["--memory", "1KiB", "4MiB"]),
+        (&["serve", "--data", "d", "--memory", "1TiB"], &["--memory", "1.00 TiB", "available"]),
+        (&["serve", "--data", "d", "--cores", "1000"], &["--cores", "1000", "available: 0"]),
+        (&["serve", "--data", "d", "--cores", "0,0"], &["--cores", "0 is named twice"]),
     ];
     for (args, words) in cases {
         refused(&highwater().args(*args).output().unwrap(), 2, words);
@@ -68,8 +75,8 @@ fn records_over_the_limit_are_named_and_what_came_before_is_stored() {
     server.create("s", 1);
     let input = [b"fine\n".as_slice(), &[b'x'; 5_000], b"\nafter\n"].concat();
     let put = server.put("s", &input, &[]);
-    refused(&put, 1, &["line 2", "5000 bytes", "4096", "1 records were stored"]);
-    assert!(text(&put).contains("stored 1 records"), "{}", text(&put));
+    refused(&put, 1, &["line 2", "5000 bytes", "4096", "1 record was stored"]);
+    assert!(text(&put).contains("stored 1 record,"), "{}", text(&put));
     assert_eq!(server.ok(&["tail", "s"]), b"fine\n");
     refused(&server.put("s", &[0; 5_000], &["--format", "raw"]), 1, &["4096"]);
     let key = format!("const:{}", "k".repeat(257));
@@ -92,7 +99,7 @@ fn no_server() {
     let output = highwater().args(["stream", "list", "-t", "127.0.0.1:1"]).output().unwrap();
     refused(&output, 1, &["127.0.0.1:1"]);
     let output = highwater().args(["stream", "list", "-t", "nonsense"]).output().unwrap();
-    refused(&output, 1, &["nonsense", "HOST:PORT"]);
+    refused(&output, 2, &["nonsense", "HOST:PORT"]);
 }
 
 #[test]

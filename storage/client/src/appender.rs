@@ -101,7 +101,7 @@ enum Step {
     Connect,
     Renew,
     /// The connection's queue is full.
-    AwaitQueue(Connection),
+    AwaitQueue(Connection, Option<Time>),
     Sleep(Option<Time>),
     Exit,
 }
@@ -280,6 +280,17 @@ impl Shared {
         self.started.elapsed()
     }
 
+    /// Waits until just after `alarm`; for ever without one.
+    async fn until(&self, alarm: Option<Time>) {
+        match alarm {
+            Some(alarm) => {
+                let after = alarm.saturating_add(Duration::from_micros(1));
+                tokio::time::sleep_until(self.started + after).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
     fn push(self: &Arc<Self>, builder: &mut BatchBuilder, tag: u64) {
         let now = self.now();
         let mut state = self.state();
@@ -366,7 +377,11 @@ impl Shared {
             return Step::Renew;
         }
         if state.window.wants_to_send() {
-            return state.connection.clone().map_or(Step::Connect, Step::AwaitQueue);
+            let alarm = state.window.next_tick();
+            return match &state.connection {
+                Some(connection) => Step::AwaitQueue(connection.clone(), alarm),
+                None => Step::Connect,
+            };
         }
         state.alarm = state.window.next_tick();
         Step::Sleep(state.alarm)
@@ -413,18 +428,16 @@ async fn drive(shared: Arc<Shared>) {
                 }
                 Err(error) => shared.report(|state, now| state.window.unreachable(&error, now)),
             },
-            Step::AwaitQueue(connection) => {
+            Step::AwaitQueue(connection, alarm) => tokio::select! {
                 // Whether there is room now or the connection ended: look again.
-                let _room = connection.permit().await;
-            }
-            Step::Sleep(None) => shared.work.notified().await,
-            Step::Sleep(Some(alarm)) => {
-                let alarm = shared.started + alarm.saturating_add(Duration::from_micros(1));
-                tokio::select! {
-                    () = shared.work.notified() => {}
-                    () = tokio::time::sleep_until(alarm) => {}
-                }
-            }
+                _room = connection.permit() => {}
+                // Time passes for the window although the connection stands still.
+                () = shared.until(alarm) => {}
+            },
+            Step::Sleep(alarm) => tokio::select! {
+                () = shared.work.notified() => {}
+                () = shared.until(alarm) => {}
+            },
         }
     }
 }

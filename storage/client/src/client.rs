@@ -189,7 +189,7 @@ impl Client {
             Some(header) if reply.kind == Kind::FetchReply => header,
             _ => return Err(unexpected(reply.kind)),
         };
-        let next = check(&reply.data, from, options.verify_crc).map_err(|flaw| match flaw {
+        let sound = check(&reply.data, from, options.verify_crc).map_err(|flaw| match flaw {
             Flaw::Corrupt(error) => ClientError::Corrupt(error),
             Flaw::Gap { expected, found } => {
                 ClientError::Protocol(format!("records {expected} to {found} are missing"))
@@ -198,10 +198,10 @@ impl Client {
         let delivery = Delivery {
             bytes: reply.data.clone(),
             from,
-            end: u64::MAX,
+            end: if sound.cut { sound.next } else { u64::MAX },
             since_ns: 0,
             high_water: header.high_water.to_native(),
-            next,
+            next: sound.next,
             sent_ns: 0,
         };
         Ok(Fetched { delivery, oldest: header.oldest.to_native() })

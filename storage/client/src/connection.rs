@@ -13,6 +13,7 @@ use highwater_wire::{
     FRAME_HEADER_LEN, Frame, Kind, PROTOCOL_VERSION, SubscribeReply, decode_control_reply,
     decode_error, decode_frame, encode_control_request, encode_frame,
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -30,6 +31,8 @@ const MAX_FRAME: usize = 64 << 20;
 const READ: usize = 256 << 10;
 /// The receive buffer is renewed when less room than this is left.
 const MIN_READ: usize = 32 << 10;
+/// A connection on which nothing happens is probed after twice this time, then as often, as servers do it.
+const PROBE: Duration = Duration::from_secs(15);
 
 /// Where the fate of an append goes. Called from the connection's tasks; must not block.
 pub(crate) trait AppendSink: Send + Sync {
@@ -157,6 +160,13 @@ impl Connection {
         self.shared.started.elapsed().saturating_sub(heard) >= time
     }
 
+    /// Ends it if nothing at all came for this long: whoever is there is not.
+    pub(crate) fn end_if_silent(&self, time: Duration) {
+        if self.silent_for(time) {
+            self.end();
+        }
+    }
+
     /// Ends it; everybody who waits is told.
     pub(crate) fn end(&self) {
         self.reader.0.notify_one();
@@ -167,6 +177,17 @@ impl Connection {
         match self.outgoing.reserve().await {
             Ok(permit) => Ok(Permit { connection: self, permit }),
             Err(_) => Err(self.closed()),
+        }
+    }
+
+    /// The same, for at most `after`.
+    pub(crate) async fn permit_within(&self, after: Duration) -> Result<Permit<'_>, ClientError> {
+        match tokio::time::timeout(after, self.permit()).await {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.end_if_silent(after);
+                Err(ClientError::TimedOut { after })
+            }
         }
     }
 
@@ -195,9 +216,7 @@ impl Connection {
         match tokio::time::timeout(after, exchange).await {
             Ok(result) => result,
             Err(_) => {
-                if self.silent_for(after) {
-                    self.end();
-                }
+                self.end_if_silent(after);
                 Err(ClientError::TimedOut { after })
             }
         }
@@ -274,6 +293,9 @@ async fn open(
     };
     let mut stream = TcpStream::connect((host, port)).await.map_err(io_error)?;
     stream.set_nodelay(true).map_err(io_error)?;
+    // A consumer only listens: it would never notice that the machine at the other end is gone.
+    let keepalive = TcpKeepalive::new().with_time(PROBE * 2).with_interval(PROBE);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(io_error)?;
     let mut buffer = BytesMut::with_capacity(READ);
     let info = greet(&mut stream, &mut buffer, address, options, io_error).await?;
 

@@ -1,6 +1,8 @@
 //! The consumer of one shard: pushed by the server as credit allows, resumed where it stopped when the
 //! connection breaks.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use highwater_wire::{
     CreditRequest, ErrorCode, Kind, StreamDescription, SubscribeRequest, UnsubscribeRequest,
@@ -50,6 +52,10 @@ struct Subscription {
     events: mpsc::UnboundedReceiver<SubscriptionEvent>,
     /// Bytes delivered and not yet given back as credit.
     used: u64,
+    /// When it must have been answered; `None` once it was.
+    answer_by: Option<Instant>,
+    /// When it was answered.
+    started: Option<Instant>,
 }
 
 impl Drop for Subscription {
@@ -112,7 +118,8 @@ impl ShardConsumer {
             let step = match self.subscription.as_mut() {
                 None => self.subscribe().await,
                 Some(subscription) => {
-                    let event = subscription.next(self.options.credit_bytes / 2).await;
+                    let after = self.client.options().request_timeout;
+                    let event = subscription.next(self.options.credit_bytes / 2, after).await;
                     match self.handle(event) {
                         Ok(Some(delivery)) => return Ok(Some(delivery)),
                         Ok(None) => Ok(()),
@@ -132,6 +139,14 @@ impl ShardConsumer {
     /// Next sequence number to read: everything below it was given out (or passed over by the start).
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Goes on at sequence number `position`: past a [gap](ConsumeError::Gap), or back to read again.
+    pub fn seek(&mut self, position: u64) {
+        self.position = position;
+        self.at_oldest = false;
+        self.since_ns = 0;
+        self.subscription = None;
     }
 
     /// The shard's number.
@@ -166,7 +181,8 @@ impl ShardConsumer {
             max_bytes: self.options.max_delivery_bytes.into(),
             reserved: 0.into(),
         };
-        let submitted = match connection.permit().await {
+        let after = self.client.options().request_timeout;
+        let submitted = match connection.permit_within(after).await {
             Ok(permit) => {
                 let control = Control::fixed(request.to_array());
                 permit.submit(Slot::Subscription(sender), Kind::Subscribe, control, None)
@@ -175,7 +191,14 @@ impl ShardConsumer {
         };
         match submitted {
             Ok(correlation) => {
-                self.subscription = Some(Subscription { connection, correlation, events, used: 0 });
+                self.subscription = Some(Subscription {
+                    connection,
+                    correlation,
+                    events,
+                    used: 0,
+                    answer_by: Instant::now().checked_add(after),
+                    started: None,
+                });
                 Ok(())
             }
             Err(error) => self.lost(error),
@@ -186,7 +209,6 @@ impl ShardConsumer {
         match event {
             SubscriptionEvent::Started { high_water } => {
                 self.high_water = self.high_water.max(high_water);
-                self.retry.since = None;
                 Ok(None)
             }
             SubscriptionEvent::Delivery { high_water, sent_ns, data } => {
@@ -208,12 +230,17 @@ impl ShardConsumer {
         bytes: Bytes,
     ) -> Result<Option<Delivery>, ConsumeError> {
         let from = self.position;
-        let next = check(&bytes, from, self.options.verify_crc).map_err(|flaw| match flaw {
+        let sound = check(&bytes, from, self.options.verify_crc).map_err(|flaw| match flaw {
             Flaw::Corrupt(error) => ConsumeError::Corrupt { position: from, error },
             Flaw::Gap { expected, found } => ConsumeError::Gap { expected, found },
         })?;
-        let end = self.options.end.unwrap_or(u64::MAX);
-        let next = next.min(end);
+        let mut end = self.options.end.unwrap_or(u64::MAX);
+        let next = sound.next.min(end);
+        if sound.cut {
+            // The next subscription begins at the flaw, and says what is wrong.
+            end = next;
+            self.subscription = None;
+        }
         self.position = next;
         let since_ns = self.since_ns;
         let delivery = Delivery { bytes, from, end, since_ns, high_water, next, sent_ns };
@@ -253,9 +280,13 @@ impl ShardConsumer {
 
     /// Prepares to subscribe again, or gives up.
     fn lost(&mut self, error: ClientError) -> Result<(), ConsumeError> {
-        self.subscription = None;
         let policy = self.client.options().retry;
         let now = Instant::now();
+        let started = self.subscription.take().and_then(|ended| ended.started);
+        // It held, though perhaps nothing was written meanwhile: this is new trouble.
+        if started.is_some_and(|started| now.duration_since(started) > policy.max) {
+            self.retry = Retry::default();
+        }
         let since = *self.retry.since.get_or_insert(now);
         if !error.retriable() || now.duration_since(since) >= policy.deadline {
             return Err(error.into());
@@ -268,10 +299,11 @@ impl ShardConsumer {
 }
 
 impl Subscription {
-    /// The next event; gives credit back first once `refill` bytes were used.
-    async fn next(&mut self, refill: u64) -> SubscriptionEvent {
+    /// The next event; gives credit back first once `refill` bytes were used. Waits at most `after` for the
+    /// answer to the request, and for room to give credit back.
+    async fn next(&mut self, refill: u64, after: Duration) -> SubscriptionEvent {
         if self.used >= refill {
-            match self.connection.permit().await {
+            match self.connection.permit_within(after).await {
                 Ok(permit) => {
                     let request = CreditRequest {
                         subscription: self.correlation.into(),
@@ -283,8 +315,20 @@ impl Subscription {
                 Err(error) => return SubscriptionEvent::Ended(error),
             }
         }
-        match self.events.recv().await {
+        let event = match self.answer_by {
+            None => self.events.recv().await,
+            Some(by) => match tokio::time::timeout_at(by, self.events.recv()).await {
+                Ok(event) => event,
+                Err(_) => {
+                    self.connection.end_if_silent(after);
+                    return SubscriptionEvent::Ended(ClientError::TimedOut { after });
+                }
+            },
+        };
+        match event {
             Some(event) => {
+                self.answer_by = None;
+                self.started.get_or_insert_with(Instant::now);
                 if let SubscriptionEvent::Delivery { data, .. } = &event {
                     self.used += data.len() as u64;
                 }

@@ -33,11 +33,11 @@ impl Delivery {
     /// The batches that hold wanted records; the first may begin before the first record wanted, the last
     /// may end after the last.
     pub fn batches(&self) -> impl Iterator<Item = BatchView<'_>> {
-        BatchIter::new(&self.bytes).map_while(Result::ok).filter(|batch| {
-            batch.end_sequence() > self.from
-                && batch.base_sequence() < self.end
-                && batch.header().arrival_ns.to_native() >= self.since_ns
-        })
+        BatchIter::new(&self.bytes)
+            .map_while(Result::ok)
+            .filter(|batch| batch.end_sequence() > self.from && batch.base_sequence() < self.end)
+            // From the first wanted on all are: the server's clock may step back.
+            .skip_while(|batch| batch.header().arrival_ns.to_native() < self.since_ns)
     }
 
     /// Size of the batches, wanted or not, in bytes.
@@ -52,6 +52,7 @@ impl Delivery {
 }
 
 /// What is wrong with received batches.
+#[derive(Debug)]
 pub(crate) enum Flaw {
     /// A batch is damaged or unreadable.
     Corrupt(BatchError),
@@ -59,10 +60,26 @@ pub(crate) enum Flaw {
     Gap { expected: u64, found: u64 },
 }
 
-/// Checks batches back to back that should begin at or before `from` and follow each other. Returns the
-/// sequence number after the last, or `from` if all of it lies below.
-pub(crate) fn check(bytes: &[u8], from: u64, verify_crc: bool) -> Result<u64, Flaw> {
+/// How far received batches are sound.
+#[derive(Debug)]
+pub(crate) struct Sound {
+    /// The sequence number after the last sound batch, or `from` if all of it lies below.
+    pub next: u64,
+    /// There is a flaw right after it.
+    pub cut: bool,
+}
+
+/// Checks batches back to back that should begin at or before `from` and follow each other. What precedes
+/// a flaw is given out first: asked for what follows, the server shows it again, if it is its own.
+pub(crate) fn check(bytes: &[u8], from: u64, verify_crc: bool) -> Result<Sound, Flaw> {
     let mut next = from;
+    match check_each(bytes, &mut next, verify_crc) {
+        Err(flaw) if next == from => Err(flaw),
+        checked => Ok(Sound { next, cut: checked.is_err() }),
+    }
+}
+
+fn check_each(bytes: &[u8], next: &mut u64, verify_crc: bool) -> Result<(), Flaw> {
     for batch in BatchIter::new(bytes) {
         let batch = batch.map_err(Flaw::Corrupt)?;
         let header = batch.header();
@@ -77,15 +94,15 @@ pub(crate) fn check(bytes: &[u8], from: u64, verify_crc: bool) -> Result<u64, Fl
         if verify_crc {
             batch.check_crc().map_err(Flaw::Corrupt)?;
         }
-        if batch.end_sequence() <= next {
+        if batch.end_sequence() <= *next {
             continue;
         }
-        if batch.base_sequence() > next {
-            return Err(Flaw::Gap { expected: next, found: batch.base_sequence() });
+        if batch.base_sequence() > *next {
+            return Err(Flaw::Gap { expected: *next, found: batch.base_sequence() });
         }
-        next = batch.end_sequence();
+        *next = batch.end_sequence();
     }
-    Ok(next)
+    Ok(())
 }
 
 /// Answer to a [`fetch`](crate::Client::fetch).
@@ -106,4 +123,54 @@ pub struct Located {
     pub oldest: u64,
     /// The high-water mark: every record below it is durable.
     pub high_water: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_wire::{BatchBuilder, ProducerStamp, stamp};
+
+    /// A batch of two records from sequence `base` on that arrived at `arrival_ns`.
+    fn batch(base: u64, arrival_ns: u64) -> Vec<u8> {
+        let mut builder = BatchBuilder::default();
+        for payload in [b"a", b"b"] {
+            builder.push(b"k", &[], payload, 0).unwrap();
+        }
+        let mut bytes = builder.finish(ProducerStamp::default()).to_vec();
+        stamp(&mut bytes, base, arrival_ns, 0);
+        bytes
+    }
+
+    #[test]
+    fn what_precedes_a_gap_or_damage_is_sound() {
+        let gap = [batch(10, 0), batch(12, 0), batch(20, 0)].concat();
+        let sound = check(&gap, 11, true).map_err(|_| ()).unwrap();
+        assert_eq!((sound.next, sound.cut), (14, true));
+        // Asked again from there, it is reported.
+        let flaw = check(&gap[2 * gap.len() / 3..], 14, true).unwrap_err();
+        assert!(matches!(flaw, Flaw::Gap { expected: 14, found: 20 }));
+
+        let mut damaged = [batch(10, 0), batch(12, 0)].concat();
+        *damaged.last_mut().unwrap() ^= 1;
+        let sound = check(&damaged, 10, true).map_err(|_| ()).unwrap();
+        assert_eq!((sound.next, sound.cut), (12, true));
+        let flaw = check(&damaged[damaged.len() / 2..], 12, true).unwrap_err();
+        assert!(matches!(flaw, Flaw::Corrupt(_)));
+    }
+
+    #[test]
+    fn from_the_first_batch_that_came_late_enough_all_are_given() {
+        // The server's clock steps back after the second.
+        let bytes = [batch(0, 50), batch(2, 100), batch(4, 60)].concat();
+        let delivery = Delivery {
+            bytes: Bytes::from(bytes),
+            from: 0,
+            end: u64::MAX,
+            since_ns: 80,
+            high_water: 6,
+            next: 6,
+            sent_ns: 0,
+        };
+        assert!(delivery.records().map(|record| record.sequence).eq(2..6));
+    }
 }

@@ -157,20 +157,21 @@ impl Queue {
     }
 
     /// The next batch to send, once it is full or has lingered; `None` when closed and empty.
-    async fn next_batch(&self) -> Option<Batch> {
+    async fn next_batch(&self) -> Option<BatchBuilder> {
         loop {
             let due = {
                 let mut state = self.state();
                 let now = Instant::now();
                 if let Some(batch) = state.ready.pop_front() {
-                    return Some(batch);
+                    return Some(state.pass_on(batch));
                 }
                 let due = state.since.map(|since| since + self.setup.linger);
                 if due.is_some_and(|due| state.hurry || state.closed || due <= now) {
                     let batch = state.take_open();
+                    let builder = state.pass_on(batch);
                     drop(state);
                     self.setup.partitioner.turn_from(self.setup.place);
-                    return Some(batch);
+                    return Some(builder);
                 }
                 if due.is_none() && state.closed {
                     return None;
@@ -204,8 +205,12 @@ impl Queue {
                 }
                 Err(error) => {
                     self.fail_waiting(&error);
-                    let first = self.next_batch().await?;
-                    self.state().ready.push_front(first);
+                    let builder = self.next_batch().await?;
+                    let mut state = self.state();
+                    if let Some(pending) = state.sent.pop_back() {
+                        state.ready.push_front(Batch { builder, pending });
+                    }
+                    drop(state);
                     (started, failures) = (Instant::now(), 0);
                 }
             }
@@ -238,6 +243,12 @@ impl State {
         self.ready.push_back(batch);
     }
 
+    /// Before the lock is given up: a flush finds it in one list or the other.
+    fn pass_on(&mut self, batch: Batch) -> BatchBuilder {
+        self.sent.push_back(batch.pending);
+        batch.builder
+    }
+
     fn take_open(&mut self) -> Batch {
         self.since = None;
         self.hurry = false;
@@ -253,9 +264,7 @@ async fn drive(queue: Arc<Queue>) {
     loop {
         // Room first: meanwhile the open batch grows.
         appender.ready().await;
-        let Some(Batch { mut builder, pending }) = queue.next_batch().await else { return };
-        // Before the acknowledgement can come.
-        queue.state().sent.push_back(pending);
+        let Some(mut builder) = queue.next_batch().await else { return };
         if let Err(error) = appender.append(&mut builder, 0).await {
             let refused = queue.state().sent.pop_back();
             if let Some(pending) = refused {

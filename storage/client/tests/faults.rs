@@ -4,6 +4,7 @@
 // A panic in a test is its report.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+// Each test file is a crate of its own and uses a part of it.
 #[allow(dead_code)]
 mod support;
 

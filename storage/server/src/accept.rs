@@ -41,7 +41,7 @@ pub(crate) async fn accept(
         };
         let connections = core.connections.borrow().len();
         let now = core.clock.now().mono_ns;
-        let connection = Rc::new(Connection::new(core.new_connection(), socket, now));
+        let connection = Rc::new(Connection::new(core.new_connection(), socket, &core.queued, now));
         if connections < limit {
             tokio_uring::spawn(serve(Rc::clone(&core), connection));
         } else if connections < limit + TURNED_AWAY {

@@ -17,10 +17,11 @@ use tokio_uring::net::TcpStream;
 use crate::core_state::CoreState;
 use crate::flow::Flow;
 use crate::options::bounds::{
-    APPEND_WAIT_MS, GREETING_MS, LINGER_MS, OUT_HIGH, OUT_SHARE, PENDING,
+    APPEND_WAIT_MS, FRAME_STALL_S, GREETING_MS, LINGER_MS, OUT_HIGH, OUT_PRESSED, OUT_SHARE,
+    PENDING, REPLY_STALL_S, WRITE_STALL_S,
 };
-use crate::outgoing::{Outgoing, Sent, advance};
-use crate::receive::ReceiveBuffer;
+use crate::outgoing::{Outgoing, Queued, Sent, advance};
+use crate::receive::{Exhausted, ReceiveBuffer};
 use crate::request::frame_error;
 use crate::router::RemoteCredit;
 use crate::session::{self, Step};
@@ -42,6 +43,7 @@ pub(crate) struct Connection {
     pub id: u64,
     socket: TcpStream,
     out: RefCell<Outgoing>,
+    core_queued: Rc<Queued>,
     /// The writer has something to do.
     out_ready: Notify,
     /// The reader may go on.
@@ -58,6 +60,12 @@ pub(crate) struct Connection {
     state: Cell<State>,
     /// When the socket is shut down whatever its state, monotonic nanoseconds.
     deadline: Cell<Option<u64>>,
+    /// The peer is in the middle of a frame.
+    unfinished: Cell<bool>,
+    /// Ticks since a byte of it came.
+    frame_ticks: Cell<u32>,
+    /// Ticks since the peer took a byte.
+    write_ticks: Cell<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,11 +81,12 @@ enum State {
 }
 
 impl Connection {
-    pub fn new(id: u64, socket: TcpStream, now_ns: u64) -> Connection {
+    pub fn new(id: u64, socket: TcpStream, queued: &Rc<Queued>, now_ns: u64) -> Connection {
         Connection {
             id,
             socket,
-            out: RefCell::default(),
+            out: RefCell::new(Outgoing::new(Rc::clone(queued))),
+            core_queued: Rc::clone(queued),
             out_ready: Notify::new(),
             readable: Notify::new(),
             subscriptions: RefCell::default(),
@@ -87,6 +96,9 @@ impl Connection {
             greeted: Cell::new(false),
             state: Cell::new(State::Open),
             deadline: Cell::new(Some(now_ns + GREETING_MS * 1_000_000)),
+            unfinished: Cell::new(false),
+            frame_ticks: Cell::new(0),
+            write_ticks: Cell::new(0),
         }
     }
 
@@ -149,16 +161,32 @@ impl Connection {
         self.wake_reader();
     }
 
+    /// Bytes that may be queued before the peer's requests and subscriptions pause.
+    fn out_limit(&self) -> usize {
+        // A peer that takes its replies is served on a core that is pressed, too.
+        if self.core_queued.pressed() { OUT_PRESSED } else { OUT_HIGH }
+    }
+
+    /// Whether as much is queued as may be.
+    pub fn full(&self) -> bool {
+        self.queued() >= self.out_limit()
+    }
+
     fn may_read(&self) -> bool {
-        self.state.get() > State::Open || (self.pending.get() < PENDING && self.queued() < OUT_HIGH)
+        self.state.get() > State::Open || (self.pending.get() < PENDING && !self.full())
     }
 
     fn wake_reader(&self) {
         // Half-way down, so that the reader does not go back and forth at the bound.
-        let low = self.pending.get() <= PENDING / 2 && self.queued() <= OUT_HIGH / 2;
+        let low = self.pending.get() <= PENDING / 2 && self.queued() <= self.out_limit() / 2;
         if low || self.state.get() > State::Open {
             self.readable.notify_one();
         }
+    }
+
+    /// The core is no longer pressed.
+    pub fn go_on(&self) {
+        self.readable.notify_one();
     }
 
     /// Lets what is queued go out, then ends. Nothing is answered any more.
@@ -187,8 +215,29 @@ impl Connection {
         }
     }
 
+    /// Once a second: cuts a peer that stopped in the middle of a frame, or that takes nothing while
+    /// somebody waits for it to. In ticks, so that a pause of the whole process is nobody's fault.
+    pub fn tick(&self, now_ns: u64) {
+        self.sweep(now_ns);
+        let count = |counter: &Cell<u32>, stalled: bool| {
+            counter.set(if stalled { counter.get() + 1 } else { 0 });
+            counter.get()
+        };
+        let frame = count(&self.frame_ticks, self.unfinished.get());
+        let gone = self.state.get() >= State::Answering && self.pending.get() == 0;
+        let awaited = self.queued() > 0 && (gone || self.core_queued.pressed());
+        let paused = self.full() && self.subscriptions.borrow().is_empty();
+        let write = count(&self.write_ticks, awaited || paused);
+        let patience = if awaited { WRITE_STALL_S } else { REPLY_STALL_S };
+        if frame > FRAME_STALL_S || write > patience {
+            self.cut();
+        }
+    }
+
     /// Accounts for bytes sent; hands new credit to the engine.
     fn sent(&self, core: &CoreState, n: usize) {
+        self.write_ticks.set(0);
+        let full = self.full();
         let mut delivered = false;
         {
             let mut out = self.out.borrow_mut();
@@ -201,10 +250,12 @@ impl Connection {
                 }
             }
         }
-        if delivered {
+        // What a full queue held back goes on, whoever's bytes have left it.
+        if delivered || (full && !self.full()) {
             core.top_up(self);
         }
         self.wake_reader();
+        core.relieve();
     }
 }
 
@@ -219,7 +270,9 @@ pub(crate) async fn serve(core: Rc<CoreState>, connection: Rc<Connection>) {
         // It panicked; the connection's accounts are not to be trusted.
         core.fail("a connection's writer panicked");
     }
-    core.held.set(core.held.get().saturating_sub(connection.out.borrow_mut().clear()));
+    let held = connection.out.borrow_mut().clear();
+    core.held.set(core.held.get().saturating_sub(held));
+    core.relieve();
 }
 
 /// Refuses a connection beyond the bound.
@@ -236,15 +289,15 @@ async fn read(core: &Rc<CoreState>, connection: &Connection) {
         while !connection.may_read() {
             connection.readable.notified().await;
         }
-        let buf = match buffer.lend(need) {
-            Ok(buf) => buf,
-            Err(_) => {
-                end(core, connection, &session::receive_memory_spent(need));
-                return discard(connection).await;
-            }
+        let Ok(buf) = lend(core, connection, &mut buffer, need).await else {
+            end(core, connection, &session::receive_memory_spent(need));
+            return discard(connection).await;
         };
         let filled = buf.len();
+        connection.frame_ticks.set(0);
+        connection.unfinished.set(filled > 0);
         let (result, slice) = connection.socket.read(buf.slice(filled..)).await;
+        connection.unfinished.set(false);
         let read = match result {
             Ok(read) => read,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
@@ -276,6 +329,30 @@ async fn read(core: &Rc<CoreState>, connection: &Connection) {
     }
 }
 
+/// The receive buffer with room for the next frame. Where there is no memory for that the peer waits until
+/// others have had theirs, as long as they may take for it.
+async fn lend(
+    core: &CoreState,
+    connection: &Connection,
+    buffer: &mut ReceiveBuffer,
+    need: usize,
+) -> Result<Vec<u8>, Exhausted> {
+    let deadline = Instant::now() + Duration::from_secs(2 * u64::from(FRAME_STALL_S));
+    loop {
+        // From here on nothing that comes back is missed.
+        let returned = core.receive_budget.returned();
+        match buffer.lend(need) {
+            Err(Exhausted) if connection.state.get() == State::Open => tokio::select! {
+                () = returned => {}
+                // It is to end.
+                () = connection.readable.notified() => {}
+                () = tokio::time::sleep_until(deadline) => return Err(Exhausted),
+            },
+            result => return result,
+        }
+    }
+}
+
 /// Handles all whole frames in the buffer; how many bytes the next one needs.
 async fn frames(
     core: &Rc<CoreState>,
@@ -284,6 +361,17 @@ async fn frames(
 ) -> Result<usize, WireError> {
     let mut worked = false;
     let need = loop {
+        // One read may bring many requests with long replies.
+        while !connection.may_read() {
+            if std::mem::take(&mut worked) {
+                core.poll();
+            }
+            connection.readable.notified().await;
+        }
+        if connection.state.get() > State::Open {
+            // The next read looks after it.
+            break 0;
+        }
         let (step, used, correlation) = match decode_frame(buffer.bytes(), core.max_frame) {
             Ok(Decoded::Frame(frame, used)) => {
                 core.figures.requests.set(core.figures.requests.get() + 1);

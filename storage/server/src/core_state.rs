@@ -18,8 +18,10 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, wall_ns};
 use crate::connection::Connection;
 use crate::control_thread::ControlJob;
+use crate::flow::Flow;
 use crate::handover::Admitted;
-use crate::options::bounds::{OUT_HARD, OUT_HIGH, RETRY_MS, WINDOW_MIN};
+use crate::options::bounds::{CORE_OUT, FETCH_BYTES, OUT_HARD, OUT_HIGH, RETRY_MS, WINDOW_MIN};
+use crate::outgoing::Queued;
 use crate::pending::PendingTable;
 use crate::receive::ReceiveBudget;
 use crate::router::{Answer, CoreLink, Signal, address, core_of, number_of};
@@ -71,6 +73,10 @@ pub(crate) struct CoreState {
     /// Capacity of log buffers held by queues to clients.
     pub held: Cell<usize>,
     pub held_limit: usize,
+    /// What is queued for clients.
+    pub queued: Rc<Queued>,
+    /// Bytes of control requests under way.
+    pub control_bytes: Cell<usize>,
     /// Memory may have come back.
     pub space: Notify,
     /// The log task has something to do.
@@ -114,6 +120,8 @@ impl CoreState {
             receive_budget: ReceiveBudget::new(parts.receive_extra),
             held: Cell::new(0),
             held_limit: parts.held_limit,
+            queued: Rc::default(),
+            control_bytes: Cell::new(0),
             space: Notify::new(),
             log_wake: Notify::new(),
             progress: Notify::new(),
@@ -186,8 +194,9 @@ impl CoreState {
     pub fn answered(&self, slot: u64, answer: Answer) {
         let Some(pending) = self.pending.borrow_mut().remove(slot) else { return };
         if let Some((core, bytes)) = pending.forwarded {
-            self.admitted[core].leave(bytes);
+            self.admitted[core].leave(bytes, pending.waits);
         }
+        self.control_bytes.set(self.control_bytes.get().saturating_sub(pending.control));
         self.progress.notify_one();
         let connection = self.connections.borrow().get(&pending.connection).cloned();
         if let Answer::Subscribed(reader, result) = &answer {
@@ -197,7 +206,14 @@ impl CoreState {
                 (Ok(_), _, Some((owner, _))) if !alive => self.unsubscribe(*reader, owner),
                 (Err(_), Some(connection), _) => {
                     self.readers.borrow_mut().remove(reader);
-                    connection.subscriptions.borrow_mut().remove(&pending.correlation);
+                    // Another may have its name by now.
+                    let mut subscriptions = connection.subscriptions.borrow_mut();
+                    if subscriptions
+                        .get(&pending.correlation)
+                        .is_some_and(|subscription| subscription.flow.reader == *reader)
+                    {
+                        subscriptions.remove(&pending.correlation);
+                    }
                 }
                 _ => {}
             }
@@ -222,6 +238,20 @@ impl CoreState {
                     duplicate: u32::from(appended.duplicate).into(),
                 };
                 return connection.reply(Kind::AppendReply, correlation, &reply.to_array());
+            }
+            // With few bytes asked for one batch comes all the same; what was reserved then bounds nothing.
+            Answer::Read(Ok(chunk))
+                if connection.queued() + chunk.bytes > OUT_HIGH + FETCH_BYTES
+                    || (self.queued.bytes() > 2 * CORE_OUT && connection.queued() > 0) =>
+            {
+                let queued = connection.queued();
+                let message = format!(
+                    "{queued} bytes are queued for this connection and {} for this core; a fetch of {} bytes \
+                     finds no room",
+                    self.queued.bytes(),
+                    chunk.bytes
+                );
+                WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS)
             }
             Answer::Read(Ok(chunk)) => {
                 let reply = FetchReply {
@@ -263,11 +293,12 @@ impl CoreState {
     pub fn deliver(&self, reader: ReaderId, chunk: highwater_engine::Chunk) {
         let Some((connection, correlation)) = self.subscriber(reader) else { return };
         let queued = connection.queued();
-        if queued > OUT_HARD {
+        let all = self.queued.bytes();
+        if queued > OUT_HARD || (all > 2 * CORE_OUT && queued > 0) {
             // Credit is handed on by the window, so only very many subscriptions come here.
             let message = format!(
-                "{queued} bytes are queued for this connection; the limit is {OUT_HARD}: read faster or \
-                 subscribe to less at once"
+                "{queued} bytes are queued for this connection (the limit is {OUT_HARD}) and {all} for this \
+                 core: read faster or subscribe to less at once"
             );
             let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
             if let Some(gone) = connection.subscriptions.borrow_mut().remove(&correlation) {
@@ -310,14 +341,36 @@ impl CoreState {
     }
 
     /// Bytes that one of `subscriptions` of a connection may have granted or queued.
-    pub fn window(&self, subscriptions: usize) -> u64 {
-        (OUT_HIGH / subscriptions.max(1)).max(WINDOW_MIN) as u64
+    fn window(&self, subscriptions: usize) -> u64 {
+        let of_core = CORE_OUT / self.readers.borrow().len().max(1);
+        (OUT_HIGH / subscriptions.max(1)).min(of_core).max(WINDOW_MIN) as u64
+    }
+
+    /// Whether a connection's subscriptions get nothing for now.
+    fn paused(&self, connection: &Connection) -> bool {
+        connection.full() || self.queued.pressed()
+    }
+
+    /// The first credit of a new subscription that goes to its engine.
+    pub fn grant(&self, flow: &mut Flow, connection: &Connection, subscriptions: usize) -> u64 {
+        if self.paused(connection) { 0 } else { flow.grant(self.window(subscriptions)) }
+    }
+
+    /// Ends the pressure of what is queued, if enough of it has gone: all that paused go on.
+    pub fn relieve(&self) {
+        if self.queued.relieved() {
+            let connections: Vec<_> = self.connections.borrow().values().cloned().collect();
+            for connection in connections {
+                connection.go_on();
+                self.top_up(&connection);
+            }
+        }
     }
 
     /// Hands credit of a connection's subscriptions to their engines as far as its queue allows; true if
     /// this core's engine got some.
     pub fn top_up(&self, connection: &Connection) -> bool {
-        if connection.queued() >= OUT_HIGH {
+        if self.paused(connection) {
             return false;
         }
         let mut here = false;

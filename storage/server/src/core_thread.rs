@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::accept::accept;
 use crate::clock::{Clock, thread_cpu_ns, wall_ns};
+use crate::connection::Connection;
 use crate::control_thread::ControlJob;
 use crate::core_state::{CoreParts, CoreState};
 use crate::options::bounds::RECEIVE_EXTRA;
@@ -230,7 +231,7 @@ impl Served {
             tokio::select! {
                 _ = tick.tick() => {
                     self.publish(&core);
-                    sweep(&core);
+                    all(&core).iter().for_each(|connection| connection.tick(core.clock.now().mono_ns));
                 }
                 _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => break,
                 () = core.failed.notified() => break,
@@ -263,8 +264,7 @@ impl Served {
             until(Phase::Closing).await;
         }
         let now = core.clock.now().mono_ns;
-        let all = || core.connections.borrow().values().cloned().collect::<Vec<_>>();
-        all()
+        all(core)
             .iter()
             .for_each(|connection| if failed { connection.cut() } else { connection.finish(now) });
         let mut tick = tokio::time::interval(Duration::from_millis(20));
@@ -273,11 +273,14 @@ impl Served {
         let mut cut = failed;
         while !core.connections.borrow().is_empty() {
             tokio::select! {
-                _ = tick.tick() => sweep(core),
+                _ = tick.tick() => {
+                    let now = core.clock.now().mono_ns;
+                    all(core).iter().for_each(|connection| connection.sweep(now));
+                }
                 () = core.progress.notified() => {}
                 () = &mut cutting, if !cut => {
                     cut = true;
-                    all().iter().for_each(|connection| connection.cut());
+                    all(core).iter().for_each(|connection| connection.cut());
                 }
             }
         }
@@ -301,10 +304,8 @@ impl Served {
     }
 }
 
-fn sweep(core: &CoreState) {
-    let now = core.clock.now().mono_ns;
-    let connections: Vec<_> = core.connections.borrow().values().cloned().collect();
-    connections.iter().for_each(|connection| connection.sweep(now));
+fn all(core: &CoreState) -> Vec<Rc<Connection>> {
+    core.connections.borrow().values().cloned().collect()
 }
 
 /// Runs a task whose end by panic ends the core: an engine that panicked must not go on.

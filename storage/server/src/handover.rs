@@ -10,7 +10,9 @@ use tokio::sync::mpsc::error::TrySendError as HandoverError;
 use crate::connection::Connection;
 use crate::control_thread::ControlJob;
 use crate::core_state::CoreState;
-use crate::options::bounds::{CONTROL_EACH, FORWARDED, FORWARDED_BYTES, RETRY_MS};
+use crate::options::bounds::{
+    CONTROL_BYTES, CONTROL_EACH, FORWARDED, FORWARDED_BYTES, FORWARDED_WAITS, RETRY_MS,
+};
 use crate::pending::Pending;
 use crate::router::{Answer, Ask, Handover, Signal, address, number_of};
 
@@ -19,16 +21,20 @@ use crate::router::{Answer, Ask, Handover, Signal, address, number_of};
 pub(crate) struct Admitted {
     requests: Cell<usize>,
     bytes: Cell<usize>,
+    /// Of the requests, fetches that wait for records.
+    waits: Cell<usize>,
 }
 
 impl Admitted {
-    fn enter(&self, bytes: usize) {
+    fn enter(&self, bytes: usize, waits: bool) {
+        self.waits.set(self.waits.get() + usize::from(waits));
         self.requests.set(self.requests.get() + 1);
         self.bytes.set(self.bytes.get() + bytes);
     }
 
     /// A request with a batch of `bytes` was answered.
-    pub fn leave(&self, bytes: usize) {
+    pub fn leave(&self, bytes: usize, waits: bool) {
+        self.waits.set(self.waits.get().saturating_sub(usize::from(waits)));
         self.requests.set(self.requests.get().saturating_sub(1));
         self.bytes.set(self.bytes.get().saturating_sub(bytes));
     }
@@ -42,10 +48,19 @@ impl CoreState {
         }
     }
 
-    /// Whether another core may be handed `bytes` more.
-    pub fn may_forward(&self, core: usize, bytes: usize) -> Result<(), WireError> {
+    /// Whether another core may be handed a request with `bytes` of batch; `waits`: one that may wait long,
+    /// of which there is room for fewer, so that they do not keep out the rest.
+    pub fn may_forward(&self, core: usize, bytes: usize, waits: bool) -> Result<(), WireError> {
         let admitted = &self.admitted[core];
         let (requests, held) = (admitted.requests.get(), admitted.bytes.get());
+        let waiting = admitted.waits.get();
+        if waits && waiting >= FORWARDED_WAITS {
+            let message = format!(
+                "{waiting} fetches wait on core {core} for records; the limit is {FORWARDED_WAITS}: connect \
+                 to the core's own port"
+            );
+            return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
+        }
         if requests >= FORWARDED || (held > 0 && held + bytes > FORWARDED_BYTES) {
             let message = format!(
                 "{requests} requests with {held} bytes wait for core {core}; the limits are {FORWARDED} and \
@@ -66,7 +81,8 @@ impl CoreState {
         ask: Ask,
     ) -> Result<(), WireError> {
         let bytes = pending.forwarded.map_or(0, |(_, bytes)| bytes);
-        self.may_forward(core, bytes)?;
+        let waits = pending.waits;
+        self.may_forward(core, bytes, waits)?;
         let slot = self.pending.borrow_mut().insert(pending);
         let handover = Handover { tag: address(self.index, slot), shard, ask };
         if let Err(error) = self.links[core].handovers.try_send(handover) {
@@ -83,7 +99,7 @@ impl CoreState {
                 }
             });
         }
-        self.admitted[core].enter(bytes);
+        self.admitted[core].enter(bytes, waits);
         connection.pending.set(connection.pending.get() + 1);
         self.figures.forwarded.set(self.figures.forwarded.get() + 1);
         Ok(())
@@ -95,6 +111,7 @@ impl CoreState {
         connection: &Connection,
         correlation: u64,
         request: ControlRequest,
+        bytes: usize,
     ) -> Result<(), WireError> {
         let controls = connection.controls.get();
         if controls >= CONTROL_EACH {
@@ -103,8 +120,19 @@ impl CoreState {
             );
             return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
         }
-        let pending =
-            Pending { connection: connection.id, correlation, reserved: 0, forwarded: None };
+        let held = self.control_bytes.get();
+        if held > 0 && held + bytes > CONTROL_BYTES {
+            let message = format!(
+                "control requests of {held} bytes are under way; the limit is {CONTROL_BYTES}"
+            );
+            return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
+        }
+        let pending = Pending {
+            connection: connection.id,
+            correlation,
+            control: bytes,
+            ..Pending::default()
+        };
         let slot = self.pending.borrow_mut().insert(pending);
         let job = ControlJob { request, tag: address(self.index, slot) };
         if let Err(error) = self.control.try_send(job) {
@@ -122,6 +150,7 @@ impl CoreState {
         }
         connection.pending.set(connection.pending.get() + 1);
         connection.controls.set(controls + 1);
+        self.control_bytes.set(held + bytes);
         Ok(())
     }
 

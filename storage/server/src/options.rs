@@ -46,13 +46,26 @@ impl ServerOptions {
 /// Bounds of one connection and one core that are not for users to turn.
 pub(crate) mod bounds {
     /// Receive buffer of a connection to begin with, and when idle, in bytes.
-    pub const RECEIVE_MIN: usize = 64 << 10;
+    /// Holds an append of the clients' default batch, 64 KiB, with its headers.
+    pub const RECEIVE_MIN: usize = 72 << 10;
     /// Receive buffer a busy connection grows to; a longer frame gets what it needs.
     pub const RECEIVE_BUSY: usize = 256 << 10;
     /// Receive memory of a core beyond [`RECEIVE_MIN`] per connection, in bytes.
     pub const RECEIVE_EXTRA: usize = 64 << 20;
     /// Bytes queued for a peer above which its requests are no longer read and its subscriptions pause.
     pub const OUT_HIGH: usize = 4 << 20;
+    /// Bytes queued for all peers of a core above which it is pressed: nothing is granted, fetches are refused,
+    /// and a peer's requests are only read below [`OUT_PRESSED`].
+    pub const CORE_OUT: usize = 256 << 20;
+    /// What [`OUT_HIGH`] falls to on a core that is pressed.
+    pub const OUT_PRESSED: usize = 64 << 10;
+    /// Seconds a peer may take nothing of what is queued, if it has closed its side or the core is pressed.
+    pub const WRITE_STALL_S: u32 = 5;
+    /// The same for a peer without subscriptions whose requests pause because it takes no replies: whether it
+    /// has closed its side is not seen then.
+    pub const REPLY_STALL_S: u32 = 30;
+    /// Seconds a peer may leave a frame unfinished without sending a byte.
+    pub const FRAME_STALL_S: u32 = 10;
     /// Bytes queued for a peer above which a delivery ends its subscription instead.
     pub const OUT_HARD: usize = 32 << 20;
     /// Bytes queued for a peer above which deliveries are copied rather than hold the log's buffers.
@@ -67,11 +80,15 @@ pub(crate) mod bounds {
     pub const SUBSCRIPTIONS: usize = 1024;
     /// Requests handed over from one core to another and not yet answered.
     pub const FORWARDED: usize = 1024;
+    /// Of these, fetches that wait for records.
+    pub const FORWARDED_WAITS: usize = FORWARDED / 2;
     /// Bytes of batches handed over from one core to another and not yet answered.
     pub const FORWARDED_BYTES: usize = 16 << 20;
     /// Control requests waiting for the control thread.
     pub const CONTROL: usize = 1024;
-    /// Of these, from one connection.
+    /// Bytes of the control requests of one core under way.
+    pub const CONTROL_BYTES: usize = 16 << 20;
+    /// Control requests under way from one connection.
     pub const CONTROL_EACH: usize = 64;
     /// Longest an append waits for memory before it is refused, in milliseconds.
     pub const APPEND_WAIT_MS: u64 = 100;

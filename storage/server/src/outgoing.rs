@@ -1,11 +1,15 @@
 //! What a connection has yet to send: small replies gathered into one buffer, delivered batches straight
 //! from the log's buffers.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use highwater_engine::{Chunk, Slice};
 use highwater_ring::SendBuf;
 use highwater_wire::{Kind, encode_frame_header};
+
+use crate::options::bounds::CORE_OUT;
 
 /// Owned bytes gathered into one buffer before the next is begun.
 const GATHER: usize = 16 << 10;
@@ -34,9 +38,49 @@ pub(crate) struct Sent {
     pub held: usize,
 }
 
+/// What is queued on all connections of a core.
+#[derive(Debug, Default)]
+pub(crate) struct Queued {
+    bytes: Cell<usize>,
+    pressed: Cell<bool>,
+}
+
+impl Queued {
+    fn add(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
+        if self.bytes.get() > CORE_OUT {
+            self.pressed.set(true);
+        }
+    }
+
+    fn subtract(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get().saturating_sub(bytes));
+    }
+
+    /// Bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    /// Whether there is too much.
+    pub fn pressed(&self) -> bool {
+        self.pressed.get()
+    }
+
+    /// Ends the pressure once a good part has gone; true if that was now.
+    pub fn relieved(&self) -> bool {
+        let over = self.pressed.get() && self.bytes.get() <= CORE_OUT / 4 * 3;
+        if over {
+            self.pressed.set(false);
+        }
+        over
+    }
+}
+
 /// The queue of one connection; bounded by whoever fills it.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
+    core: Rc<Queued>,
     queue: VecDeque<SendBuf>,
     /// Bytes pushed and not yet sent, those being written included.
     bytes: usize,
@@ -46,6 +90,11 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
+    /// An empty queue whose bytes count for its core.
+    pub fn new(core: Rc<Queued>) -> Outgoing {
+        Outgoing { core, ..Outgoing::default() }
+    }
+
     /// Bytes pushed and not yet sent.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -101,6 +150,7 @@ impl Outgoing {
 
     fn count(&mut self, bytes: usize) {
         self.bytes += bytes;
+        self.core.add(bytes);
         self.pushed += bytes as u64;
     }
 
@@ -119,6 +169,7 @@ impl Outgoing {
 
     /// Notes that `n` bytes more have gone; the deliveries completed by that.
     pub fn sent(&mut self, n: usize) -> impl Iterator<Item = Sent> + '_ {
+        self.core.subtract(n.min(self.bytes));
         self.bytes -= n.min(self.bytes);
         self.sent += n as u64;
         std::iter::from_fn(move || {
@@ -130,7 +181,7 @@ impl Outgoing {
     /// Drops everything; the capacity of log buffers no longer held.
     pub fn clear(&mut self) -> usize {
         self.queue.clear();
-        self.bytes = 0;
+        self.core.subtract(std::mem::take(&mut self.bytes));
         self.marks.drain(..).map(|mark| mark.held).sum()
     }
 }
@@ -189,6 +240,23 @@ mod tests {
         let sent: Vec<Sent> = out.sent(106).collect();
         assert_eq!(sent, [Sent { subscription: 0, bytes: 50, held: 0 }]);
         assert_eq!(out.bytes(), 0);
+    }
+
+    #[test]
+    fn a_core_is_pressed_until_a_good_part_has_gone() {
+        let core = Rc::new(Queued::default());
+        let mut out = Outgoing::new(Rc::clone(&core));
+        let mut other = Outgoing::new(Rc::clone(&core));
+        other.count(CORE_OUT - 50);
+        assert!(!core.pressed());
+        out.push_frame(Kind::AppendReply, 1, &[0; 24], 0);
+        assert!(core.pressed() && !core.relieved());
+        out.clear();
+        assert!(!core.relieved(), "not back and forth at the bound");
+        assert_eq!(other.sent(CORE_OUT / 4).count(), 0);
+        assert!(core.relieved() && !core.pressed() && !core.relieved());
+        other.clear();
+        assert_eq!(core.bytes(), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Requests a core has accepted from its connections and not yet answered.
 
 /// What an answer is matched with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pending {
     /// The connection that asked.
     pub connection: u64,
@@ -11,6 +11,10 @@ pub(crate) struct Pending {
     pub reserved: usize,
     /// Handed over: to which core, and how many bytes of batch.
     pub forwarded: Option<(usize, usize)>,
+    /// A fetch that may wait for records.
+    pub waits: bool,
+    /// Bytes of a control request.
+    pub control: usize,
 }
 
 /// A table of them; slots are reused.
@@ -54,8 +58,7 @@ mod tests {
 
     #[test]
     fn slots_are_reused_and_answers_match_once() {
-        let pending =
-            |connection| Pending { connection, correlation: 9, reserved: 0, forwarded: None };
+        let pending = |connection| Pending { connection, correlation: 9, ..Pending::default() };
         let mut table = PendingTable::default();
         let a = table.insert(pending(1));
         let b = table.insert(pending(2));

@@ -4,17 +4,24 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
 use crate::options::bounds::{RECEIVE_BUSY, RECEIVE_MIN};
 
 /// Receive memory of one core beyond what every connection has.
 #[derive(Debug)]
 pub(crate) struct ReceiveBudget {
     left: Cell<usize>,
+    /// Half of it is for frames that need it; the rest may go to whoever is busy.
+    for_frames: usize,
+    returned: Notify,
 }
 
 impl ReceiveBudget {
     pub fn new(bytes: usize) -> Rc<ReceiveBudget> {
-        Rc::new(ReceiveBudget { left: Cell::new(bytes) })
+        let (left, for_frames, returned) = (Cell::new(bytes), bytes / 2, Notify::new());
+        Rc::new(ReceiveBudget { left, for_frames, returned })
     }
 
     fn take(&self, bytes: usize) -> bool {
@@ -26,7 +33,20 @@ impl ReceiveBudget {
     }
 
     fn give(&self, bytes: usize) {
-        self.left.set(self.left.get() + bytes);
+        if bytes > 0 {
+            self.left.set(self.left.get() + bytes);
+            self.returned.notify_waiters();
+        }
+    }
+
+    /// Completes when some is given back after this call.
+    pub fn returned(&self) -> Notified<'_> {
+        self.returned.notified()
+    }
+
+    /// Whether `bytes` may be taken for a buffer that works without.
+    fn spares(&self, bytes: usize) -> bool {
+        self.left.get() >= self.for_frames + bytes
     }
 }
 
@@ -82,15 +102,18 @@ impl ReceiveBuffer {
         let capacity = self.buf.capacity();
         // Rounded, so that frames of about the same size find the buffer right.
         let large = if need > RECEIVE_BUSY { need.next_multiple_of(RECEIVE_BUSY) } else { 0 };
-        let want = self.target.max(large).max(need);
+        let mut want = self.target.max(large).max(need);
+        let least = need.max(RECEIVE_MIN);
+        // More than the least is a wish. Once half of the budget is given out, wishes end and buffers go
+        // back to the least, so that connections which were busy once do not keep what frames need.
+        if want > least && !self.budget.spares(want.saturating_sub(RECEIVE_MIN + self.charged)) {
+            self.target = RECEIVE_MIN;
+            want = least;
+        }
         // Given back only between frames.
         let fits = capacity >= want && (left > 0 || capacity == want);
-        if !fits && !self.resize(want) {
-            if capacity < need {
-                return Err(Exhausted);
-            }
-            // Growing was a wish; the frame fits as it is.
-            self.target = capacity;
+        if !fits && !self.resize(want) && capacity < need {
+            return Err(Exhausted);
         }
         if self.start > 0 {
             self.buf.copy_within(self.start.., 0);
@@ -195,6 +218,32 @@ mod tests {
         fill(&mut buffer, 200_000, b"z");
         drop(buffer);
         assert_eq!(budget.left.get(), 1 << 20);
+    }
+
+    #[test]
+    fn busy_connections_leave_half_for_frames_that_need_it() {
+        let half = 4 * (RECEIVE_BUSY - RECEIVE_MIN);
+        let budget = ReceiveBudget::new(2 * half);
+        let mut buffers: Vec<_> = (0..20).map(|_| ReceiveBuffer::new(Rc::clone(&budget))).collect();
+        for _ in 0..4 {
+            for buffer in &mut buffers {
+                let mut buf = buffer.lend(0).unwrap();
+                let room = buf.capacity();
+                buf.resize(room, 0);
+                buffer.give_back(buf, room);
+                buffer.consume(room);
+            }
+        }
+        let left = budget.left.get();
+        assert!(left >= half && left < 2 * half, "{left} of {half}");
+        let mut needy = ReceiveBuffer::new(Rc::clone(&budget));
+        fill(&mut needy, RECEIVE_MIN + half, b"a");
+        // Whoever comes by now gives back what it only wished for.
+        for buffer in &mut buffers {
+            fill(buffer, 0, b"b");
+            assert_eq!(buffer.buf.capacity(), RECEIVE_MIN);
+        }
+        assert_eq!(budget.left.get(), half);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::clock::wall_ns;
 use crate::connection::{Connection, Subscription};
 use crate::core_state::CoreState;
 use crate::flow::Flow;
-use crate::options::bounds::{APPEND_WAIT_MS, FETCH_BYTES, RETRY_MS, SUBSCRIPTIONS};
+use crate::options::bounds::{APPEND_WAIT_MS, CORE_OUT, FETCH_BYTES, RETRY_MS, SUBSCRIPTIONS};
 use crate::pending::Pending;
 use crate::request::{Fetch, Refusal, Request, parse};
 use crate::router::{Answer, Ask, RemoteCredit, Signal, address};
@@ -56,7 +56,9 @@ pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_
         return Step::End(WireError::new(ErrorCode::UnknownRequest, message));
     }
     match request {
-        Request::Control(request) => control(core, connection, correlation, request),
+        Request::Control(request) => {
+            control(core, connection, correlation, request, frame.control.len())
+        }
         _ if core.stopping.get() => refuse(stopping()),
         Request::Append { shard, timeout_ms, batch } => {
             append(core, connection, correlation, shard, timeout_ms, batch)
@@ -101,6 +103,7 @@ fn control(
     connection: &Connection,
     correlation: u64,
     request: ControlRequest,
+    bytes: usize,
 ) -> Step {
     match request {
         ControlRequest::Hello { protocol, .. } if protocol != PROTOCOL_VERSION => {
@@ -132,7 +135,7 @@ fn control(
             Step::Done
         }
         request => {
-            if let Err(error) = core.ask_control(connection, correlation, request) {
+            if let Err(error) = core.ask_control(connection, correlation, request, bytes) {
                 connection.refuse(core, correlation, &error);
             }
             Step::Done
@@ -151,13 +154,13 @@ fn append(
     let owner = placement(shard, core.cores);
     if owner != core.index {
         let ask = |batch: &[u8]| Ask::Append { batch: batch.to_vec() };
-        if let Err(error) = core.may_forward(owner, batch.len()) {
+        if let Err(error) = core.may_forward(owner, batch.len(), false) {
             connection.refuse(core, correlation, &error);
             return Step::Done;
         }
         return forward(core, connection, correlation, owner, shard, ask(batch), batch.len());
     }
-    let pending = Pending { connection: connection.id, correlation, reserved: 0, forwarded: None };
+    let pending = Pending { connection: connection.id, correlation, ..Pending::default() };
     let slot = core.pending.borrow_mut().insert(pending);
     let now = core.clock.now();
     let result = core.engine.borrow_mut().append(now, shard, batch, address(core.index, slot));
@@ -198,9 +201,26 @@ fn fetch(
         connection.refuse(core, correlation, &error);
         return Step::Done;
     }
+    if core.queued.pressed() {
+        let queued = core.queued.bytes();
+        let message = format!(
+            "{queued} bytes are queued for clients of this core; above {CORE_OUT} nothing is fetched"
+        );
+        let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
+        connection.refuse(core, correlation, &error);
+        return Step::Done;
+    }
     let owner = placement(shard, core.cores);
     let forwarded = (owner != core.index).then_some((owner, 0));
-    let pending = Pending { connection: connection.id, correlation, reserved, forwarded };
+    let waits = fetch.wait_ms > 0 && fetch.min_bytes > 0;
+    let pending = Pending {
+        connection: connection.id,
+        correlation,
+        reserved,
+        forwarded,
+        waits,
+        ..Pending::default()
+    };
     if forwarded.is_some() {
         connection.fetching.set(fetching + reserved);
         return match core.forward(connection, pending, owner, shard, Ask::Fetch(fetch)) {
@@ -248,7 +268,7 @@ fn subscribe(
     let owner = placement(shard, core.cores);
     let reader = core.new_reader(connection, correlation);
     let mut flow = Flow::new(reader, owner, credit);
-    let granted = flow.grant(core.window(count + 1));
+    let granted = core.grant(&mut flow, connection, count + 1);
     let remote = (owner != core.index).then(|| RemoteCredit::opening(granted));
     let subscription = Subscription { flow, remote: remote.clone() };
     connection.subscriptions.borrow_mut().insert(correlation, subscription);
@@ -261,8 +281,8 @@ fn subscribe(
         let pending = Pending {
             connection: connection.id,
             correlation,
-            reserved: 0,
             forwarded: Some((owner, 0)),
+            ..Pending::default()
         };
         return match core.forward(connection, pending, owner, shard, ask) {
             Ok(()) => Step::Done,
@@ -291,7 +311,8 @@ fn forward(
     bytes: usize,
 ) -> Step {
     let forwarded = Some((owner, bytes));
-    let pending = Pending { connection: connection.id, correlation, reserved: 0, forwarded };
+    let pending =
+        Pending { connection: connection.id, correlation, forwarded, ..Pending::default() };
     if let Err(error) = core.forward(connection, pending, owner, shard, ask) {
         connection.refuse(core, correlation, &error);
     }

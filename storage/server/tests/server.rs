@@ -10,8 +10,8 @@ use std::net::TcpStream;
 
 use highwater_server::{Server, StartError};
 use highwater_wire::{
-    BatchIter, ControlReply, ControlRequest, DeliverHeader, ErrorCode, FetchReply, Kind,
-    LocateReply, LocateRequest, Position, ShardId, SubscribeReply, UnsubscribeRequest,
+    BatchIter, ControlReply, ControlRequest, DeliverHeader, ErrorCode, FetchReply, FetchRequest,
+    Kind, LocateReply, LocateRequest, Position, ShardId, SubscribeReply, UnsubscribeRequest,
     encode_control_request, encode_frame, encode_frame_header,
 };
 use raw::{Fixture, Raw, Reply, batch};
@@ -266,6 +266,63 @@ fn a_peer_that_does_not_read_pauses_and_misses_nothing() {
         let reply = slow.expect();
         assert_eq!(reply.kind, Kind::Deliver, "{reply:?}");
         next = follow(&reply.data, next);
+    }
+}
+
+#[test]
+fn credit_that_comes_while_fetches_fill_the_queue_is_not_forgotten() {
+    let fixture = Fixture::start(1);
+    let (mut client, mut writer) = (fixture.client(), fixture.client());
+    let id = shard(writer.create("s", 1).id, 0);
+    let one = batch(60, 16_000, 0);
+    writer.append(id, &one);
+    client.subscribe(100, id, 0, 1);
+    assert_eq!(client.expect().kind, Kind::SubscribeReply);
+    assert_eq!(client.expect().kind, Kind::Deliver);
+    for i in 0..8 {
+        client.send_fetch(i, id, 60, 60_000);
+    }
+    // Now they wait. Answered together they are more than may be queued before grants pause.
+    assert!(client.control(&ControlRequest::Snapshot).is_ok());
+    writer.append(id, &one);
+    client.credit(100, 1 << 20);
+    let mut kinds = BTreeSet::new();
+    for _ in 0..9 {
+        let reply = client.expect();
+        follow(&reply.data, 60);
+        kinds.insert((reply.kind as u16, reply.correlation));
+    }
+    assert!(kinds.contains(&(Kind::Deliver as u16, 100)), "{kinds:?}");
+}
+
+#[test]
+fn fetches_that_wait_on_another_core_do_not_keep_out_appends() {
+    let fixture = Fixture::start(2);
+    let (mut client, mut writer) = (fixture.client_of(0), fixture.client_of(0));
+    let stream = writer.create("s", 2);
+    let there = stream.shards.iter().find(|shard| shard.core == 1).unwrap();
+    let id = shard(stream.id, there.shard);
+    let waits = 512;
+    for i in 0..=waits {
+        let request = FetchRequest {
+            stream: id.stream.into(),
+            shard: id.shard.into(),
+            from: 0.into(),
+            max_bytes: 1.into(),
+            min_bytes: 1.into(),
+            max_wait_ms: 60_000.into(),
+            reserved: 0.into(),
+        };
+        client.send(Kind::Fetch, i, &request.to_array(), &[]);
+    }
+    let refused = client.expect();
+    assert_eq!(refused.correlation, waits);
+    refused.error(ErrorCode::Busy);
+    assert_eq!(writer.append(id, &batch(1, 10, 0)).base_sequence.to_native(), 0);
+    for _ in 0..waits {
+        let reply = client.expect();
+        assert_eq!(reply.kind, Kind::FetchReply, "{reply:?}");
+        assert_eq!(follow(&reply.data, 0), 1);
     }
 }
 

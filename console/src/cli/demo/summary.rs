@@ -21,6 +21,10 @@ pub fn tell(report: &Report, durable: bool, durability: &str) -> Result<(), Fail
         };
         return Err(Failure::failed(what));
     }
+    if report.unread > 0 && report.read_errors > 0 {
+        let why = report.first_error.as_deref().unwrap_or("reading failed");
+        return Err(Failure::Failed(format!("not everything could be read: {why}")));
+    }
     if report.checked_records == 0 {
         let why = report.first_error.as_deref().unwrap_or("stopped too soon");
         return Err(Failure::Failed(format!("nothing was acknowledged: {why}")));

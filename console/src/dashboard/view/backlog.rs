@@ -24,6 +24,9 @@ pub fn draw(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
         frame.render_widget(Paragraph::new(Line::styled(text, theme.dim())).block(block), area);
         return;
     }
+    let left = groups.len().saturating_sub(usize::from(model.scroll));
+    // A line more for the heading.
+    let block = block.title_bottom(super::more(left + 1, area));
     let head = [
         Cell::from("group on stream"),
         right("records"),

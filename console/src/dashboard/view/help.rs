@@ -10,7 +10,7 @@ use super::super::model::Model;
 use super::theme::Theme;
 
 const MEANINGS: &[(&str, &str)] = &[
-    ("TPS in", "records acknowledged as durable, per second"),
+    ("TPS in", "records acknowledged, per second"),
     ("TPS out", "records handed to consumers, per second"),
     ("propagation delay", "from arrival at the server to hand-over to a subscriber"),
     ("backlog", "from a group's position to the high-water mark"),

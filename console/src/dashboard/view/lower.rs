@@ -43,6 +43,7 @@ pub fn shards(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
             by_stream(&figures.shards).iter().map(|(name, s)| stream(name, s, width, theme)),
         );
     }
+    let block = block.title_bottom(super::more(lines.len(), area));
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
@@ -113,5 +114,6 @@ pub fn watch(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
         let text = format!(" highwater {}: {}", about.server, about.durability);
         lines.push(Line::styled(text, theme.dim()));
     }
+    let block = block.title_bottom(super::more(lines.len(), area));
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
 }

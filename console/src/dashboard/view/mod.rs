@@ -41,9 +41,11 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
 fn overview(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let figures = model.picture().figures.as_ref();
     let groups = figures.map_or(0, |f| f.groups.len()).max(1) as u16;
-    let quarter = area.height / 4;
-    let backlog_height = groups.saturating_add(3).min(quarter.max(5));
-    let lower_height = lower::wanted_height(model).min(quarter.max(6));
+    // The charts keep half of the height; the lists share the other, and leave to the charts what they do not need.
+    let lists = area.height.saturating_sub(2) / 2;
+    let backlog_height = groups.saturating_add(3).min((lists / 2).max(5));
+    let rest = lists.saturating_sub(backlog_height);
+    let lower_height = lower::wanted_height(model).min(rest.max(6));
     let [top, upper_area, backlog_area, lower_area, bottom] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Min(0),
@@ -102,13 +104,22 @@ fn state(model: &Model, theme: Theme) -> (String, ratatui::style::Style) {
         (Link::Lost { .. }, None) => ("NO SERVER, trying again ".to_owned(), theme.alarm()),
         (_, None) => ("connecting ".to_owned(), theme.dim()),
         (_, Some(age)) if model.stale() => {
-            (format!("STALE {clock}, {age:.0}s old "), theme.alarm())
+            let clock = if clock.is_empty() { clock } else { format!(" {clock},") };
+            (format!("STALE{clock} {age:.0}s old "), theme.alarm())
         }
         (_, Some(_)) if picture.figures.is_none() => {
             ("waiting for a second sample ".to_owned(), theme.dim())
         }
         (_, Some(_)) if model.paused() => (format!("PAUSED at {clock} "), theme.alarm()),
         (_, Some(age)) => (format!("LIVE {clock}  1s samples, {age:.1}s old "), theme.good()),
+    }
+}
+
+/// At the lower edge of a list: how many of its `lines` do not fit into `area`, frame included.
+fn more(lines: usize, area: Rect) -> String {
+    match lines.saturating_sub(usize::from(area.height.saturating_sub(2))) {
+        0 => String::new(),
+        hidden => format!(" +{hidden} more "),
     }
 }
 

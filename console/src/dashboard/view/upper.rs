@@ -13,7 +13,8 @@ use crate::human;
 
 /// TPS in and out: figures of the last sample, a chart of the window.
 pub fn tps(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    let (text, chart) = panel(" TPS, last sample ", theme, frame, area);
+    let (text, chart) =
+        panel(" TPS, last sample ", " chart: in filled, out line ", theme, frame, area);
     let picture = model.picture();
     let Some(figures) = &picture.figures else { return };
     let line = |name: &'static str, style, flow: Flow, more: String| {
@@ -45,8 +46,9 @@ pub fn tps(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
 
 /// Propagation delay: percentiles of the last ten seconds, a chart of p50 and p99 over the window.
 pub fn delay(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    let title = format!(" Propagation delay, last {} ", human::duration(HEADLINE));
-    let (text, chart) = panel(&title, theme, frame, area);
+    let what = if area.width < 56 { "" } else { " (arrival to hand-over)" };
+    let title = format!(" Propagation delay{what}, last {} ", human::duration(HEADLINE));
+    let (text, chart) = panel(&title, " chart: p99 above p50 ", theme, frame, area);
     let (picture, window) = (model.picture(), model.window());
     if picture.figures.is_none() {
         return;
@@ -85,9 +87,16 @@ pub fn delay(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     plot::draw(&curves, Scale::decades(low, high), window, theme, frame, chart);
 }
 
-/// A frame with two lines of text above a chart.
-fn panel(title: &str, theme: Theme, frame: &mut Frame<'_>, area: Rect) -> (Rect, Rect) {
-    let block = Block::bordered().title(title.to_owned()).border_style(theme.dim());
+/// A frame with two lines of text above a chart, whose lines `legend` tells apart without colour.
+fn panel(
+    title: &str,
+    legend: &'static str,
+    theme: Theme,
+    frame: &mut Frame<'_>,
+    area: Rect,
+) -> (Rect, Rect) {
+    let block =
+        Block::bordered().title(title.to_owned()).title_bottom(legend).border_style(theme.dim());
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let [text, chart] = Layout::vertical([Constraint::Length(2), Constraint::Min(0)]).areas(inner);
