@@ -113,9 +113,8 @@ async fn subscribe(
     for shard in wanted {
         let start = match group.and_then(|group| group.position(shard.shard)) {
             Some(position) => Start::At(position),
-            None => args.from.start(),
+            None => clamp(args, shard, stream.shards.len(), args.from.start()),
         };
-        let start = clamp(args, shard, stream.shards.len(), start);
         let mut options = ConsumerOptions::default();
         if !args.follow {
             let located = client.locate(stream, shard.shard, start).await.map_err(reading)?;
