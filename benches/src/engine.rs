@@ -5,7 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use highwater_engine::{Engine, EngineOptions, Idle};
+use highwater_engine::{
+    Clock, Core, Engine, EngineOptions, Idle, Output, ShardSpec, Store, StoreOptions,
+};
+use highwater_ring::UringDisk;
 use highwater_wire::{BatchBuilder, ProducerStamp, ShardId, StreamConfig};
 
 type Failure = Box<dyn std::error::Error>;
@@ -101,10 +104,61 @@ impl Bench {
     }
 }
 
-fn lone(engine: &Engine, shard: ShardId, span: Duration) -> Result<f64, Failure> {
+/// A core driven by the application's own thread: no hand-over, no wake-up, as a latency-bound embedder would.
+pub struct Direct {
+    core: Core<UringDisk>,
+    shard: ShardId,
+    clock: Clock,
+    _store: Store,
+}
+
+impl Direct {
+    /// Opens it in `dir`.
+    pub fn open(dir: &Path) -> Result<Direct, Failure> {
+        let (store, mut seeds) = Store::open(dir, StoreOptions::default())?;
+        let mut core = seeds.remove(0).build()?;
+        let shard = ShardId { stream: 1, shard: 0 };
+        core.add_shard(ShardSpec {
+            id: shard,
+            stream: "direct".into(),
+            ack: Default::default(),
+            retention_ms: 0,
+            retention_bytes: 64 << 20,
+        });
+        Ok(Direct { core, shard, clock: Clock::default(), _store: store })
+    }
+
+    /// One append at a time: median, microseconds.
+    pub fn lone(&mut self, span: Duration) -> Result<f64, Failure> {
+        let batch = lone_batch()?;
+        let mut latency = Histogram::<u64>::new(3)?;
+        let started = Instant::now();
+        let mut said = Vec::new();
+        while started.elapsed() < span {
+            let sent = Instant::now();
+            self.core.append(self.clock.now(), self.shard, &batch, 1)?;
+            loop {
+                self.core.poll(self.clock.now(), &mut said);
+                if let Some(Output::Appended { result, .. }) = said.pop() {
+                    result?;
+                    break;
+                }
+                self.core.disk().wait(Some(Duration::from_millis(100)))?;
+            }
+            latency.record(sent.elapsed().as_nanos() as u64)?;
+        }
+        Ok(latency.value_at_quantile(0.5) as f64 / 1e3)
+    }
+}
+
+fn lone_batch() -> Result<Vec<u8>, Failure> {
     let mut builder = BatchBuilder::default();
     builder.push(b"", &[], &[7; 1024], 1)?;
-    let batch = builder.finish(ProducerStamp::default()).to_vec();
+    Ok(builder.finish(ProducerStamp::default()).to_vec())
+}
+
+fn lone(engine: &Engine, shard: ShardId, span: Duration) -> Result<f64, Failure> {
+    let batch = lone_batch()?;
     let mut latency = Histogram::<u64>::new(3)?;
     let started = Instant::now();
     while started.elapsed() < span {

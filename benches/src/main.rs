@@ -38,6 +38,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bench = engine::Bench::open(&scratch.path().join("engine"), args.cpu)?;
     println!("durability: {}", bench.durability());
     bench.warm_up()?;
+    let mut direct = engine::Direct::open(&scratch.path().join("direct"))?;
+    direct.lone(span)?; // warm up
     let fio = if args.engine_only { None } else { Some(fio::Fio::prepare(scratch.path())?) };
 
     let mut table = Vec::new();
@@ -58,6 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         row.push(("engine lone append, p50 us", bench.lone(span)?));
         row.push(("engine lone append, spinning, p50 us", bench.lone_spinning(span)?));
+        row.push(("core driven by the caller, lone append, p50 us", direct.lone(span)?));
         println!(
             "round {}: {}",
             round + 1,
@@ -83,6 +86,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("1 KiB throughput / fio", "engine 1 KiB, MB/s", "fio 256 KiB depth 4, MB/s", ">= 0.6"),
         ("100 B throughput / fio", "engine 100 B, MB/s", "fio 256 KiB depth 4 (again), MB/s", ""),
         ("lone append / fio", "engine lone append, p50 us", "fio 4 KiB depth 1, p50 us", "<= 1.5"),
+        (
+            "lone append, driven by the caller / fio",
+            "core driven by the caller, lone append, p50 us",
+            "fio 4 KiB depth 1, p50 us",
+            "<= 1.5",
+        ),
         (
             "lone append, spinning / fio",
             "engine lone append, spinning, p50 us",
