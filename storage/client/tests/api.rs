@@ -336,24 +336,3 @@ fn handles_may_cross_threads() {
     crosses::<ShardConsumer>();
     crosses::<Delivery>();
 }
-
-#[test]
-fn a_flush_waits_for_everything_accepted_before_it() {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let flushing = async {
-        let (_server, client, _) = setup(1).await;
-        let options = ProducerOptions { linger: Duration::ZERO, ..ProducerOptions::default() };
-        let producer = client.producer("s", options).await.unwrap();
-        for n in 0..3_000 {
-            let mut receipt = pin!(producer.send(Record::new(b"k", b"v")).await.unwrap());
-            // The batch is on its way from one list to another at a different point each time.
-            (0..n % 400).for_each(|_| std::hint::spin_loop());
-            producer.flush().await.unwrap();
-            let polled = receipt.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            assert!(polled.is_ready(), "flush {n} returned early");
-        }
-    };
-    // On a worker thread, beside the one that sends.
-    runtime.block_on(async { tokio::spawn(flushing).await.unwrap() });
-}

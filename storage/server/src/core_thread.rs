@@ -180,13 +180,24 @@ impl CoreThread {
     }
 }
 
+/// Entries for submission and completion of the connections' ring. Rings count against the limit on locked
+/// memory; under a very low one a small ring serves as well, with more system calls.
+const RINGS: [(u32, u32); 3] = [(1024, 4096), (256, 512), (32, 64)];
+
 fn runtime() -> io::Result<tokio_uring::Runtime> {
-    // Never DEFER_TASKRUN here: tokio-uring waits on the ring's descriptor, which such a ring does not wake.
-    let mut uring = tokio_uring::uring_builder();
-    uring.setup_coop_taskrun().setup_single_issuer().setup_cqsize(4096);
-    let mut builder = tokio_uring::builder();
-    builder.entries(1024).uring_builder(&uring);
-    tokio_uring::Runtime::new(&builder)
+    let mut last = io::Error::from(io::ErrorKind::OutOfMemory);
+    for (entries, completions) in RINGS {
+        // Never DEFER_TASKRUN here: tokio-uring waits on the ring's descriptor, which such a ring does not wake.
+        let mut uring = tokio_uring::uring_builder();
+        uring.setup_coop_taskrun().setup_single_issuer().setup_cqsize(completions);
+        let mut builder = tokio_uring::builder();
+        builder.entries(entries).uring_builder(&uring);
+        match tokio_uring::Runtime::new(&builder) {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => last = error,
+            made => return made,
+        }
+    }
+    Err(last)
 }
 
 struct Served {
