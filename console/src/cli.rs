@@ -1,6 +1,7 @@
 //! The command line: what can be typed. Each subcommand has a file with two steps: its arguments become a plan
 //! (wrong usage ends here), and the plan is carried out.
 
+pub mod config;
 pub mod demo;
 pub mod inspect;
 pub mod load;
@@ -22,8 +23,14 @@ use crate::units;
 /// Durable streams of records, and a console that shows them live.
 #[derive(Debug, Parser)]
 #[command(name = "highwater", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 success, 1 failed, 2 wrong usage, 5 no valid measurement.")]
+#[command(after_help = "Exit codes: 0 success, 1 failed, 2 wrong usage, 5 no valid measurement.\n\
+    Every option can also be set by an environment variable or in highwater.toml; see `highwater config print`.")]
 pub struct Cli {
+    /// The configuration file, instead of HIGHWATER_CONFIG or the first of
+    /// ./highwater.toml, the user's and the system's
+    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(display_order = 1000)]
+    pub config: Option<std::path::PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -48,6 +55,12 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Verify a data directory offline, read-only
     Inspect(inspect::InspectArgs),
+    /// Show every setting and where it comes from
+    Config(config::ConfigArgs),
+    /// Print a completion script for a shell
+    Completions(config::CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(config::ManArgs),
 }
 
 /// Which server.

@@ -1,6 +1,7 @@
 //! The highwater executable: server, client commands, load generator and the terminal dashboard.
 
 mod cli;
+mod config;
 mod dashboard;
 mod failure;
 mod human;
@@ -11,21 +12,22 @@ mod units;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use cli::{Cli, Command};
+use cli::Command;
+use config::Settings;
 use failure::Failure;
 
 /// Exit codes: 0 success, 1 the thing asked for failed, 2 wrong usage (clap's as well), 5 no valid measurement.
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
-    match command {
+fn run() -> Result<(), Failure> {
+    let typed: Vec<_> = std::env::args_os().collect();
+    let settings = Settings::load(&typed)?;
+    match settings.parse(&typed)?.command {
         Command::Serve(args) => cli::serve::run(args),
         Command::Stream(args) => cli::stream::run(args),
         Command::Put(args) => cli::put::run(args),
@@ -34,5 +36,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Top(args) => cli::top::run(args),
         Command::Demo(args) => cli::demo::run(args),
         Command::Inspect(args) => cli::inspect::run(args),
+        Command::Config(args) => cli::config::run(&args, &settings),
+        Command::Completions(args) => cli::config::completions(&args),
+        Command::Man(args) => cli::config::man(&args),
     }
 }

@@ -9,6 +9,9 @@ mod support;
 #[path = "product/records.rs"]
 mod records;
 
+#[path = "product/config.rs"]
+mod config;
+
 #[path = "product/crash.rs"]
 mod crash;
 

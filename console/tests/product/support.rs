@@ -12,7 +12,8 @@ use tempfile::TempDir;
 /// The executable under test.
 pub fn highwater() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
-    command.env_remove("HIGHWATER_TARGET").stdin(Stdio::null());
+    // The tests' own settings only, whatever this user has configured.
+    command.env_remove("HIGHWATER_TARGET").env("HIGHWATER_CONFIG", "").stdin(Stdio::null());
     command
 }
 
