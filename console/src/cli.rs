@@ -6,6 +6,7 @@ pub mod demo;
 pub mod inspect;
 pub mod load;
 pub mod put;
+pub mod record;
 pub mod serve;
 pub mod stream;
 pub mod tail;
@@ -23,7 +24,8 @@ use crate::units;
 /// Durable streams of records, and a console that shows them live.
 #[derive(Debug, Parser)]
 #[command(name = "highwater", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 success, 1 failed, 2 wrong usage, 5 no valid measurement.\n\
+#[command(after_help = "Exit codes: 0 success, 1 failed, 2 wrong usage, 5 no valid measurement\n\
+    (load compare: 0 not worse, 3 worse, 4 cannot tell).\n\
     Every option can also be set by an environment variable or in highwater.toml; see `highwater config print`.")]
 pub struct Cli {
     /// The configuration file, instead of HIGHWATER_CONFIG or the first of
@@ -51,6 +53,8 @@ pub enum Command {
     Load(load::LoadArgs),
     /// Watch a server: TPS, propagation delay and backlog, live
     Top(top::TopArgs),
+    /// Keep the last hours of a server's figures in a file, to be replayed
+    Record(record::RecordArgs),
     /// See it all at once: a server, load and the console in one process
     Demo(demo::DemoArgs),
     /// Verify a data directory offline, read-only

@@ -12,9 +12,18 @@ pub enum Failure {
     /// The thing asked for failed: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// Of two runs, the second is worse: exit code 3.
+    #[error("{0}")]
+    Worse(String),
+    /// Of two runs, nobody can tell: exit code 4.
+    #[error("{0}")]
+    Unclear(String),
     /// No valid measurement: exit code 5.
     #[error("{0}")]
     Unmeasured(String),
+    /// What was looked at is not as it should be, as the output says: exit code 1, and nothing more is said.
+    #[error("a rule of Watch fires")]
+    Unhealthy,
     /// Whoever read our output has gone. Nothing is wrong: exit code 0, and nothing is said.
     #[error("standard output was closed")]
     BrokenPipe,
@@ -33,13 +42,15 @@ impl Failure {
 
     /// Says it on stderr, and gives the exit code.
     pub fn report(&self) -> ExitCode {
-        if !matches!(self, Failure::BrokenPipe) {
-            eprintln!("highwater: {self}");
+        if !matches!(self, Failure::BrokenPipe | Failure::Unhealthy) {
+            note!("highwater: {self}");
         }
         ExitCode::from(match self {
             Failure::BrokenPipe => 0,
-            Failure::Failed(_) => 1,
+            Failure::Failed(_) | Failure::Unhealthy => 1,
             Failure::Usage(_) => 2,
+            Failure::Worse(_) => 3,
+            Failure::Unclear(_) => 4,
             Failure::Unmeasured(_) => 5,
         })
     }

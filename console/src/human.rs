@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 /// A count or rate with a decimal prefix: `412`, `20.0k`, `1.24M`.
 pub fn count(value: f64) -> String {
     scaled(value, 1000.0, &["", "k", "M", "G", "T"], "")
@@ -47,9 +49,14 @@ pub fn span(time: Duration) -> String {
 
 /// The time of day at `ns` nanoseconds since 1970 UTC, in the local zone: `10:42:07`.
 pub fn clock(ns: u64) -> String {
+    clock_in(&TimeZone::system(), ns)
+}
+
+/// The same in `zone`.
+pub fn clock_in(zone: &TimeZone, ns: u64) -> String {
     timestamp(ns).map_or_else(
         || "--:--:--".to_owned(),
-        |t| t.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string(),
+        |t| t.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string(),
     )
 }
 
@@ -127,5 +134,8 @@ mod tests {
         assert_eq!(grouped(100), "100");
         assert_eq!([counted(1, "record"), counted(0, "record")], ["1 record", "0 records"]);
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(clock_in(&TimeZone::UTC, 3_723_000_000_000), "01:02:03");
+        let east = TimeZone::fixed(jiff::tz::offset(2));
+        assert_eq!(clock_in(&east, 3_723_000_000_000), "03:02:03");
     }
 }

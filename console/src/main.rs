@@ -1,12 +1,14 @@
 //! The highwater executable: server, client commands, load generator and the terminal dashboard.
 
+#[macro_use]
+mod output;
+
 mod cli;
 mod config;
 mod dashboard;
 mod failure;
 mod human;
 mod input;
-mod output;
 mod signals;
 mod units;
 
@@ -33,7 +35,8 @@ fn run() -> Result<(), Failure> {
         Command::Put(args) => cli::put::run(args),
         Command::Tail(args) => cli::tail::run(args),
         Command::Load(args) => cli::load::run(args),
-        Command::Top(args) => cli::top::run(args),
+        Command::Top(args) => cli::top::run(&args),
+        Command::Record(args) => cli::record::run(&args),
         Command::Demo(args) => cli::demo::run(args),
         Command::Inspect(args) => cli::inspect::run(args),
         Command::Config(args) => cli::config::run(&args, &settings),

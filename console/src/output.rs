@@ -6,6 +6,16 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
+/// A line on standard error, for people. Nobody has to read it: that it cannot be written ends nothing.
+macro_rules! note {
+    ($($words:tt)*) => { $crate::output::note(format_args!($($words)*)) };
+}
+
+/// See [`note!`].
+pub fn note(line: std::fmt::Arguments<'_>) {
+    let _nobody_reads = writeln!(io::stderr(), "{line}");
+}
+
 /// Large enough that a line costs no system call.
 const BUFFER: usize = 256 << 10;
 

@@ -1,4 +1,5 @@
-//! Numbers as people write them: sizes (`1KiB`, `64K`), rates (`20k`, `max`), durations (`500ms`), lists of cores.
+//! Numbers as people write them: sizes (`1KiB`, `64K`), rates (`20k`, `max`), durations (`500ms`), factors (`2.5x`),
+//! shares (`3%`), lists of cores.
 //!
 //! Sizes follow GNU: `K` and `KiB` are 1,024 bytes, `kB` and `KB` 1,000. (The usual crates read `64K` as 64,000,
 //! which is not what anyone means by a buffer of 64K.) In rates `k` is 1,000.
@@ -38,7 +39,7 @@ pub enum UnitError {
     #[error("not a whole number; write 10 or 1000")]
     Count,
     /// Not a rate that can be kept.
-    #[error("{0} records per second; write more than 0, at most 10G, or max")]
+    #[error("{0} records per second; write more than 0, at most 1G, or max")]
     Rate(String),
     /// A core named twice.
     #[error("core {0} is named twice")]
@@ -109,7 +110,7 @@ pub fn rate(text: &str) -> Result<Rate, UnitError> {
         _ => return Err(UnitError::Unit { unit: unit.to_owned(), examples: RATES }),
     };
     let rate = number * factor;
-    if rate <= 0.0 || rate > 1e10 {
+    if rate <= 0.0 || rate > 1e9 {
         Err(UnitError::Rate(text.to_owned()))
     } else {
         Ok(Rate::PerSecond(rate))
@@ -154,6 +155,26 @@ pub fn target(text: &str) -> Result<String, UnitError> {
         Ok(1..) if !bare.is_empty() => Ok(text.to_owned()),
         _ => Err(UnitError::Target),
     }
+}
+
+/// A factor: `2.5x` or `2.5`, more than 0.
+pub fn factor(text: &str) -> Result<f64, UnitError> {
+    let form = UnitError::Form { what: "factor", examples: "2x or 2.5x" };
+    match split(text) {
+        Some((factor, "" | "x")) if factor > 0.0 => Ok(factor),
+        _ => Err(form),
+    }
+}
+
+/// A share, 0 to 1: `3%` or `0.03`.
+pub fn share(text: &str) -> Result<f64, UnitError> {
+    let form = UnitError::Form { what: "share", examples: "3% or 0.03" };
+    let share = match split(text) {
+        Some((share, "")) => share,
+        Some((percent, "%")) => percent / 100.0,
+        _ => return Err(form),
+    };
+    if share <= 1.0 { Ok(share) } else { Err(range(text, "0%", "100%")) }
 }
 
 /// CPU numbers: `0,1`, `0-3`, `0,4-7`; each once, at most 1,024 of them.
@@ -241,6 +262,18 @@ mod tests {
     }
 
     #[test]
+    fn factors_and_shares() {
+        assert_eq!([factor("2.5x"), factor("2")], [Ok(2.5), Ok(2.0)]);
+        assert_eq!([share("3%"), share("0.03"), share("100%")], [Ok(0.03), Ok(0.03), Ok(1.0)]);
+        for wrong in ["", "x", "0x", "2.5y", "-1", "1e3"] {
+            assert!(factor(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["", "%", "101%", "3 percent", "-1%"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn durations() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1h 10s"), Ok(Duration::from_secs(3610)));
@@ -251,7 +284,7 @@ mod tests {
     #[test]
     fn bounds_are_said() {
         let said = |error: UnitError| error.to_string();
-        let zero = "0 records per second; write more than 0, at most 10G, or max";
+        let zero = "0 records per second; write more than 0, at most 1G, or max";
         assert_eq!(said(rate("0").unwrap_err()), zero);
         assert_eq!(said(memory("1KiB").unwrap_err()), "1KiB is outside 4MiB to 1TiB");
         assert_eq!(said(patience("10ms").unwrap_err()), "10ms is outside 1s to 1day");
@@ -282,6 +315,7 @@ mod tests {
         #[test]
         fn nothing_typed_panics(text in "\\PC{0,12}") {
             let _ = (size(&text), rate(&text), patience(&text), cores(&text), target(&text));
+            let _ = (factor(&text), share(&text));
         }
     }
 }

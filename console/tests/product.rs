@@ -21,8 +21,20 @@ mod groups;
 #[path = "product/hostile.rs"]
 mod hostile;
 
+#[path = "product/load.rs"]
+mod load;
+
+#[path = "product/load_restart.rs"]
+mod load_restart;
+
 #[path = "product/measure.rs"]
 mod measure;
 
+#[path = "product/recording.rs"]
+mod recording;
+
 #[path = "product/refusals.rs"]
 mod refusals;
+
+#[path = "product/truth.rs"]
+mod truth;

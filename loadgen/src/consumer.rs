@@ -1,169 +1,224 @@
-//! Reads one shard from the run's first record on, verifies every record and times it.
+//! Reads one shard for one group from the run's first record on, verifies every record and times it.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use highwater_wire::RecordView;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::integrity::Reach;
 use crate::latency::{Meter, Readings, record};
-use crate::payload::{Verdict, verify};
 use crate::plan::Plan;
+use crate::proof::{Verdict, verify};
+use crate::run::Goal;
 use crate::target::{Chunk, Source, Trouble};
-
-/// Up to where consumers read.
-#[derive(Clone, Debug)]
-pub enum Goal {
-    /// Records are still being made.
-    Open,
-    /// To these shard sequences, by shard, but not for longer than until this instant.
-    Until(Arc<Vec<u64>>, tokio::time::Instant),
-    /// No further: nobody can say where the end is.
-    Here,
-}
+use crate::timeline::{PAUSED, Times};
 
 /// How long to wait before a source that failed is asked again; it has retried for long itself.
-const RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+const RETRY: Duration = Duration::from_millis(100);
 
-/// Reads shard `shard` until `goal`; returns how far it came.
+/// Reads `place` for `group` until `goal`; returns how far it came.
 pub async fn consume<S: Source>(
     plan: Arc<Plan>,
-    shard: usize,
-    mut source: S,
+    group: usize,
+    place: usize,
+    source: S,
     meter: Arc<Meter>,
-    mut goal: watch::Receiver<Goal>,
+    goal: watch::Receiver<Goal>,
 ) -> Reach {
-    let mut reach = Reach { position: source.position(), ..Reach::default() };
-    let mut gone = source.trimmed();
-    let mut damaged_at = None;
-    let mut note = |source: &S, reach: &mut Reach| {
-        let trimmed = source.trimmed() - gone;
-        gone += trimmed;
-        // What is missing lies right after what was read last.
-        reach.trimmed.insert(reach.position..reach.position + trimmed);
-        reach.position = source.position();
-    };
-    loop {
-        note(&source, &mut reach);
-        let deadline = match &*goal.borrow_and_update() {
-            Goal::Open => None,
-            Goal::Until(ends, _) if ends.get(shard).is_none_or(|end| reach.position >= *end) => {
-                reach.at_end = true;
-                break;
-            }
-            Goal::Until(_, deadline) => Some(*deadline),
-            Goal::Here => break,
-        };
-        let next = tokio::select! {
-            biased;
-            // The channel closes only if the controlling thread is gone.
-            changed = goal.changed() => if changed.is_ok() { continue } else { break },
-            next = source.next() => next,
-            () = until(deadline) => break,
-        };
-        let read_ns = plan.clock.now_ns();
-        match next {
-            Ok(Some(chunk)) => read(&plan, shard, &chunk, &meter, read_ns),
-            Ok(None) => break,
-            Err(why) => {
-                let position = Some(source.position());
-                // Once, however often it is asked for again.
-                let damaged = matches!(why, Trouble::Damaged(_)) && damaged_at != position;
-                if damaged {
-                    damaged_at = position;
+    let paused = plan.paused().contains(&group);
+    Reader { plan, meter, group, place, paused }.run(source, goal).await
+}
+
+/// One group's way through one place.
+struct Reader {
+    plan: Arc<Plan>,
+    meter: Arc<Meter>,
+    group: usize,
+    place: usize,
+    /// Whether the group goes away for a time.
+    paused: bool,
+}
+
+impl Reader {
+    async fn run<S: Source>(self, mut source: S, mut goal: watch::Receiver<Goal>) -> Reach {
+        let mut reach = Reach { position: source.position(), ..Reach::default() };
+        let mut gone = source.trimmed();
+        let mut damaged_at = None;
+        loop {
+            note(&source, &mut reach, &mut gone);
+            let deadline = match &*goal.borrow_and_update() {
+                Goal::Open => None,
+                Goal::Until(ends, _)
+                    if ends.get(self.place).is_none_or(|end| reach.position >= *end) =>
+                {
+                    reach.at_end = true;
+                    break;
                 }
-                trouble(&meter, shard, &why, damaged);
-                match why {
-                    // What was left out is lost if it was acknowledged: the ledgers know.
-                    Trouble::Gap { found, .. } => source.resume(found),
-                    Trouble::Damaged(_) | Trouble::Failed(_) => tokio::time::sleep(RETRY).await,
+                Goal::Until(_, deadline) => Some(*deadline),
+                Goal::Here => break,
+            };
+            // An order that changes something is also how a time becomes known: it is looked at again.
+            let (away, wake) = self.away();
+            if away {
+                // Nothing may come ahead while it is away: what was asked for is given up.
+                source.resume(source.position());
+            }
+            let next = tokio::select! {
+                biased;
+                // The channel closes only if the controlling thread is gone.
+                changed = goal.changed() => if changed.is_ok() { continue } else { break },
+                () = until(wake) => continue,
+                next = source.next(), if !away => next,
+                () = until(deadline) => break,
+            };
+            let read_ns = self.plan.clock.now_ns();
+            match next {
+                Ok(Some(chunk)) => self.read(&chunk, read_ns),
+                Ok(None) => break,
+                Err(why) => {
+                    let position = Some(source.position());
+                    // Once, however often it is asked for again.
+                    let damaged = matches!(why, Trouble::Damaged(_)) && damaged_at != position;
+                    if damaged {
+                        damaged_at = position;
+                    }
+                    self.trouble(&why, damaged);
+                    match why {
+                        // What was left out is lost if it was acknowledged: the ledgers know.
+                        Trouble::Gap { found, .. } => source.resume(found),
+                        Trouble::Damaged(_) | Trouble::Failed(_) => sleep(RETRY).await,
+                    }
                 }
             }
+            // Producers on the same thread have their turn even while there is always more to read.
+            tokio::task::yield_now().await;
         }
-        // Producers on the same thread have their turn even while there is always more to read.
-        tokio::task::yield_now().await;
+        note(&source, &mut reach, &mut gone);
+        reach
     }
-    note(&source, &mut reach);
-    reach
-}
 
-/// Counts a failure to read.
-fn trouble(meter: &Meter, shard: usize, why: &Trouble, damaged: bool) {
-    let mut readings = meter.lock();
-    readings.failed(|| format!("reading shard {shard}: {why}"));
-    readings.counts.read_errors += 1;
-    readings.counts.corrupted += u64::from(damaged);
-}
+    /// Whether to be away now, and when that changes, as far as it is known.
+    fn away(&self) -> (bool, Option<Instant>) {
+        if !self.paused {
+            return (false, None);
+        }
+        let (times, now) = (self.plan.times(), self.plan.clock.now_ns());
+        let away = times.away(now);
+        let next = [times.away_ns, times.back_ns].into_iter().find(|ns| *ns > now);
+        let known = next.filter(|ns| *ns < times.end_ns);
+        (away, known.map(|ns| Instant::from_std(self.plan.clock.instant(ns))))
+    }
 
-async fn until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
+    /// Counts a failure to read.
+    fn trouble(&self, why: &Trouble, damaged: bool) {
+        let place = self.plan.places[self.place];
+        let stream = &self.plan.stream(self.place).name;
+        let mut readings = self.meter.lock();
+        readings.failed(|| format!("reading shard {} of {stream}: {why}", place.shard));
+        readings.counts.read_errors += 1;
+        readings.counts.corrupted += u64::from(damaged);
+    }
+
+    fn read<C: Chunk>(&self, chunk: &C, read_ns: u64) {
+        let (plan, times) = (&*self.plan, self.plan.times());
+        let mut readings = self.meter.lock();
+        let mut stretch: Option<Stretch> = None;
+        chunk.each(|view, arrival_ns| {
+            let proof = match verify(&view, plan.run) {
+                Verdict::Own(proof) => proof,
+                Verdict::Foreign => return,
+                Verdict::Corrupt => {
+                    readings.counts.corrupted += 1;
+                    return;
+                }
+            };
+            let Some(lane) = plan.lane_of(proof.producer, self.place) else {
+                readings.counts.corrupted += 1;
+                return;
+            };
+            let class = if self.paused { PAUSED } else { times.class(proof.intended_ns) };
+            if let Some(set) = readings.sets.get_mut(class) {
+                record(&mut set.propagation, proof.intended_ns, read_ns, 1);
+                if arrival_ns > 0 {
+                    record(&mut set.delivery, arrival_ns, read_ns, 1);
+                }
+            }
+            readings.counts.delivery_before_arrival += u64::from(arrival_ns > read_ns);
+            let in_window = times.window().contains(&proof.intended_ns);
+            let bytes = view.payload.len() as u64;
+            match &mut stretch {
+                // A stretch ends where a class does, so that what counts in each is exact.
+                Some(s)
+                    if s.lane == lane
+                        && s.records.end == proof.sequence
+                        && (s.class, s.in_window) == (class, in_window) =>
+                {
+                    s.records.end += 1;
+                    s.bytes += bytes;
+                }
+                other => {
+                    // A number at the very end of its range was never given out; an empty range is ignored.
+                    let records = proof.sequence..proof.sequence.saturating_add(1);
+                    let next = Stretch { lane, records, bytes, class, in_window };
+                    if let Some(done) = other.replace(next) {
+                        self.settle(&mut readings, &times, done, read_ns);
+                    }
+                }
+            }
+        });
+        if let Some(done) = stretch {
+            self.settle(&mut readings, &times, done, read_ns);
+        }
+    }
+
+    /// Enters a stretch into its lane's ledger.
+    fn settle(&self, readings: &mut Readings, times: &Times, s: Stretch, read_ns: u64) {
+        let Readings { sets, reads, .. } = readings;
+        let set = sets.get_mut(s.class).map(|set| &mut set.visibility);
+        let count = s.records.end - s.records.start;
+        let mut visible = set;
+        let new = self.plan.ledger(s.lane).read(self.group, s.records, |acked_ns, records| {
+            if let Some(histogram) = &mut visible {
+                record(histogram, acked_ns, read_ns, records);
+            }
+        });
+        let Some(reads) = reads.get_mut(self.group) else { return };
+        reads.consumed += new;
+        // Of what is read again a part is counted: which of the bytes were new nobody knows.
+        reads.consumed_bytes += if new == count { s.bytes } else { s.bytes * new / count.max(1) };
+        if s.in_window {
+            reads.window_consumed += new;
+        }
+        if times.window().contains(&read_ns) {
+            reads.consumed_within += new;
+        }
     }
 }
 
-/// Records of one lane, one after the other, met in one chunk.
+/// Records of one lane and class, one after the other, met in one chunk.
 struct Stretch {
     lane: usize,
     records: Range<u64>,
-    intended_ns: u64,
+    /// Of their payloads.
+    bytes: u64,
+    class: usize,
+    in_window: bool,
 }
 
-fn read<C: Chunk>(plan: &Plan, shard: usize, chunk: &C, meter: &Meter, read_ns: u64) {
-    let window = plan.window();
-    let mut readings = meter.lock();
-    let mut stretch: Option<Stretch> = None;
-    chunk.each(|view: RecordView<'_>| {
-        let header = match verify(view.payload, plan.run) {
-            Verdict::Own(header) => header,
-            Verdict::Foreign => return,
-            Verdict::Corrupt => {
-                readings.counts.corrupted += 1;
-                return;
-            }
-        };
-        let Some(lane) = plan.lane_of(header.producer, shard) else {
-            readings.counts.corrupted += 1;
-            return;
-        };
-        let set = readings.set(&window, header.intended_ns);
-        record(&mut set.propagation, header.intended_ns, read_ns, 1);
-        match &mut stretch {
-            // A stretch ends where the measured window does, so that what counts as in it is exact.
-            Some(s)
-                if s.lane == lane
-                    && s.records.end == header.sequence
-                    && window.contains(&s.intended_ns) == window.contains(&header.intended_ns) =>
-            {
-                s.records.end += 1;
-            }
-            other => {
-                let next = Stretch {
-                    lane,
-                    // A number at the very end of its range was never given out; an empty range is ignored.
-                    records: header.sequence..header.sequence.saturating_add(1),
-                    intended_ns: header.intended_ns,
-                };
-                if let Some(done) = other.replace(next) {
-                    settle(plan, &mut readings, &window, done, read_ns);
-                }
-            }
-        }
-    });
-    if let Some(done) = stretch {
-        settle(plan, &mut readings, &window, done, read_ns);
-    }
+/// Brings `reach` up to where the source is; `gone` are the records it had passed over before.
+fn note<S: Source>(source: &S, reach: &mut Reach, gone: &mut u64) {
+    let trimmed = source.trimmed() - *gone;
+    *gone += trimmed;
+    // What is missing lies right after what was read last.
+    reach.trimmed.insert(reach.position..reach.position + trimmed);
+    reach.position = source.position();
 }
 
-/// Enters a stretch into its lane's ledger.
-fn settle(plan: &Plan, readings: &mut Readings, window: &Range<u64>, s: Stretch, read_ns: u64) {
-    let set = readings.set(window, s.intended_ns);
-    let new = plan.ledger(s.lane).read(s.records, |acked_ns, records| {
-        record(&mut set.visibility, acked_ns, read_ns, records);
-    });
-    readings.counts.consumed += new;
-    if window.contains(&s.intended_ns) {
-        readings.counts.window_consumed += new;
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use highwater_wire::NameError;
 
+use crate::schedule::ScheduleError;
+use crate::workload::WorkloadError;
+
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -26,13 +29,31 @@ pub enum LoadError {
         rate: f64,
     },
     /// A time out of its range.
-    #[error("{field} is {value:?}; it must not be longer than 366 days, and duration not be 0")]
+    #[error("{field} is {value:?}; it must be {least} and at most 366 days")]
     Duration {
         /// Which option.
         field: &'static str,
         /// What was asked.
         value: Duration,
+        /// The lower limit, in words.
+        least: &'static str,
     },
+    /// Options that are possible each, but not together.
+    #[error("{field} is {value}: {why}")]
+    Contradiction {
+        /// Which option.
+        field: &'static str,
+        /// What was asked.
+        value: String,
+        /// What it contradicts.
+        why: &'static str,
+    },
+    /// Due times that cannot be made.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// Records that cannot be made.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
     /// A stream name that is not allowed.
     #[error("stream {name:?}: {source}")]
     StreamName {
@@ -41,18 +62,35 @@ pub enum LoadError {
         /// What is wrong with it.
         source: NameError,
     },
-    /// A record of this size does not fit what the server accepts.
+    /// Records of this size do not fit what the target accepts.
     #[error(
-        "record_size {record_size} with its {overhead} bytes of key and framing is over the server's \
-         limit of {limit} bytes"
+        "payloads of up to {payload} bytes with {overhead} bytes of key, headers and framing are \
+         over the target's limit of {limit} bytes"
     )]
     RecordTooLarge {
-        /// What was asked.
-        record_size: usize,
-        /// Bytes beside the payload.
+        /// The largest payload.
+        payload: usize,
+        /// Bytes beside it.
         overhead: usize,
-        /// The server's limit for what does not fit (a record, or a batch).
+        /// The target's limit for what does not fit (a record, or a batch).
         limit: u32,
+    },
+    /// Too much to keep apart.
+    #[error(
+        "producers ({producers}) times the {shards} shards of {streams} streams are {lanes} lanes; the limit \
+         is {limit}"
+    )]
+    Lanes {
+        /// Producers, or closed-loop clients.
+        producers: usize,
+        /// Streams.
+        streams: usize,
+        /// Shards over all streams.
+        shards: usize,
+        /// Producers times shards.
+        lanes: usize,
+        /// The limit.
+        limit: usize,
     },
     /// A target that stalls would make the generator hold too much.
     #[error(
@@ -65,19 +103,13 @@ pub enum LoadError {
         /// The limit.
         limit: u64,
     },
-    /// More consumers than shards.
-    #[error("{consumers} consumers for {shards} shards; there can be one per shard")]
-    Consumers {
-        /// What was asked.
-        consumers: usize,
-        /// What the stream has.
-        shards: usize,
-    },
-    /// No partition key was found for a shard's hash range (it is too narrow to hit by chance).
-    #[error("no partition key found for shard {shard}: its hash range is too narrow")]
-    NoKey {
-        /// The shard.
-        shard: u32,
+    /// A key that belongs to no shard.
+    #[error("stream {stream:?} has no shard for the key {key:?}")]
+    NoShard {
+        /// The stream.
+        stream: String,
+        /// The key.
+        key: String,
     },
     /// A CPU that does not exist, or not for this process.
     #[error(
@@ -111,10 +143,63 @@ pub enum LoadError {
         /// Which, from 0.
         worker: usize,
     },
+    /// A target this build does not know, or cannot have.
+    #[error("target {target:?}: {why}")]
+    NoTarget {
+        /// What was asked.
+        target: String,
+        /// Why not.
+        why: String,
+    },
     /// [`crate::run`] blocks and starts runtimes of its own.
     #[error("run was called inside an asynchronous runtime; call it from a plain thread")]
     InsideRuntime,
     /// The stop flag was set before the first record.
     #[error("stopped before the first record was sent")]
     Stopped,
+}
+
+impl LoadError {
+    /// Whether the run was asked for wrongly: nothing that is tried again will succeed unless the options
+    /// change.
+    pub fn usage(&self) -> bool {
+        match self {
+            LoadError::OutOfRange { .. }
+            | LoadError::Rate { .. }
+            | LoadError::Duration { .. }
+            | LoadError::Contradiction { .. }
+            | LoadError::Schedule(_)
+            | LoadError::Workload(_)
+            | LoadError::StreamName { .. }
+            | LoadError::RecordTooLarge { .. }
+            | LoadError::Lanes { .. }
+            | LoadError::Memory { .. }
+            | LoadError::NoShard { .. }
+            | LoadError::NoTarget { .. }
+            | LoadError::Core { .. } => true,
+            LoadError::Target { .. }
+            | LoadError::System { .. }
+            | LoadError::Worker { .. }
+            | LoadError::InsideRuntime
+            | LoadError::Stopped => false,
+        }
+    }
+
+    /// The field of [`crate::LoadOptions`] that is to blame, if it is one.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            LoadError::OutOfRange { field, .. }
+            | LoadError::Duration { field, .. }
+            | LoadError::Contradiction { field, .. } => Some(field),
+            LoadError::Rate { .. } => Some("rate"),
+            LoadError::Schedule(_) => Some("profile"),
+            LoadError::Workload(_) | LoadError::RecordTooLarge { .. } => Some("workload"),
+            LoadError::StreamName { .. } => Some("stream"),
+            LoadError::Lanes { .. } => Some("producers"),
+            LoadError::Memory { .. } => Some("inflight"),
+            LoadError::Core { .. } => Some("cores"),
+            LoadError::NoTarget { .. } => Some("target"),
+            _ => None,
+        }
+    }
 }

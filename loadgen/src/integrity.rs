@@ -1,30 +1,32 @@
 //! The judge of what became of records: pure bookkeeping, no clock and no I/O.
 //!
 //! A [`Ledger`] follows one *lane*, the records of one producer for one shard, numbered densely in the
-//! order they were made. It is told of every acknowledgement and of everything read, in any order of the
-//! two, and says at the end which records are lost, exactly: sets of numbers, not counts, decide.
+//! order they were made. It is told of every acknowledgement and of everything each consumer group read, in
+//! any order of the two, and says at the end which records are lost, exactly: sets of numbers, not counts,
+//! decide. Every group must see every record.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::intervals::{Intervals, common};
 
-/// What a lane's history comes to. Numbers of records.
+/// What a lane's history comes to. Numbers of records; one that fared the same in several groups counts once,
+/// but for what is read again or too late, which is counted each time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Acknowledged.
     pub acked: u64,
-    /// Read, each once.
+    /// Read, once for each group.
     pub read: u64,
-    /// Acknowledged and never read, though the consumer went past their place, or to the end.
+    /// Acknowledged and never read by some group, though its consumer went past their place, or to the end.
     pub lost: u64,
     /// Read again.
     pub duplicated: u64,
     /// Read after a later one.
     pub reordered: u64,
-    /// Acknowledged and removed by retention before they were read.
+    /// Acknowledged and removed by retention before some group read them.
     pub trimmed: u64,
-    /// Acknowledged, and the consumer had not come to them yet.
+    /// Acknowledged, and some group's consumer had not come to them yet.
     pub unread: u64,
     /// Not stored, said the target.
     pub refused: u64,
@@ -53,7 +55,7 @@ impl Verdict {
     }
 }
 
-/// How far the consumer of a shard came.
+/// How far a group's consumer of a shard came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Next shard sequence it would have read.
@@ -63,6 +65,10 @@ pub struct Reach {
     /// Whether that is the end of the shard: nothing acknowledged can be behind it.
     pub at_end: bool,
 }
+
+/// Acknowledgements that may wait for a group one by one. Past it neighbours are kept as one, with the time
+/// of the first: a group that is far behind must not take memory with every batch.
+const WAITING: usize = 1 << 16;
 
 /// Acknowledged and not read when the acknowledgement came.
 #[derive(Clone, Debug)]
@@ -74,16 +80,30 @@ struct Waiting {
 }
 
 impl Waiting {
+    fn len(&self) -> u64 {
+        self.records.end - self.records.start
+    }
+
     /// The part of it that is `records`.
     fn part(&self, records: Range<u64>) -> Waiting {
         let base = self.base.map(|base| base + (records.start - self.records.start));
         Waiting { records, base, acked_ns: self.acked_ns }
     }
+
+    /// Takes in `next` if it follows at once, here and in the shard.
+    fn join(&mut self, next: &Waiting) -> bool {
+        let follows = self.records.end == next.records.start
+            && self.base.map(|base| base + self.len()) == next.base;
+        if follows {
+            self.records.end = next.records.end;
+        }
+        follows
+    }
 }
 
-/// The history of one lane.
+/// What one group read of a lane.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger {
+struct Reader {
     read: Intervals,
     /// After the latest record read.
     read_end: u64,
@@ -91,63 +111,26 @@ pub struct Ledger {
     waiting: VecDeque<Waiting>,
     /// Acknowledged, not read, and a later one was read.
     passed: Vec<Waiting>,
-    refused: Intervals,
-    unknown: Intervals,
-    acked: u64,
-    /// After the last shard sequence acknowledged.
-    acked_end: u64,
     duplicated: u64,
     reordered: u64,
 }
 
-impl Ledger {
-    /// Records `records` are acknowledged, and the first has shard sequence `base`. Returns how many
-    /// of them had been read by then.
-    pub fn acked(&mut self, records: Range<u64>, base: Option<u64>, acked_ns: u64) -> u64 {
-        self.acked += records.end - records.start;
-        if let Some(base) = base {
-            let end = base.saturating_add(records.end - records.start);
-            self.acked_end = self.acked_end.max(end);
-        }
-        let whole = Waiting { records: records.clone(), base, acked_ns };
-        let before = self.waiting.len();
-        if self.read.count(&records) == 0 {
-            self.waiting.push_back(whole);
+impl Reader {
+    /// Returns how many of the records were read before.
+    fn acked(&mut self, whole: &Waiting) -> u64 {
+        if self.read.count(&whole.records) == 0 {
+            wait(&mut self.waiting, whole.clone());
             return 0;
         }
-        let gaps = self.read.gaps(records.clone());
-        self.waiting.extend(gaps.map(|gap| whole.part(gap)));
-        let unread: u64 =
-            self.waiting.range(before..).map(|w| w.records.end - w.records.start).sum();
-        records.end - records.start - unread
-    }
-
-    /// The acknowledgement of `records`, kept nowhere: nobody reads this shard.
-    pub fn acked_unwatched(&mut self, records: Range<u64>) {
-        self.acked += records.end - records.start;
-    }
-
-    /// The shard sequence after the last one acknowledged; 0 if none is known.
-    pub fn acked_end(&self) -> u64 {
-        self.acked_end
-    }
-
-    /// The target says it did not store `records`.
-    pub fn refused(&mut self, records: Range<u64>) {
-        self.refused.insert(records);
-    }
-
-    /// Nobody knows whether `records` are stored.
-    pub fn unknown(&mut self, records: Range<u64>) {
-        self.unknown.insert(records);
-    }
-
-    /// `records` were read, one after the other. Returns how many were new, after giving each
-    /// acknowledgement that waited for some of them to `acked(acked_ns, records)`.
-    pub fn read(&mut self, records: Range<u64>, mut acked: impl FnMut(u64, u64)) -> u64 {
-        if records.is_empty() {
-            return 0;
+        let mut early = whole.len();
+        for gap in self.read.gaps(whole.records.clone()) {
+            early -= gap.end - gap.start;
+            wait(&mut self.waiting, whole.part(gap));
         }
+        early
+    }
+
+    fn read(&mut self, records: Range<u64>, mut acked: impl FnMut(u64, u64)) -> u64 {
         let count = records.end - records.start;
         // Only what is new and lies before something read earlier came late.
         let late = records.start..records.end.min(self.read_end);
@@ -167,7 +150,9 @@ impl Ledger {
             if front.records.start < records.start {
                 let end = front.records.end.min(records.start);
                 let passed = front.part(front.records.start..end);
-                self.passed.push(passed);
+                if !self.passed.last_mut().is_some_and(|last| last.join(&passed)) {
+                    self.passed.push(passed);
+                }
             }
             if front.records.end > records.end {
                 *front = front.part(records.end..front.records.end);
@@ -177,202 +162,166 @@ impl Ledger {
         }
         new
     }
+}
 
-    /// What it all comes to. `reach`: how far the shard's consumer came; `None` if it had none (then
-    /// nothing is lost, as nobody looked).
-    pub fn verdict(&self, reach: Option<&Reach>) -> Verdict {
-        let read_of = |set: &Intervals| set.runs().iter().map(|run| self.read.count(run)).sum();
-        let mut verdict = Verdict {
-            acked: self.acked,
-            read: self.read.len(),
-            duplicated: self.duplicated,
-            reordered: self.reordered,
-            refused: self.refused.len(),
-            refused_but_read: read_of(&self.refused),
-            unknown: self.unknown.len(),
-            unknown_but_read: read_of(&self.unknown),
-            ..Verdict::default()
-        };
-        let Some(reach) = reach else {
-            return verdict;
-        };
-        for entry in self.passed.iter().chain(&self.waiting) {
+fn wait(waiting: &mut VecDeque<Waiting>, entry: Waiting) {
+    let full = waiting.len() >= WAITING;
+    if !full || !waiting.back_mut().is_some_and(|last| last.join(&entry)) {
+        waiting.push_back(entry);
+    }
+}
+
+/// Records that fared badly, by their numbers.
+#[derive(Debug, Default)]
+struct Missing {
+    lost: Intervals,
+    trimmed: Intervals,
+    unread: Intervals,
+}
+
+impl Missing {
+    /// Adds what `reader`, whose consumer came so far, did not read of what was acknowledged.
+    fn add(&mut self, reader: &Reader, reach: &Reach) {
+        for entry in reader.passed.iter().chain(&reader.waiting) {
             // A record passed by may still have been read later.
-            for gap in self.read.gaps(entry.records.clone()) {
-                let count = gap.end - gap.start;
-                let Some(base) = entry.part(gap).base else {
-                    verdict.lost += count;
-                    continue;
-                };
-                let place = base..base + count;
-                let behind = common(&place, &(reach.position..u64::MAX));
-                let unread = if reach.at_end { 0 } else { behind };
-                let trimmed = reach.trimmed.count(&place);
-                verdict.unread += unread;
-                verdict.trimmed += trimmed;
-                verdict.lost += count.saturating_sub(unread + trimmed);
+            for gap in reader.read.gaps(entry.records.clone()) {
+                let part = entry.part(gap);
+                match part.base {
+                    Some(base) => self.place(&part.records, base, reach),
+                    None => _ = self.lost.insert(part.records),
+                }
             }
         }
-        verdict
+    }
+
+    /// Sorts `records`, stored from shard sequence `base` on, by where the consumer was.
+    fn place(&mut self, records: &Range<u64>, base: u64, reach: &Reach) {
+        let stored = base..base + (records.end - records.start);
+        let number = |sequence: u64| records.start + (sequence - base);
+        let came_to = if reach.at_end { stored.end } else { reach.position };
+        let passed = stored.start..came_to.clamp(stored.start, stored.end);
+        self.unread.insert(number(passed.end)..records.end);
+        for kept in reach.trimmed.gaps(passed.clone()) {
+            self.lost.insert(number(kept.start)..number(kept.end));
+        }
+        for gone in reach.trimmed.runs() {
+            let gone = gone.start.max(passed.start)..gone.end.min(passed.end);
+            if !gone.is_empty() {
+                self.trimmed.insert(number(gone.start)..number(gone.end));
+            }
+        }
+    }
+}
+
+/// The history of one lane.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    groups: Vec<Reader>,
+    refused: Intervals,
+    unknown: Intervals,
+    acked: u64,
+    /// After the last shard sequence acknowledged.
+    acked_end: u64,
+}
+
+impl Ledger {
+    /// Of a lane that so many groups read; with none, nothing of it is judged.
+    pub fn new(groups: usize) -> Ledger {
+        Ledger { groups: vec![Reader::default(); groups], ..Ledger::default() }
+    }
+
+    /// Records `records` are acknowledged, and the first has shard sequence `base`. For each group that had
+    /// read some of them by then, `early(group, records)` is told how many.
+    pub fn acked(
+        &mut self,
+        records: Range<u64>,
+        base: Option<u64>,
+        acked_ns: u64,
+        mut early: impl FnMut(usize, u64),
+    ) {
+        let whole = Waiting { records, base, acked_ns };
+        self.acked += whole.len();
+        if let Some(base) = base {
+            self.acked_end = self.acked_end.max(base.saturating_add(whole.len()));
+        }
+        for (number, group) in self.groups.iter_mut().enumerate() {
+            let count = group.acked(&whole);
+            if count > 0 {
+                early(number, count);
+            }
+        }
+    }
+
+    /// Records acknowledged.
+    pub fn acked_count(&self) -> u64 {
+        self.acked
+    }
+
+    /// The shard sequence after the last one acknowledged; 0 if none is known.
+    pub fn acked_end(&self) -> u64 {
+        self.acked_end
+    }
+
+    /// The target says it did not store `records`.
+    pub fn refused(&mut self, records: Range<u64>) {
+        self.refused.insert(records);
+    }
+
+    /// Nobody knows whether `records` are stored.
+    pub fn unknown(&mut self, records: Range<u64>) {
+        self.unknown.insert(records);
+    }
+
+    /// `group` read `records`, one after the other. Returns how many were new to it, after giving each
+    /// acknowledgement that waited for some of them to `acked(acked_ns, records)`.
+    pub fn read(&mut self, group: usize, records: Range<u64>, acked: impl FnMut(u64, u64)) -> u64 {
+        match self.groups.get_mut(group) {
+            Some(reader) if !records.is_empty() => reader.read(records, acked),
+            _ => 0,
+        }
+    }
+
+    /// What it all comes to. `reach(group)`: how far the group's consumer of the shard came; `None` if
+    /// that is not known (then all it did not read is unread).
+    pub fn verdict<'a>(&self, reach: impl Fn(usize) -> Option<&'a Reach>) -> Verdict {
+        let nowhere = Reach::default();
+        let mut missing = Missing::default();
+        for (group, reader) in self.groups.iter().enumerate() {
+            missing.add(reader, reach(group).unwrap_or(&nowhere));
+        }
+        let sum = |of: fn(&Reader) -> u64| self.groups.iter().map(of).sum();
+        Verdict {
+            acked: self.acked,
+            read: sum(|reader| reader.read.len()),
+            lost: missing.lost.len(),
+            duplicated: sum(|reader| reader.duplicated),
+            reordered: sum(|reader| reader.reordered),
+            trimmed: missing.trimmed.len(),
+            unread: missing.unread.len(),
+            refused: self.refused.len(),
+            refused_but_read: self.read_of(&self.refused),
+            unknown: self.unknown.len(),
+            unknown_but_read: self.read_of(&self.unknown),
+        }
+    }
+
+    /// How many of `set` some group read.
+    fn read_of(&self, set: &Intervals) -> u64 {
+        set.runs()
+            .iter()
+            .map(|run| {
+                let mut read = Intervals::default();
+                for group in &self.groups {
+                    for part in group.read.within(run) {
+                        read.insert(part);
+                    }
+                }
+                read.len()
+            })
+            .sum()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Records 0 to 100 acknowledged in batches of 10, stored from shard sequence 1,000 on.
-    fn acknowledged() -> Ledger {
-        let mut ledger = Ledger::default();
-        for batch in 0..10 {
-            assert_eq!(
-                ledger.acked(batch * 10..batch * 10 + 10, Some(1_000 + batch * 10), batch),
-                0
-            );
-        }
-        ledger
-    }
-
-    fn read(ledger: &mut Ledger, ranges: impl IntoIterator<Item = Range<u64>>) {
-        for range in ranges {
-            ledger.read(range, |_, _| ());
-        }
-    }
-
-    fn judge(ledger: &Ledger) -> Verdict {
-        ledger.verdict(Some(&Reach { position: 1_100, ..Reach::default() }))
-    }
-
-    const CLEAN: Verdict = Verdict {
-        acked: 100,
-        read: 100,
-        lost: 0,
-        duplicated: 0,
-        reordered: 0,
-        trimmed: 0,
-        unread: 0,
-        refused: 0,
-        refused_but_read: 0,
-        unknown: 0,
-        unknown_but_read: 0,
-    };
-
-    #[test]
-    fn a_clean_history_is_clean() {
-        let mut ledger = acknowledged();
-        read(&mut ledger, [0..7, 7..33, 33..100]);
-        assert_eq!(judge(&ledger), CLEAN);
-        assert!(ledger.waiting.is_empty() && ledger.passed.is_empty());
-    }
-
-    #[test]
-    fn a_record_never_read_is_lost() {
-        let mut ledger = acknowledged();
-        read(&mut ledger, [0..41, 42..98]);
-        assert_eq!(judge(&ledger), Verdict { read: 97, lost: 3, ..CLEAN });
-    }
-
-    #[test]
-    fn equal_counts_do_not_hide_a_loss() {
-        let mut ledger = acknowledged();
-        read(&mut ledger, [0..50, 49..50, 51..100]);
-        assert_eq!(judge(&ledger), Verdict { read: 99, lost: 1, duplicated: 1, ..CLEAN });
-    }
-
-    #[test]
-    fn a_record_read_twice_is_duplicated() {
-        let mut ledger = acknowledged();
-        read(&mut ledger, [0..60, 55..100]);
-        assert_eq!(judge(&ledger), Verdict { duplicated: 5, ..CLEAN });
-    }
-
-    #[test]
-    fn a_record_read_after_a_later_one_is_reordered_and_not_lost() {
-        let mut ledger = acknowledged();
-        read(&mut ledger, [0..20, 23..40, 20..23, 40..100]);
-        assert_eq!(judge(&ledger), Verdict { reordered: 3, ..CLEAN });
-    }
-
-    #[test]
-    fn what_retention_removed_is_trimmed_and_the_rest_of_a_gap_is_lost() {
-        let mut ledger = acknowledged();
-        read(&mut ledger, [0..20, 50..100]);
-        let mut reach = Reach { position: 1_100, ..Reach::default() };
-        reach.trimmed.insert(1_010..1_045);
-        let verdict = ledger.verdict(Some(&reach));
-        assert_eq!(verdict, Verdict { read: 70, trimmed: 25, lost: 5, ..CLEAN });
-    }
-
-    #[test]
-    fn what_the_consumer_did_not_reach_is_unread() {
-        let mut ledger = acknowledged();
-        read(&mut ledger, [0..15, 15..30]);
-        let mut reach = Reach { position: 1_035, ..Reach::default() };
-        let verdict = ledger.verdict(Some(&reach));
-        assert_eq!(verdict, Verdict { read: 30, unread: 65, lost: 5, ..CLEAN });
-        // Unless there is nothing more to reach.
-        reach.at_end = true;
-        let verdict = ledger.verdict(Some(&reach));
-        assert_eq!(verdict, Verdict { read: 30, lost: 70, ..CLEAN });
-    }
-
-    #[test]
-    fn refused_and_unknown_records_are_resolved_by_what_was_read() {
-        let mut ledger = acknowledged();
-        ledger.refused(100..110);
-        ledger.unknown(110..120);
-        read(&mut ledger, [0..100, 104..105, 110..114]);
-        assert_eq!(
-            judge(&ledger),
-            Verdict {
-                read: 105,
-                refused: 10,
-                refused_but_read: 1,
-                unknown: 10,
-                unknown_but_read: 4,
-                ..CLEAN
-            }
-        );
-    }
-
-    #[test]
-    fn without_a_consumer_nothing_is_judged() {
-        assert_eq!(acknowledged().verdict(None), Verdict { read: 0, ..CLEAN });
-    }
-
-    #[test]
-    fn reading_before_the_acknowledgement_is_told_apart() {
-        let mut ledger = Ledger::default();
-        assert_eq!(ledger.read(0..4, |_, _| panic!("nothing is acknowledged yet")), 4);
-        assert_eq!(ledger.acked(0..10, Some(0), 77), 4);
-        let mut told = Vec::new();
-        assert_eq!(ledger.read(4..10, |acked_ns, records| told.push((acked_ns, records))), 6);
-        assert_eq!(told, [(77, 6)]);
-        assert!(ledger.waiting.is_empty());
-    }
-
-    proptest! {
-        /// Whatever is read in whatever order: every acknowledged record is read or lost, never both.
-        #[test]
-        fn read_and_lost_make_up_what_was_acknowledged(
-            steps in prop::collection::vec((0u64..100, 1u64..30, any::<bool>()), 0..60)
-        ) {
-            let mut ledger = Ledger::default();
-            let mut acked = 0;
-            let mut seen = Intervals::default();
-            for (start, len, ack) in steps {
-                if ack && acked < 100 {
-                    ledger.acked(acked..acked + len, Some(acked), 0);
-                    acked += len;
-                } else {
-                    seen.insert(start..start + len);
-                    ledger.read(start..start + len, |_, _| ());
-                }
-            }
-            let verdict = ledger.verdict(Some(&Reach { position: u64::MAX, ..Reach::default() }));
-            prop_assert_eq!(verdict.read, seen.len());
-            prop_assert_eq!(verdict.lost, acked - seen.count(&(0..acked)));
-        }
-    }
-}
+#[path = "integrity_tests.rs"]
+mod tests;

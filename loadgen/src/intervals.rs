@@ -59,6 +59,12 @@ impl Intervals {
         self.touching(range).iter().map(|run| common(run, range)).sum()
     }
 
+    /// The parts of `range` that are in the set, in order.
+    pub fn within(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let Range { start, end } = *range;
+        self.touching(range).iter().map(move |run| run.start.max(start)..run.end.min(end))
+    }
+
     /// The parts of `range` that are not in the set, in order.
     pub fn gaps(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let end = range.end;
@@ -108,6 +114,9 @@ mod tests {
             let probe = probe.0..probe.0 + probe.1;
             let inside = probe.clone().filter(|n| model.contains(n)).count();
             prop_assert_eq!(set.count(&probe), inside as u64);
+            let parts: Vec<u64> = set.within(&probe).flatten().collect();
+            let present: Vec<u64> = probe.clone().filter(|n| model.contains(n)).collect();
+            prop_assert_eq!(parts, present);
             let missing: Vec<u64> = probe.clone().filter(|n| !model.contains(n)).collect();
             let gaps: Vec<u64> = set.gaps(probe).flatten().collect();
             prop_assert_eq!(gaps, missing);

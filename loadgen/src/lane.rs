@@ -14,25 +14,23 @@ use std::time::Duration;
 
 use highwater_wire::{BatchBuilder, BatchError};
 use tokio::sync::{Notify, watch};
-use tokio::task::spawn_local;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::LATE_P99_MAX;
 use crate::Mode;
 use crate::clock::nanos;
-use crate::latency::{Meter, record};
+use crate::dealer::{Batch, Hand};
+use crate::latency::{Meter, record, record_each};
 use crate::pacer::Timer;
-use crate::payload::{Filler, Header};
 use crate::plan::Plan;
-use crate::schedule::Schedule;
+use crate::proof::Proof;
+use crate::stage::{CATCH_UP, Stage};
 use crate::target::{Failure, Outcomes, Sink};
-
-/// Records that fell due before the end may still be sent this long after it: a hiccup in the last moment
-/// is caught up with, an overload is not.
-const CATCH_UP: Duration = Duration::from_secs(1);
+use crate::timeline::{OUTSIDE, PAUSED};
+use crate::workload::Writer;
 
 /// A saturating or closed lane whose batch failed waits this long, lest it hammer a target that refuses.
-const AFTER_FAILURE: Duration = Duration::from_millis(10);
+pub const AFTER_FAILURE: Duration = Duration::from_millis(10);
 
 /// A batch sent and not yet answered.
 #[derive(Debug, Default)]
@@ -40,7 +38,9 @@ struct Slot {
     /// The lane's number of its first record.
     first: u64,
     sent_ns: u64,
-    /// Intended send times, one per record. Empty: the slot is free.
+    /// Payload bytes.
+    bytes: u64,
+    /// Intended send times, one per record, ascending. Empty: the slot is free.
     intended: Vec<u64>,
 }
 
@@ -87,7 +87,7 @@ impl Window {
 }
 
 /// A slot taken and not used yet; goes back if the wait it belongs to is given up.
-struct Ticket {
+pub struct Ticket {
     common: Rc<Common>,
     slot: usize,
     used: bool,
@@ -102,11 +102,10 @@ impl Drop for Ticket {
 }
 
 /// What a lane shares with the task that hears of its batches.
-struct Common {
+pub struct Common {
     plan: Arc<Plan>,
     meter: Arc<Meter>,
     index: usize,
-    shard: usize,
     window: Window,
 }
 
@@ -115,169 +114,161 @@ pub struct Lane<S> {
     common: Rc<Common>,
     sink: S,
     timer: Timer,
-    filler: Rc<RefCell<Filler>>,
+    writer: Rc<RefCell<Writer>>,
+    hand: Rc<Hand>,
     producer: u32,
-    batch: BatchBuilder,
-    schedule: Option<Schedule>,
-    /// Due times of the batch being gathered.
-    due: Vec<u64>,
+    place: usize,
+    /// Intended times of the batch being made.
+    intended: Vec<u64>,
     /// Records made so far.
     made: u64,
-    key: usize,
-    /// When the target last let go of this lane: until then its lateness is the target's.
+    /// When the target last let go of this lane, or when the last of what had gathered by then was sent: until
+    /// then its lateness is the target's.
     held_until: u64,
 }
 
 impl<S: Sink> Lane<S> {
-    /// Lane `index` of the plan.
+    /// Lane `index` of the plan, with the records in `hand`.
     pub fn new(
         plan: &Arc<Plan>,
         index: usize,
         sink: S,
         timer: Timer,
-        filler: Rc<RefCell<Filler>>,
+        writer: &Rc<RefCell<Writer>>,
+        hand: &Rc<Hand>,
         meter: &Arc<Meter>,
     ) -> Lane<S> {
-        let (producer, shard) = plan.lane(index);
+        let (producer, place) = plan.lane(index);
         let common = Common {
             plan: Arc::clone(plan),
             meter: Arc::clone(meter),
             index,
-            shard,
             window: Window::new(plan.inflight()),
         };
         Lane {
             common: Rc::new(common),
             sink,
             timer,
-            filler,
+            writer: Rc::clone(writer),
+            hand: Rc::clone(hand),
             producer,
-            batch: BatchBuilder::default(),
-            schedule: None,
-            due: Vec::new(),
+            place,
+            intended: Vec::new(),
             made: 0,
-            key: 0,
             held_until: 0,
         }
     }
 
-    /// Sends until the end of the run (or `stop`), and returns when everything is answered or the
-    /// drain timeout has passed.
-    pub async fn run<O: Outcomes>(mut self, outcomes: O, stop: watch::Receiver<bool>) {
-        let common = Rc::clone(&self.common);
-        let plan = &common.plan;
-        let listener = spawn_local(listen(Rc::clone(&common), outcomes));
-        self.schedule = plan.schedule(common.index);
-        if let Err(error) = self.produce(stop).await {
-            common.meter.lock().failed(|| format!("making a batch: {error}"));
-        }
-        self.count_unsent();
-        // The sink must live until everything is answered.
-        let _in_time = timeout(plan.options.drain_timeout, common.window.emptied()).await;
-        listener.abort();
-        common.abandon();
+    /// What hears of its batches must know.
+    pub fn common(&self) -> &Rc<Common> {
+        &self.common
     }
 
-    async fn produce(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), BatchError> {
+    /// Sends what is dealt to it until there is no more or the run is over, and returns when everything is
+    /// answered, or nobody waits for it any more.
+    pub async fn run(mut self, stage: watch::Receiver<Stage>) {
+        if let Err(error) = self.send_all(stage.clone()).await {
+            self.common.meter.lock().failed(|| format!("making a batch: {error}"));
+        }
+        self.drain(stage).await;
+    }
+
+    async fn send_all(&mut self, mut stage: watch::Receiver<Stage>) -> Result<(), BatchError> {
         let common = Rc::clone(&self.common);
-        let (plan, drain) = (&*common.plan, common.plan.options.drain_timeout);
-        let cutoff_ns = plan.end_ns().saturating_add(nanos(CATCH_UP));
-        let cutoff = Instant::from_std(plan.clock.instant(cutoff_ns));
-        let mut cutoff = pin!(async {
-            tokio::select! {
-                () = tokio::time::sleep_until(cutoff) => {}
-                // The channel closes only if the controlling thread is gone.
-                _ = stop.wait_for(|stop| *stop) => {}
+        let plan = &*common.plan;
+        let last = if plan.mode == Mode::Open { Stage::Over } else { Stage::Ended };
+        {
+            // The channel closes only if the worker is gone.
+            let mut over = pin!(async { stage.wait_for(|stage| *stage >= last).await.is_ok() });
+            loop {
+                // Only waiting is cut off, never sending: a batch is either made and sent, or not made.
+                let next = tokio::select! {
+                    biased;
+                    next = self.next() => next,
+                    _ = &mut over => break,
+                };
+                let Some((ticket, batch)) = next else { return Ok(()) };
+                self.send(ticket, batch).await?;
+                // Lets the other lanes and the sockets have their turn even if nothing here had to wait.
+                tokio::task::yield_now().await;
             }
-        });
-        loop {
-            // Only waiting is cut off, never sending: a batch is either made and sent, or not made.
-            let next = tokio::select! {
-                biased;
-                next = self.next() => next,
-                () = &mut cutoff => break,
-            };
-            let Some((ticket, close_ns)) = next else { return Ok(()) };
-            self.send(ticket, close_ns).await?;
-            // Lets the other lanes and the sockets have their turn even if nothing here had to wait.
-            tokio::task::yield_now().await;
         }
         // A stop finds records that were already due waiting for the rest of their batch.
-        self.due.retain(|due| *due < plan.end_ns());
+        let end_ns = plan.times().end_ns;
+        let mut batch = Batch::default();
+        self.hand.extend(self.place, &mut batch, end_ns.saturating_sub(1), plan.batch_room);
+        let drain = plan.options.drain_timeout.min(CATCH_UP);
         if plan.mode == Mode::Open
-            && !self.due.is_empty()
-            && plan.clock.now_ns() < cutoff_ns
-            && let Ok(ticket) = timeout(drain.min(CATCH_UP), self.admitted()).await
+            && batch.records > 0
+            && plan.clock.now_ns() < end_ns.saturating_add(nanos(CATCH_UP))
+            && let Ok(ticket) = timeout(drain, self.admitted()).await
         {
-            self.send(ticket, plan.clock.now_ns()).await?;
+            batch.close_ns = plan.clock.now_ns();
+            self.send(ticket, batch).await?;
         }
         Ok(())
     }
 
-    /// Waits for the next batch to be due and admitted, and for its records' due times to be known.
-    /// Returns also when it should have been sent; `None` after the last.
-    async fn next(&mut self) -> Option<(Ticket, u64)> {
+    /// Waits until everything is answered, but not for ever.
+    pub async fn drain(self, mut stage: watch::Receiver<Stage>) {
+        let common = &self.common;
+        tokio::select! {
+            // The sink must live until then.
+            _ = timeout(common.plan.options.drain_timeout, common.window.emptied()) => {}
+            _ = stage.wait_for(|stage| *stage >= Stage::Abandoned) => {}
+        }
+        common.abandon();
+    }
+
+    /// Waits for the next batch to be due and admitted, and for its records to be known. `None` after the
+    /// last.
+    async fn next(&mut self) -> Option<(Ticket, Batch)> {
         let common = Rc::clone(&self.common);
         let plan = &*common.plan;
-        if plan.mode == Mode::Open {
-            let close_ns = self.gather()?;
-            self.timer.until(close_ns).await;
+        let (room, mut batch) = (plan.batch_room, Batch::default());
+        if plan.mode != Mode::Open {
+            self.recover().await;
+            if !self.hand.filled(self.place, room).await {
+                return None;
+            }
             let ticket = self.admitted().await;
-            self.catch_up(plan.clock.now_ns());
-            return Some((ticket, close_ns));
+            if plan.clock.now_ns() >= plan.times().end_ns {
+                return None;
+            }
+            self.hand.extend(self.place, &mut batch, u64::MAX, room);
+            return Some((ticket, batch));
         }
-        if common.window.failed.replace(false) {
-            self.timer.until(plan.clock.now_ns().saturating_add(nanos(AFTER_FAILURE))).await;
+        let first = self.hand.first(self.place).await?;
+        let last = first.saturating_add(nanos(plan.options.linger));
+        if !self.hand.dealt_to(last) {
+            // By then all that may share its batch has been dealt.
+            self.timer.until(first).await;
         }
+        // The batch is complete with the last record due within the linger: a lone one does not wait.
+        let before_end = || plan.times().end_ns.saturating_sub(1);
+        self.hand.extend(self.place, &mut batch, last.min(before_end()), room);
+        if batch.records == 0 || batch.close_ns > before_end() {
+            return None;
+        }
+        self.timer.until(batch.close_ns).await;
         let ticket = self.admitted().await;
-        if let (Mode::Closed, Some(schedule)) = (plan.mode, &mut self.schedule) {
-            let due = schedule.next_ns();
-            schedule.advance();
-            self.timer.until(due.min(plan.end_ns())).await;
-        } else {
-            self.timer.until(plan.start_ns()).await;
-        }
-        let now = plan.clock.now_ns();
-        if now >= plan.end_ns() {
-            return None;
-        }
-        self.due.clear();
-        self.due.resize(plan.batch_records, now);
-        Some((ticket, now))
+        // A late lane skips nothing: what has fallen due since comes along.
+        let (now, close_ns) = (plan.clock.now_ns(), batch.close_ns);
+        self.hand.extend(self.place, &mut batch, now.min(before_end()), room);
+        batch.close_ns = close_ns;
+        Some((ticket, batch))
     }
 
-    /// Plans the next batch: the records due within the linger after the first, as far as they fit.
-    /// Returns when it is complete (so a lone record does not wait); `None` if nothing is due any more.
-    fn gather(&mut self) -> Option<u64> {
-        let plan = &*self.common.plan;
-        let schedule = self.schedule.as_mut()?;
-        let (first, end) = (schedule.next_ns(), plan.end_ns());
-        if first >= end {
-            return None;
-        }
-        let last = first.saturating_add(nanos(plan.options.linger)).min(end - 1);
-        let mut close = first;
-        while self.due.len() < plan.batch_records && schedule.next_ns() <= last {
-            close = schedule.next_ns();
-            self.due.push(close);
-            schedule.advance();
-        }
-        Some(close)
-    }
-
-    /// Adds what has fallen due since: a late lane skips nothing.
-    fn catch_up(&mut self, now: u64) {
-        let plan = &*self.common.plan;
-        let Some(schedule) = self.schedule.as_mut() else { return };
-        let last = now.min(plan.end_ns().saturating_sub(1));
-        while self.due.len() < plan.batch_records && schedule.next_ns() <= last {
-            self.due.push(schedule.next_ns());
-            schedule.advance();
+    /// Waits a little if a batch has failed.
+    pub async fn recover(&mut self) {
+        if self.common.window.failed.replace(false) {
+            let now = self.common.plan.clock.now_ns();
+            self.timer.until(now.saturating_add(nanos(AFTER_FAILURE))).await;
         }
     }
 
     /// Waits until the target takes another batch, and notes if it did not at once.
-    async fn admitted(&mut self) -> Ticket {
+    pub async fn admitted(&mut self) -> Ticket {
         let common = Rc::clone(&self.common);
         let sink = &mut self.sink;
         let (ticket, held) = held_up(async move {
@@ -293,92 +284,102 @@ impl<S: Sink> Lane<S> {
         ticket
     }
 
-    /// Makes the records gathered and sends them.
-    async fn send(&mut self, mut ticket: Ticket, close_ns: u64) -> Result<(), BatchError> {
+    /// Waits until the fate of everything sent is known.
+    pub async fn answered(&self) {
+        self.common.window.emptied().await;
+    }
+
+    /// Makes the records of a batch and sends them.
+    pub async fn send(&mut self, mut ticket: Ticket, batch: Batch) -> Result<(), BatchError> {
         let common = Rc::clone(&self.common);
         let plan = &*common.plan;
-        self.fill()?;
         let first = self.made;
-        self.made += self.due.len() as u64;
+        let mut builder = self.hand.builder();
+        let bytes = self.fill(&batch, &mut builder)?;
         let sent_ns = plan.clock.now_ns();
-        self.count_sent(sent_ns, close_ns);
+        self.count_sent(sent_ns, batch.close_ns);
+        if batch.close_ns < self.held_until {
+            // What gathered while the target held this lane goes out batch after batch: none of these could
+            // have gone before the one in front of it.
+            self.held_until = sent_ns;
+        }
         {
             let slot = &mut common.window.slots.borrow_mut()[ticket.slot];
-            (slot.first, slot.sent_ns) = (first, sent_ns);
+            (slot.first, slot.sent_ns, slot.bytes) = (first, sent_ns, bytes);
             // The slot's old memory comes back to gather the next batch in.
-            std::mem::swap(&mut slot.intended, &mut self.due);
+            std::mem::swap(&mut slot.intended, &mut self.intended);
         }
         ticket.used = true;
-        let (taken, held) = held_up(self.sink.append(&mut self.batch, ticket.slot as u64)).await;
+        let (taken, held) = held_up(self.sink.append(&mut builder, ticket.slot as u64)).await;
+        self.hand.give_back(builder);
         if held {
             self.held_until = plan.clock.now_ns();
         }
         if let Err(failure) = taken {
             common.failed(ticket.slot, &failure);
-            self.batch.clear();
         }
         Ok(())
     }
 
-    fn fill(&mut self) -> Result<(), BatchError> {
+    /// Returns how many payload bytes it made.
+    fn fill(&mut self, batch: &Batch, builder: &mut BatchBuilder) -> Result<u64, BatchError> {
         let plan = &*self.common.plan;
-        let keys = &plan.keys[self.common.shard];
-        let mut filler = self.filler.borrow_mut();
-        for (sequence, &intended_ns) in (self.made..).zip(&self.due) {
-            let header = Header { producer: self.producer, run: plan.run, sequence, intended_ns };
-            let key = &keys[self.key];
-            self.key = (self.key + 1) % keys.len();
-            filler.with(&header, |payload| self.batch.push(key, &[], payload, intended_ns))?;
-        }
-        Ok(())
+        // Without a schedule a record is due when it is made.
+        let open = plan.mode == Mode::Open;
+        let now = if open { 0 } else { plan.clock.now_ns() };
+        let intended = &mut self.intended;
+        intended.clear();
+        intended.reserve(batch.records);
+        let mut writer = self.writer.borrow_mut();
+        let mut proof =
+            Proof { producer: self.producer, run: plan.run, sequence: self.made, intended_ns: now };
+        let mut bytes = 0;
+        self.hand.take(self.place, batch, |record| {
+            if open {
+                proof.intended_ns = record.intended_ns;
+            }
+            writer.push(builder, &record.draw, &proof)?;
+            intended.push(proof.intended_ns);
+            bytes += u64::from(record.draw.len);
+            proof.sequence += 1;
+            Ok::<_, BatchError>(())
+        })?;
+        self.made = proof.sequence;
+        Ok(bytes)
     }
 
     fn count_sent(&self, sent_ns: u64, close_ns: u64) {
         let plan = &*self.common.plan;
-        let window = plan.window();
-        let sent_by = window
-            .end
+        let times = plan.times();
+        let sent_by = times
+            .end_ns
             .saturating_add(nanos(plan.options.linger))
             .saturating_add(nanos(LATE_P99_MAX));
         let mut readings = self.common.meter.lock();
         let readings = &mut *readings;
-        readings.counts.sent += self.due.len() as u64;
+        readings.counts.sent += self.intended.len() as u64;
         let could = close_ns.max(self.held_until);
-        for &intended in &self.due {
-            let set = readings.set(&window, intended);
-            record(&mut set.send_lag, intended, sent_ns, 1);
+        for (class, intended) in times.split(&self.intended) {
+            let set = &mut readings.sets[class];
+            record_each(&mut set.send_lag, intended, sent_ns);
             if plan.mode == Mode::Open {
                 // What fell due after the batch should have closed is late from its own time on.
-                record(&mut set.late, could.max(intended), sent_ns, 1);
+                let (by_then, after) =
+                    intended.split_at(intended.partition_point(|ns| *ns <= could));
+                record(&mut set.late, could, sent_ns, by_then.len() as u64);
+                record_each(&mut set.late, after, sent_ns);
             }
-            if window.contains(&intended) {
-                readings.counts.window_due += 1;
-                readings.counts.window_sent += u64::from(sent_ns <= sent_by);
+            if class != OUTSIDE {
+                let count = intended.len() as u64;
+                readings.counts.window_due += count;
+                readings.counts.window_sent += if sent_ns <= sent_by { count } else { 0 };
             }
         }
-    }
-
-    /// At the end: what was due and is not sent.
-    fn count_unsent(&mut self) {
-        let plan = &*self.common.plan;
-        let Some(schedule) = &self.schedule else { return };
-        if plan.mode != Mode::Open {
-            return;
-        }
-        let window = plan.window();
-        let end = window.end;
-        // A batch that was cut off while it waited for the target is among what was made, or here.
-        let gathered = |from: u64| self.due.iter().filter(|due| (from..end).contains(due)).count();
-        let left = schedule.due_before(end);
-        let before = schedule.due_before(window.start);
-        let mut readings = self.common.meter.lock();
-        readings.counts.unsent += gathered(0) as u64 + left;
-        readings.counts.window_due += gathered(window.start) as u64 + left.saturating_sub(before);
     }
 }
 
 /// Hears what became of a lane's batches, until there is nothing more to hear.
-async fn listen<O: Outcomes>(common: Rc<Common>, mut outcomes: O) {
+pub async fn listen<O: Outcomes>(common: Rc<Common>, mut outcomes: O) {
     while let Some(outcome) = outcomes.next().await {
         let now = common.plan.clock.now_ns();
         let Ok(slot) = usize::try_from(outcome.tag) else { continue };
@@ -402,33 +403,39 @@ impl Common {
         if count == 0 {
             return;
         }
-        let watched = self.plan.read(self.shard);
-        let early = if watched {
-            self.plan.ledger(self.index).acked(records, base, now)
-        } else {
-            self.plan.ledger(self.index).acked_unwatched(records);
-            0
-        };
+        let paused = self.plan.paused();
         {
-            let window = self.plan.window();
+            let times = self.plan.times();
             let slots = self.window.slots.borrow();
             let slot = &slots[slot];
             let mut readings = self.meter.lock();
             let readings = &mut *readings;
-            readings.counts.acked += count;
-            readings.counts.acked_watched += if watched { count } else { 0 };
-            if window.contains(&now) {
-                readings.counts.acked_within += count;
+            let counts = &mut readings.counts;
+            counts.acked += count;
+            counts.acked_bytes += slot.bytes;
+            if times.window().contains(&now) {
+                counts.acked_within += count;
+                counts.acked_within_bytes += slot.bytes;
             }
-            for &intended in &slot.intended {
-                let set = readings.set(&window, intended);
-                record(&mut set.response, intended, now, 1);
-                record(&mut set.service, slot.sent_ns, now, 1);
-                readings.counts.window_acked += u64::from(window.contains(&intended));
-            }
-            if let Some(&first) = slot.intended.first() {
-                // Read before the acknowledgement came: visible at once.
-                record(&mut readings.set(&window, first).visibility, now, now, early);
+            let mut first = records.start;
+            for (class, intended) in times.split(&slot.intended) {
+                let (of_class, count) = (first, intended.len() as u64);
+                first += count;
+                let set = &mut readings.sets[class];
+                record_each(&mut set.response, intended, now);
+                record(&mut set.service, slot.sent_ns, now, count);
+                if class != OUTSIDE {
+                    counts.window_acked += count;
+                }
+                let base = base.map(|base| base + (of_class - records.start));
+                let mut ledger = self.plan.ledger(self.index);
+                ledger.acked(of_class..first, base, now, |group, early| {
+                    // Read before the acknowledgement came: visible at once.
+                    let class = if paused.contains(&group) { PAUSED } else { class };
+                    if let Some(set) = readings.sets.get_mut(class) {
+                        record(&mut set.visibility, now, now, early);
+                    }
+                });
             }
         }
         self.window.give_back(slot);

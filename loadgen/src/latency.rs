@@ -3,12 +3,12 @@
 //! One [`Meter`] per worker thread, behind a lock that only its own tasks and (once a second, for a swap
 //! of pointers) the controlling thread take; merged at the end, never averaged.
 
-use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::CreationError;
 use hdrhistogram::Histogram;
 
+use crate::schedule::Gaps;
 use crate::{Distribution, Distributions};
 
 /// Longest time told apart: 1 h. What took longer counts as that.
@@ -29,6 +29,8 @@ pub struct Set {
     pub service: Histogram<u64>,
     /// Acknowledged to read.
     pub visibility: Histogram<u64>,
+    /// Arrived, by the target's clock, to read.
+    pub delivery: Histogram<u64>,
     /// When the generator could and should have acted, to when it did.
     pub late: Histogram<u64>,
 }
@@ -43,6 +45,7 @@ impl Set {
             send_lag: empty()?,
             service: empty()?,
             visibility: empty()?,
+            delivery: empty()?,
             late: empty()?,
         })
     }
@@ -50,13 +53,14 @@ impl Set {
     fn pairs<'a>(
         &'a mut self,
         other: &'a Set,
-    ) -> [(&'a mut Histogram<u64>, &'a Histogram<u64>); 6] {
+    ) -> [(&'a mut Histogram<u64>, &'a Histogram<u64>); 7] {
         [
             (&mut self.response, &other.response),
             (&mut self.propagation, &other.propagation),
             (&mut self.send_lag, &other.send_lag),
             (&mut self.service, &other.service),
             (&mut self.visibility, &other.visibility),
+            (&mut self.delivery, &other.delivery),
             (&mut self.late, &other.late),
         ]
     }
@@ -79,6 +83,7 @@ impl Set {
             &mut self.send_lag,
             &mut self.service,
             &mut self.visibility,
+            &mut self.delivery,
             &mut self.late,
         ] {
             if !histogram.is_empty() {
@@ -87,7 +92,19 @@ impl Set {
         }
     }
 
-    /// The five that are reported.
+    /// The six that are reported, with their names in reports and logs.
+    pub fn named(&self) -> [(&'static str, &Histogram<u64>); 6] {
+        [
+            ("response", &self.response),
+            ("propagation", &self.propagation),
+            ("send_lag", &self.send_lag),
+            ("service", &self.service),
+            ("visibility", &self.visibility),
+            ("delivery", &self.delivery),
+        ]
+    }
+
+    /// Their percentiles.
     pub fn distributions(&self) -> Distributions {
         Distributions {
             response: Distribution::of(&self.response),
@@ -95,6 +112,7 @@ impl Set {
             send_lag: Distribution::of(&self.send_lag),
             service: Distribution::of(&self.service),
             visibility: Distribution::of(&self.visibility),
+            delivery: Distribution::of(&self.delivery),
         }
     }
 }
@@ -104,6 +122,25 @@ pub fn record(histogram: &mut Histogram<u64>, from_ns: u64, to_ns: u64, count: u
     histogram.saturating_record_n(to_ns.saturating_sub(from_ns), count);
 }
 
+/// Counts a record for each of `from_ns`, ascending, that took until `to_ns`: those that fall into one bucket
+/// of the histogram, as neighbours in a batch usually do, at once.
+pub fn record_each(histogram: &mut Histogram<u64>, from_ns: &[u64], to_ns: u64) {
+    let mut rest = from_ns;
+    while let Some((&first, &last)) = rest.first().zip(rest.last()) {
+        let took = to_ns.saturating_sub(first).min(LONGEST_NS);
+        let latest = match histogram.lowest_equivalent(took) {
+            0 => u64::MAX,
+            least => to_ns - least,
+        };
+        let same = match last <= latest {
+            true => rest.len(),
+            false => rest.iter().take_while(|from| **from <= latest).count().max(1),
+        };
+        histogram.saturating_record_n(took, same as u64);
+        rest = &rest[same..];
+    }
+}
+
 /// Counters of a run, since its first record. "In window" goes by the intended time unless said otherwise.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
@@ -111,10 +148,10 @@ pub struct Counts {
     pub sent: u64,
     /// Records acknowledged.
     pub acked: u64,
-    /// ... in shards that are read.
-    pub acked_watched: u64,
-    /// Records read for the first time.
-    pub consumed: u64,
+    /// Their payload bytes.
+    pub acked_bytes: u64,
+    /// Reads whose arrival stamp lay after the reader's clock.
+    pub delivery_before_arrival: u64,
     /// Records refused.
     pub refused: u64,
     /// Records of unknown fate.
@@ -133,10 +170,10 @@ pub struct Counts {
     pub window_sent: u64,
     /// Records due in the window and acknowledged, whenever.
     pub window_acked: u64,
-    /// Records due in the window and read for the first time, whenever.
-    pub window_consumed: u64,
-    /// Acknowledgements that came within the window.
+    /// Records whose acknowledgement came within the window.
     pub acked_within: u64,
+    /// Their payload bytes.
+    pub acked_within_bytes: u64,
 }
 
 impl Counts {
@@ -144,8 +181,8 @@ impl Counts {
     pub fn add(&mut self, other: &Counts) {
         self.sent += other.sent;
         self.acked += other.acked;
-        self.acked_watched += other.acked_watched;
-        self.consumed += other.consumed;
+        self.acked_bytes += other.acked_bytes;
+        self.delivery_before_arrival += other.delivery_before_arrival;
         self.refused += other.refused;
         self.unknown += other.unknown;
         self.corrupted += other.corrupted;
@@ -155,30 +192,50 @@ impl Counts {
         self.window_due += other.window_due;
         self.window_sent += other.window_sent;
         self.window_acked += other.window_acked;
-        self.window_consumed += other.window_consumed;
         self.acked_within += other.acked_within;
+        self.acked_within_bytes += other.acked_within_bytes;
     }
 }
 
-/// What one worker measured since the last harvest (histograms) and since the start (counters).
+/// What one group read since the start of the run. Records count when they are read for the first time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reads {
+    /// Records.
+    pub consumed: u64,
+    /// Their payload bytes.
+    pub consumed_bytes: u64,
+    /// Records due in the window, whenever they were read.
+    pub window_consumed: u64,
+    /// Records read within the window, whenever they were due.
+    pub consumed_within: u64,
+}
+
+impl Reads {
+    /// Adds another worker's.
+    pub fn add(&mut self, other: &Reads) {
+        self.consumed += other.consumed;
+        self.consumed_bytes += other.consumed_bytes;
+        self.window_consumed += other.window_consumed;
+        self.consumed_within += other.consumed_within;
+    }
+}
+
+/// What one worker measured since the last harvest (histograms) and since the start (the rest).
 #[derive(Debug)]
 pub struct Readings {
-    /// Of records intended in the measured window.
-    pub window: Set,
-    /// Of all others.
-    pub outside: Set,
+    /// The histograms, by class of the intended time; see [`crate::timeline::Times`].
+    pub sets: Vec<Set>,
+    /// What was read, by group.
+    pub reads: Vec<Reads>,
     /// The counters.
     pub counts: Counts,
+    /// Gaps between due times in the window, of the producers that are done.
+    pub gaps: Gaps,
     /// The first failure, in words.
     pub first_error: Option<String>,
 }
 
 impl Readings {
-    /// The histograms a record intended at `ns` belongs to.
-    pub fn set(&mut self, window: &Range<u64>, ns: u64) -> &mut Set {
-        if window.contains(&ns) { &mut self.window } else { &mut self.outside }
-    }
-
     /// Counts a failed request.
     pub fn failed(&mut self, why: impl FnOnce() -> String) {
         self.counts.errors += 1;
@@ -191,12 +248,13 @@ impl Readings {
 pub struct Meter(Mutex<Readings>);
 
 impl Meter {
-    /// All zero.
-    pub fn new() -> Result<Meter, CreationError> {
+    /// All zero, with so many sets of histograms, for so many groups.
+    pub fn new(sets: usize, groups: usize) -> Result<Meter, CreationError> {
         Ok(Meter(Mutex::new(Readings {
-            window: Set::new()?,
-            outside: Set::new()?,
+            sets: (0..sets).map(|_| Set::new()).collect::<Result<_, _>>()?,
+            reads: vec![Reads::default(); groups],
             counts: Counts::default(),
+            gaps: Gaps::default(),
             first_error: None,
         })))
     }
@@ -207,11 +265,12 @@ impl Meter {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the histograms out, leaving `window` and `outside` (empty) in their place.
-    pub fn harvest(&self, window: &mut Set, outside: &mut Set) -> (Counts, Option<String>) {
+    /// Takes the histograms out, leaving `sets` (as many, empty) in their place; adds what was read to `reads`
+    /// (as many as groups).
+    pub fn harvest(&self, sets: &mut Vec<Set>, reads: &mut [Reads]) -> (Counts, Option<String>) {
         let mut readings = self.lock();
-        std::mem::swap(&mut readings.window, window);
-        std::mem::swap(&mut readings.outside, outside);
+        reads.iter_mut().zip(&readings.reads).for_each(|(sum, reads)| sum.add(reads));
+        std::mem::swap(&mut readings.sets, sets);
         (readings.counts, readings.first_error.clone())
     }
 }
@@ -219,6 +278,7 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn merging_workers_keeps_the_slowest_where_a_mean_would_hide_it() {
@@ -244,23 +304,42 @@ mod tests {
 
     #[test]
     fn a_harvest_leaves_empty_histograms_and_running_counters() {
-        let meter = Meter::new().unwrap();
+        let meter = Meter::new(2, 1).unwrap();
         {
             let mut readings = meter.lock();
             readings.counts.acked = 5;
-            record(&mut readings.set(&(10..20), 15).response, 15, 30, 5);
-            record(&mut readings.set(&(10..20), 20).response, 20, 30, 1);
+            record(&mut readings.sets[1].response, 15, 30, 5);
+            record(&mut readings.sets[0].response, 20, 30, 1);
             readings.failed(|| "first".into());
             readings.failed(|| "second".into());
         }
-        let (mut window, mut outside) = (Set::new().unwrap(), Set::new().unwrap());
-        let (counts, error) = meter.harvest(&mut window, &mut outside);
+        let mut sets = vec![Set::new().unwrap(), Set::new().unwrap()];
+        let (counts, error) = meter.harvest(&mut sets, &mut []);
         assert_eq!((counts.acked, counts.errors), (5, 2));
         assert_eq!(error.as_deref(), Some("first"));
-        assert_eq!((window.response.len(), outside.response.len()), (5, 1));
-        window.clear();
-        outside.clear();
-        meter.harvest(&mut window, &mut outside);
-        assert!(window.response.is_empty() && outside.response.is_empty());
+        assert_eq!((sets[1].response.len(), sets[0].response.len()), (5, 1));
+        sets.iter_mut().for_each(Set::clear);
+        meter.harvest(&mut sets, &mut []);
+        assert!(sets.iter().all(|set| set.response.is_empty()));
+    }
+
+    proptest! {
+        #[test]
+        fn counting_runs_is_counting_each(
+            mut from in prop::collection::vec(0u64..1 << 40, 0..200), to in 0u64..1 << 41, near: bool,
+        ) {
+            if near {
+                from.iter_mut().for_each(|from| *from = to.saturating_sub(*from >> 25));
+            }
+            from.sort_unstable();
+            let (mut runs, mut each) = (Set::new().unwrap(), Set::new().unwrap());
+            record_each(&mut runs.response, &from, to);
+            from.iter().for_each(|from| record(&mut each.response, *from, to, 1));
+            let counts = |set: &Set| -> Vec<_> {
+                let values = set.response.iter_recorded();
+                values.map(|v| (v.value_iterated_to(), v.count_at_value())).collect()
+            };
+            prop_assert_eq!(counts(&runs), counts(&each));
+        }
     }
 }

@@ -6,38 +6,67 @@
 //! doubled, out of order or damaged, and whether the generator itself was good enough for the figures to
 //! mean anything.
 //!
-//! Records describe themselves: see [`payload`] for their layout.
+//! A run warms up (until it is steady, or for a time), is measured, in a backlog scenario goes on while some
+//! consumer groups are away and then catch up, and is drained; see [`Scenario`] and [`Phase`]. It survives the
+//! target: one that hangs or refuses everything ends it early, with what was measured; one that may restart
+//! ([`LoadOptions::tolerate_restart`]) is waited for. [`check`] tries the generator alone.
+//!
+//! Other systems are loaded through a [`Target`] and [`run_on`]. Records describe themselves: see [`proof`]
+//! for how.
 
+mod check;
 mod clock;
+mod compare;
 mod consumer;
+mod dealer;
 mod environment;
 mod error;
+mod file;
+pub mod hlog;
 pub mod integrity;
 pub mod intervals;
-mod keys;
 mod lane;
 mod latency;
-#[cfg(test)]
-mod memory;
+mod nearest;
 mod options;
 mod pacer;
-pub mod payload;
 mod plan;
+mod producer;
 mod progress;
+pub mod proof;
 mod report;
+mod routes;
 mod run;
+mod rundir;
 pub mod schedule;
-mod target;
+mod stage;
+pub mod stats;
+pub mod steady;
+pub mod target;
 #[cfg(test)]
 mod tests;
+mod timeline;
+mod units;
 mod worker;
+pub mod workload;
 
-pub use environment::Environment;
-pub use error::LoadError;
-pub use options::{Arrival, LoadOptions, Rate};
-pub use progress::{Phase, Progress};
-pub use report::{
-    ACHIEVED_MIN, Distribution, Distributions, LATE_P99_MAX, Lateness, Mode, Report, SCHEMA,
-    STEAL_MAX,
+pub use check::{CHECK_SCHEMA, CheckReport, HEADROOM, check};
+pub use compare::{
+    COMPARE_SCHEMA, CompareError, CompareOptions, Comparison, Difference, Estimate, Metric,
+    MetricError, Quantile, Row, Side, Verdict, Which, compare,
 };
-pub use run::run;
+pub use environment::{Environment, Lint, Place, Severity};
+pub use error::LoadError;
+pub use file::{FileError, FileWarmUp, WorkloadFile};
+pub use options::{Arrival, LoadOptions, Rate, Scenario, WarmUpRule};
+pub use progress::{Observer, Phase, Progress, Tick};
+pub use report::{
+    ACHIEVED_MIN, Arrivals, BEYOND_MIN, BacklogReport, BurstReport, Distribution, Distributions,
+    LATE_P99_MAX, Lateness, LiveLatency, Mode, Report, SCHEMA, STEAL_MAX, ScenarioKind, Slo,
+    WarmUp, WorkloadSummary,
+};
+pub use run::{DOUBT_MAX, Stop, run, run_on};
+pub use rundir::{RunDir, RunDirError, RunFiles, RunReadError, read_run, rebuild};
+pub use schedule::Profile;
+pub use target::{Highwater, Null, Target};
+pub use workload::{Keys, Workload};

@@ -1,16 +1,57 @@
-//! What all threads of a run know: fixed before the first record, but for the ledgers and the end.
+//! What all threads of a run know: fixed before the first record, but for the ledgers and the times at which
+//! its parts begin and end.
+//!
+//! A *place* is one shard of one of the run's streams. A *lane* is one producer's records for one place,
+//! numbered densely. A *reader* is one group's way through one place.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use highwater_wire::{BatchBuilder, BatchHeader, Limits, StreamDescription};
 
 use crate::clock::{Clock, nanos};
 use crate::integrity::Ledger;
-use crate::keys::{KEY_LEN, Keys, keys};
-use crate::schedule::{Schedule, mix};
-use crate::{LoadError, LoadOptions, Mode, Rate};
+use crate::options::{MAX_LANES, between};
+use crate::routes::Routes;
+use crate::schedule::{PreparedProfile, Schedule};
+use crate::target::Link;
+use crate::timeline::{Marks, Times};
+use crate::workload::{Material, Source};
+use crate::{LoadError, LoadOptions, Mode, Rate, Scenario};
+
+/// How far ahead of their time records are dealt to lanes, beyond the linger: longer than a runtime's
+/// timer is late.
+pub const AHEAD: Duration = Duration::from_millis(10);
+
+/// What else has to happen before a time that was set comes.
+const LEAD: Duration = Duration::from_millis(20);
+
+/// One shard of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Index in [`Plan::streams`].
+    pub stream: usize,
+    /// The shard's number.
+    pub shard: u32,
+}
+
+/// What records are made of, and when they are due: prepared before the target is asked for anything.
+#[derive(Debug)]
+pub struct Supplies {
+    /// What records are made of.
+    pub material: Arc<Material>,
+    /// How the rate changes in the measured window.
+    pub profile: PreparedProfile,
+}
+
+impl Supplies {
+    /// Reads and checks the files the options refer to.
+    pub fn prepare(options: &LoadOptions) -> Result<Supplies, LoadError> {
+        let material = Material::prepare(&options.workload, &options.keys, options.seed)?;
+        Ok(Supplies { material: Arc::new(material), profile: options.profile.prepare()? })
+    }
+}
 
 /// A run's common knowledge.
 #[derive(Debug)]
@@ -21,145 +62,186 @@ pub struct Plan {
     pub mode: Mode,
     /// Number of the run.
     pub run: u64,
+    /// What records are made of.
+    pub material: Arc<Material>,
+    /// How the rate changes in the measured window.
+    pub profile: PreparedProfile,
     /// Where records go.
-    pub stream: StreamDescription,
-    /// Partition keys, by shard.
-    pub keys: Vec<Keys>,
-    /// Shard sequence before which nothing of this run lies, by shard.
+    pub streams: Vec<StreamDescription>,
+    /// Their shards, stream by stream.
+    pub places: Vec<Place>,
+    /// Which record goes where.
+    pub routes: Routes,
+    /// Shard sequence before which nothing of this run lies, by place.
     pub from: Vec<u64>,
-    /// Shards that are read: the first so many.
+    /// Consumer groups.
+    pub groups: usize,
+    /// Consumers over all groups; 0: nothing is read.
     pub consumers: usize,
     /// Producers, or closed-loop callers.
     pub producers: usize,
-    /// Most records in a batch.
-    pub batch_records: usize,
+    /// Most bytes of a batch's records, without its header.
+    pub batch_room: usize,
     /// The clock of all threads.
     pub clock: Clock,
+    /// When its parts begin and end.
+    pub marks: Marks,
     ledgers: Vec<Mutex<Ledger>>,
-    start_ns: AtomicU64,
-    end_ns: AtomicU64,
 }
 
 impl Plan {
-    /// For a valid set of options and the stream they lead to, whose shards stand at `from`.
-    pub fn new(
+    /// For a valid set of options and the streams they lead to through `link`, whose shards (stream by
+    /// stream) stand at `from`. From some targets nothing is `readable`.
+    pub fn new<L: Link>(
         options: LoadOptions,
-        stream: StreamDescription,
-        limits: Limits,
+        supplies: Supplies,
+        link: &L,
+        streams: Vec<StreamDescription>,
         from: Vec<u64>,
+        readable: bool,
     ) -> Result<Plan, LoadError> {
-        let shards = stream.shards.len();
-        let consumers = options.consumers.unwrap_or(shards);
-        if consumers > shards {
-            return Err(LoadError::Consumers { consumers, shards });
-        }
-        let record_len = BatchBuilder::record_len(KEY_LEN, 0, options.record_size);
-        let (max_record, max_batch) = (limits.max_record, limits.max_batch);
-        for (overhead, limit) in [
-            (KEY_LEN, max_record),
-            (record_len - options.record_size + BatchHeader::LEN, max_batch),
-        ] {
-            if options.record_size + overhead > limit as usize {
-                let record_size = options.record_size;
-                return Err(LoadError::RecordTooLarge { record_size, overhead, limit });
-            }
-        }
-        let room = options.batch_bytes.min(max_batch as usize).saturating_sub(BatchHeader::LEN);
+        let Supplies { material, profile } = supplies;
+        let limits = link.limits();
+        let places: Vec<Place> = streams
+            .iter()
+            .enumerate()
+            .flat_map(|(stream, described)| {
+                described.shards.iter().map(move |shard| Place { stream, shard: shard.shard })
+            })
+            .collect();
         let mode = match (options.clients, options.rate) {
             (Some(_), _) => Mode::Closed,
             (None, Rate::Max) => Mode::Saturating,
             (None, Rate::PerSecond(_)) => Mode::Open,
         };
+        let groups = options.groups;
+        let consumers = consumers(&options, places.len(), readable)?;
         let producers = options.clients.unwrap_or(options.producers);
-        let lanes = if mode == Mode::Closed { producers } else { producers * shards };
-        let batch_records = if mode == Mode::Closed { 1 } else { (room / record_len).max(1) };
+        let lanes = producers * places.len();
+        if lanes > MAX_LANES {
+            let (streams, shards) = (streams.len(), places.len());
+            return Err(LoadError::Lanes { producers, streams, shards, lanes, limit: MAX_LANES });
+        }
+        let record = record_room(&material);
+        check_sizes(&material, &limits)?;
+        let room = options.batch_bytes.min(limits.max_batch as usize);
+        // The smallest batch is one record.
+        let batch_room = room.saturating_sub(BatchHeader::LEN).max(record);
         let inflight = if mode == Mode::Closed { 1 } else { options.inflight };
+        let batch = if mode == Mode::Closed { record } else { batch_room };
         // What a target that stands still would leave here; every factor is bounded, far within 64 bits.
-        let unanswered = (lanes * inflight) as u64 * (batch_records * record_len) as u64;
+        let unanswered = (lanes * inflight) as u64 * batch as u64;
         if unanswered > MAX_UNANSWERED {
             return Err(LoadError::Memory { bytes: unanswered, limit: MAX_UNANSWERED });
         }
+        let read_by = if consumers > 0 { groups } else { 0 };
         Ok(Plan {
-            keys: keys(&stream.shards, mix(options.seed, KEY_SEED))?,
-            batch_records,
             mode,
             run: fastrand::u64(1..1 << 53),
+            routes: Routes::survey(link, &streams, &material)?,
+            material,
+            profile,
+            streams,
+            places,
             from,
+            groups,
             consumers,
             producers,
+            batch_room,
             clock: Clock::start(),
-            ledgers: (0..lanes).map(|_| Mutex::default()).collect(),
-            start_ns: AtomicU64::new(u64::MAX),
-            end_ns: AtomicU64::new(u64::MAX),
-            stream,
+            marks: Marks::new(&options),
+            ledgers: (0..lanes).map(|_| Mutex::new(Ledger::new(read_by))).collect(),
             options,
         })
     }
 
-    /// Sets when the first record is due.
-    pub fn begin(&self, start_ns: u64) {
-        let total = nanos(self.options.warmup + self.options.duration);
-        self.start_ns.store(start_ns, Ordering::Release);
-        self.end_ns.store(start_ns.saturating_add(total), Ordering::Release);
+    /// How far ahead times must be set so that no record beyond them has been dealt yet.
+    pub fn lead(&self) -> Duration {
+        self.options.linger.min(MAX_AHEAD) + AHEAD + LEAD
     }
 
-    /// Ends production at `now_ns`, if it would not end sooner.
-    pub fn cut(&self, now_ns: u64) {
-        self.end_ns.fetch_min(now_ns, Ordering::AcqRel);
+    /// How far ahead of their time records are dealt, in nanoseconds.
+    pub fn horizon_ns(&self) -> u64 {
+        nanos(self.options.linger.min(MAX_AHEAD) + AHEAD)
     }
 
-    /// When the first record is due.
-    pub fn start_ns(&self) -> u64 {
-        self.start_ns.load(Ordering::Acquire)
+    /// The times of the run as far as they are known now.
+    pub fn times(&self) -> Times {
+        self.marks.times()
     }
 
-    /// Nothing is due from here on.
-    pub fn end_ns(&self) -> u64 {
-        self.end_ns.load(Ordering::Acquire)
-    }
-
-    /// The measured window, by intended time; empty if the run was stopped in the warm-up.
-    pub fn window(&self) -> Range<u64> {
-        let start = self.start_ns().saturating_add(nanos(self.options.warmup));
-        start..self.end_ns().max(start)
-    }
-
-    /// Lanes: pairs of a producer and a shard it writes to.
+    /// Lanes.
     pub fn lanes(&self) -> usize {
-        self.ledgers.len()
+        self.producers * self.places.len()
     }
 
-    /// Producer and index of the shard of a lane.
+    /// Producer and place of a lane.
     pub fn lane(&self, index: usize) -> (u32, usize) {
-        let shards = self.stream.shards.len();
-        let producer = if self.mode == Mode::Closed { index } else { index / shards };
-        (producer as u32, index % shards)
+        let places = self.places.len();
+        ((index / places) as u32, index % places)
     }
 
-    /// The lane of a record met in a shard; `None` if this run put no such record there.
-    pub fn lane_of(&self, producer: u32, shard: usize) -> Option<usize> {
-        let (producer, shards) = (producer as usize, self.stream.shards.len());
-        if producer >= self.producers {
-            None
-        } else if self.mode == Mode::Closed {
-            (producer % shards == shard).then_some(producer)
-        } else {
-            Some(producer * shards + shard)
-        }
+    /// The lane of a record met in a place; `None` if this run has no such producer.
+    pub fn lane_of(&self, producer: u32, place: usize) -> Option<usize> {
+        let producer = producer as usize;
+        (producer < self.producers).then(|| producer * self.places.len() + place)
     }
 
-    /// Whether a shard is read.
-    pub fn read(&self, shard: usize) -> bool {
-        shard < self.consumers
+    /// The stream of a place.
+    pub fn stream(&self, place: usize) -> &StreamDescription {
+        &self.streams[self.places[place].stream]
     }
 
-    /// The sequence after the last one acknowledged, of each shard that is read.
+    /// The consumer, of all there are, that reads a place for a group; there is none without consumers.
+    pub fn consumer_of(&self, group: usize, place: usize) -> Option<usize> {
+        let (each, more) = (self.consumers / self.groups, self.consumers % self.groups);
+        let members = each + usize::from(group < more);
+        let first = group * each + group.min(more);
+        (members > 0).then(|| first + place % members)
+    }
+
+    /// Groups and places that worker `index` of `of` reads.
+    pub fn readers_of(
+        &self,
+        index: usize,
+        of: usize,
+    ) -> impl Iterator<Item = (usize, usize)> + use<'_> {
+        let all = (0..self.groups).flat_map(|g| (0..self.places.len()).map(move |p| (g, p)));
+        all.filter(move |&(group, place)| {
+            self.consumer_of(group, place).is_some_and(|consumer| consumer % of == index)
+        })
+    }
+
+    /// Whether records are read.
+    pub fn read(&self) -> bool {
+        self.consumers > 0
+    }
+
+    /// Groups that read: all of them, or none.
+    pub fn readers(&self) -> usize {
+        if self.read() { self.groups } else { 0 }
+    }
+
+    /// The groups that go away for a time: the last ones.
+    pub fn paused(&self) -> Range<usize> {
+        let paused = match self.options.scenario {
+            Scenario::Backlog { paused_groups, .. } => paused_groups as usize,
+            Scenario::Run | Scenario::Burst => 0,
+        };
+        self.readers().saturating_sub(paused)..self.readers()
+    }
+
+    /// The groups that are always there.
+    pub fn live(&self) -> Range<usize> {
+        0..self.paused().start
+    }
+
+    /// The sequence after the last one acknowledged, by place.
     pub fn acked_ends(&self) -> Vec<u64> {
-        let mut ends = vec![0; self.consumers];
+        let mut ends = vec![0; self.places.len()];
         for lane in 0..self.lanes() {
-            if let Some(end) = ends.get_mut(self.lane(lane).1) {
-                *end = self.ledger(lane).acked_end().max(*end);
-            }
+            let end = &mut ends[self.lane(lane).1];
+            *end = self.ledger(lane).acked_end().max(*end);
         }
         ends
     }
@@ -169,11 +251,57 @@ impl Plan {
         if self.mode == Mode::Closed { 1 } else { self.options.inflight }
     }
 
-    /// The due times of a lane; `None` without a rate.
-    pub fn schedule(&self, lane: usize) -> Option<Schedule> {
+    /// Due times of a producer's warm-up: at the mean rate, from the start of the run on. `None` without a
+    /// rate.
+    pub fn warm_up(&self, producer: usize) -> Option<Schedule> {
         let Rate::PerSecond(rate) = self.options.rate else { return None };
-        let (o, lanes) = (&self.options, self.lanes());
-        Some(Schedule::new(o.arrival, rate, lane, lanes, self.start_ns(), o.seed))
+        let (mean, flat) = (self.profile.mean_rate(rate), PreparedProfile::flat());
+        // The window's arrivals must not repeat those of the warm-up.
+        Some(self.schedule(producer, &flat, mean, self.times().start_ns, !self.options.seed))
+    }
+
+    /// Due times of a producer in the measured window, from its beginning on. `None` without a rate.
+    pub fn measured(&self, producer: usize) -> Option<Schedule> {
+        let Rate::PerSecond(rate) = self.options.rate else { return None };
+        Some(self.schedule(
+            producer,
+            &self.profile,
+            rate,
+            self.times().window_ns,
+            self.options.seed,
+        ))
+    }
+
+    fn schedule(
+        &self,
+        producer: usize,
+        profile: &PreparedProfile,
+        rate: f64,
+        start_ns: u64,
+        seed: u64,
+    ) -> Schedule {
+        let arrival = self.options.arrival;
+        Schedule::new(arrival, profile, rate, producer, self.producers, start_ns, seed)
+    }
+
+    /// Records due from the start of the run to `ns`, over all producers: exact for constant arrivals,
+    /// expected for others. 0 without a rate.
+    pub fn due_by(&self, ns: u64) -> u64 {
+        let Rate::PerSecond(rate) = self.options.rate else { return 0 };
+        let (times, arrival) = (self.times(), self.options.arrival);
+        let (mean, flat) = (self.profile.mean_rate(rate), PreparedProfile::flat());
+        let warm_up = Schedule::new(arrival, &flat, mean, 0, 1, times.start_ns, 0);
+        let mut due = warm_up.due_before(ns.min(times.window_ns).min(times.end_ns));
+        if ns > times.window_ns {
+            let window = Schedule::new(arrival, &self.profile, rate, 0, 1, times.window_ns, 0);
+            due += window.due_before(ns.min(times.end_ns));
+        }
+        due
+    }
+
+    /// What a producer's records are, one after the other.
+    pub fn source(&self, producer: u32) -> Source {
+        self.material.source(producer, self.producers as u32, self.options.seed)
     }
 
     /// The history of a lane.
@@ -183,10 +311,48 @@ impl Plan {
     }
 }
 
+/// Lingers longer than this are not looked ahead over in one piece.
+const MAX_AHEAD: Duration = Duration::from_secs(1);
+
+/// Most bytes a record takes in a batch.
+pub fn record_room(material: &Material) -> usize {
+    let overhead = material.max_record().saturating_sub(material.max_payload());
+    BatchBuilder::record_len(overhead, 0, material.max_payload())
+}
+
+/// How many consumers there are, if that is possible.
+fn consumers(options: &LoadOptions, places: usize, readable: bool) -> Result<usize, LoadError> {
+    let most = options.groups * places;
+    match options.consumers {
+        Some(0) => Ok(0),
+        _ if !readable && matches!(options.scenario, Scenario::Backlog { .. }) => {
+            Err(LoadError::Contradiction {
+                field: "scenario",
+                value: "backlog".to_owned(),
+                why: "nothing can be read from this target",
+            })
+        }
+        _ if !readable => Ok(0),
+        None => Ok(most),
+        Some(consumers) => {
+            between("consumers", consumers, options.groups, most).map(|()| consumers)
+        }
+    }
+}
+
+/// Whether the largest record is one the target accepts, alone and in a batch.
+fn check_sizes(material: &Material, limits: &Limits) -> Result<(), LoadError> {
+    let payload = material.max_payload();
+    for (bytes, limit) in [
+        (material.max_record(), limits.max_record),
+        (record_room(material) + BatchHeader::LEN, limits.max_batch),
+    ] {
+        if bytes > limit as usize {
+            return Err(LoadError::RecordTooLarge { payload, overhead: bytes - payload, limit });
+        }
+    }
+    Ok(())
+}
+
 /// Most bytes of unanswered batches a run may come to hold: its memory if the target stalls.
 const MAX_UNANSWERED: u64 = 4 << 30;
-
-/// Part of the seed that keys come from; lanes use 0 to their number.
-const KEY_SEED: u64 = u64::MAX - 1;
-/// ... and the one the filler comes from.
-pub const FILLER_SEED: u64 = u64::MAX - 2;

@@ -1,12 +1,28 @@
-//! What a run found: one JSON object, and a table for people.
+//! What a run found: one JSON object, and the same as text, Markdown and HTML for people.
 
-use std::fmt;
+mod chart;
+mod document;
+mod explain;
+pub(crate) mod figures;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod html;
+mod machine;
+mod markdown;
+mod pages;
+mod series;
+#[cfg(test)]
+mod tests;
+mod text;
+
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{Environment, LoadOptions};
+use crate::{Environment, Lint, LoadOptions, RunFiles};
+
+pub(crate) use explain::notes;
 
 /// Version of the JSON layout: fields may be added under the same name, none change meaning.
 pub const SCHEMA: &str = "highwater-load/1";
@@ -22,7 +38,7 @@ pub const ACHIEVED_MIN: f64 = 0.99;
 pub const STEAL_MAX: f64 = 0.02;
 
 /// How records were offered, and so what their latency counts from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// At due times that do not wait for the target; from the due time.
@@ -33,9 +49,22 @@ pub enum Mode {
     Closed,
 }
 
+/// What the run was to find out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScenarioKind {
+    /// What a load costs.
+    #[default]
+    Run,
+    /// What bursts do, and how soon they are over; see [`Report::burst`].
+    Burst,
+    /// How a group that was away catches up, and at whose cost; see [`Report::backlog`].
+    Backlog,
+}
+
 /// A latency distribution in microseconds, three significant digits. All values count: none is
 /// dropped, and nothing is averaged over workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
     /// Median.
     pub p50: f64,
@@ -53,9 +82,15 @@ pub struct Distribution {
     pub count: u64,
 }
 
+/// A percentile with fewer values than this beyond it is noise, and not shown.
+pub const BEYOND_MIN: f64 = 10.0;
+
 impl Distribution {
+    /// Names of the percentiles, in the order of [`Distribution::percentiles`].
+    pub const PERCENTILES: [&'static str; 5] = ["p50", "p90", "p99", "p99.9", "p99.99"];
+
     /// Of a histogram of nanoseconds.
-    pub(crate) fn of(histogram: &Histogram<u64>) -> Distribution {
+    pub fn of(histogram: &Histogram<u64>) -> Distribution {
         let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
         if histogram.is_empty() {
             return Distribution::default();
@@ -70,10 +105,28 @@ impl Distribution {
             count: histogram.len(),
         }
     }
+
+    /// The percentiles in microseconds; `None` where fewer than [`BEYOND_MIN`] values lie beyond.
+    pub fn percentiles(&self) -> [Option<f64>; 5] {
+        [
+            (self.p50, 0.5),
+            (self.p90, 0.1),
+            (self.p99, 0.01),
+            (self.p999, 0.001),
+            (self.p9999, 0.0001),
+        ]
+        // A little slack: 100,000 x 0.0001 may come out as a little less than 10.
+        .map(|(value, beyond)| (self.count as f64 * beyond >= BEYOND_MIN - 1e-6).then_some(value))
+    }
+
+    /// The largest, in microseconds; `None` if there are no values.
+    pub fn largest(&self) -> Option<f64> {
+        (self.count > 0).then_some(self.max)
+    }
 }
 
-/// The five distributions, of records intended within the measured window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+/// The six distributions, of records intended within the measured window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distributions {
     /// Intended send time to acknowledgement.
     pub response: Distribution,
@@ -85,10 +138,26 @@ pub struct Distributions {
     pub service: Distribution,
     /// Acknowledgement to reading; 0 for a record read before its acknowledgement came.
     pub visibility: Distribution,
+    /// The target's own arrival stamp to reading: what the console shows as propagation delay.
+    pub delivery: Distribution,
+}
+
+impl Distributions {
+    /// Each with its name in JSON (and in the interval log), in the order of a report.
+    pub fn named(&self) -> [(&'static str, &Distribution); 6] {
+        [
+            ("response", &self.response),
+            ("propagation", &self.propagation),
+            ("send_lag", &self.send_lag),
+            ("service", &self.service),
+            ("visibility", &self.visibility),
+            ("delivery", &self.delivery),
+        ]
+    }
 }
 
 /// The generator's own lateness: how long after it could and should have acted it did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lateness {
     /// 99th percentile over records, in microseconds; 0 in a saturating or closed run.
     pub p99_us: f64,
@@ -98,36 +167,172 @@ pub struct Lateness {
     pub bound_us: f64,
 }
 
+/// Due times as the schedule gave them in the measured window.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Arrivals {
+    /// `constant`, `poisson`, `burst`, `trace`.
+    pub process: String,
+    /// Squared coefficient of variation the gaps should have: 0 constant, 1 Poisson. Absent in a
+    /// saturating or closed run, and where it follows from a trace alone.
+    pub intended_c2: Option<f64>,
+    /// ... and had, over the gaps of each producer's due times, pooled. Absent with fewer than 2 gaps.
+    pub scheduled_c2: Option<f64>,
+    /// Gaps it was taken over.
+    pub gaps: u64,
+}
+
+/// What went before the measured window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WarmUp {
+    /// How long it took.
+    pub duration_s: f64,
+    /// Whether rate and latency had become steady; absent if the clock alone was to end it.
+    pub steady: Option<bool>,
+}
+
+/// What the records were.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadSummary {
+    /// `fixed`, `apache-log`, `iot`, ...
+    pub name: String,
+    /// Payload bytes of a record, the mean over everything acknowledged.
+    pub mean_payload_bytes: f64,
+    /// Distinct keys.
+    pub keys: u64,
+    /// How records choose among them.
+    pub key_distribution: String,
+    /// Acknowledged records of the busiest shard over the mean of all shards; 1 is even.
+    pub shard_skew: f64,
+}
+
+/// Where the time of a burst scenario went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BurstReport {
+    /// Records per second between bursts.
+    pub base_rate: f64,
+    /// ... and in them.
+    pub peak_rate: f64,
+    /// Length of a burst.
+    pub on_s: f64,
+    /// From the beginning of one to the beginning of the next.
+    pub every_s: f64,
+    /// Bursts that began in the window.
+    pub bursts: u64,
+    /// Records intended between bursts.
+    pub calm: Distributions,
+    /// Records intended in a burst.
+    pub burst: Distributions,
+    /// Most records due and not acknowledged, or acknowledged and not read, at any look.
+    pub backlog_peak: u64,
+    /// Longest time from a burst's end until what was due or unread was back to what it was before the
+    /// burst, within 100 ms of traffic; absent if that did not happen after at least one.
+    pub recovery_s: Option<f64>,
+}
+
+/// Groups that were away, and their return, while producers went on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BacklogReport {
+    /// How long they were away.
+    pub outage_s: f64,
+    /// How many groups.
+    pub groups_paused: u32,
+    /// Records that waited for them when they returned, over all of them.
+    pub backlog_records: u64,
+    /// ... and payload bytes.
+    pub backlog_bytes: u64,
+    /// Whether they caught up.
+    pub drained: bool,
+    /// How long that took; absent if they did not before the limit.
+    pub drain_s: Option<f64>,
+    /// Records per second they read meanwhile.
+    pub drain_rate: f64,
+    /// ... and payload bytes per second.
+    pub drain_bytes_per_s: f64,
+    /// Records acknowledged per second meanwhile.
+    pub arrival_rate: f64,
+    /// Before the outage.
+    pub before: LiveLatency,
+    /// During it.
+    pub outage: LiveLatency,
+    /// While the paused groups caught up.
+    pub draining: LiveLatency,
+    /// Intended send time to reading by the paused groups; not in `latency_us.propagation`.
+    pub paused_propagation: Distribution,
+}
+
+/// What producers, and the groups that were never away, saw in one phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LiveLatency {
+    /// Intended send time to acknowledgement.
+    pub response: Distribution,
+    /// Intended send time to reading.
+    pub propagation: Distribution,
+}
+
+/// A bound that was set on a percentile, and what came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slo {
+    /// As it was asked for: `response.p99`, `propagation.max`, ...
+    pub of: String,
+    /// At most this, in microseconds.
+    pub bound_us: f64,
+    /// What was measured; absent with too few records for that percentile.
+    pub measured_us: Option<f64>,
+    /// Whether it was met; absent if nothing was measured, or the run is not valid.
+    pub met: Option<bool>,
+}
+
 /// What a run found. Records of the warm-up count in the integrity figures (`checked_records`, `lost` to
-/// `unread`, `refused`, `errors`, `unknown`), not in rates and latencies.
-#[derive(Clone, Debug, Serialize)]
+/// `unread`, `refused`, `errors`, `unknown`), not in rates and latencies. All numbers are finite.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: String,
     /// Whether the measurement can be trusted; see `void_reason`.
     pub valid: bool,
     /// Why not.
     pub void_reason: Option<String>,
+    /// The bounds it was to meet, filled by who set them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slo: Vec<Slo>,
     /// Whether the run was stopped before its time.
     pub interrupted: bool,
+    /// Why it ended before its time though nobody asked it to: the target went away or hung.
+    pub ended_early: Option<String>,
+    /// What it was to find out.
+    pub scenario: ScenarioKind,
     /// How records were offered.
     pub mode: Mode,
     /// The target.
     pub target: String,
     /// The server's release.
     pub server: String,
-    /// The stream.
+    /// The stream; the first of them if `streams` is more than 1.
     pub stream: String,
-    /// Its shards.
+    /// Streams written to.
+    pub streams: u32,
+    /// Shards of each.
     pub shards: u32,
+    /// When the stream acknowledges: `durable` or `written`.
+    pub ack: String,
+    /// Consumer groups, each of which reads everything.
+    pub groups: u32,
+    /// Consumers of all groups together.
+    pub consumers: u32,
     /// Seed of arrivals, keys and filler.
     pub seed: u64,
     /// Number in the header of every record of this run.
     pub run_id: u64,
     /// When the measured window began, nanoseconds since 1970 UTC.
     pub started_ns: u64,
+    /// What went before the measured window.
+    pub warmup: WarmUp,
     /// Length of the measured window.
     pub duration_s: f64,
+    /// What the records were.
+    pub workload: WorkloadSummary,
+    /// Their due times.
+    pub arrivals: Arrivals,
     /// Records per second due by the schedule in the window; sent, in a saturating or closed run.
     pub offered_rate: f64,
     /// Records per second of those that were sent by the end of the window, give or take linger and
@@ -139,8 +344,10 @@ pub struct Report {
     pub records_per_s: f64,
     /// Their payload bytes, per second.
     pub bytes_per_s: f64,
-    /// Records due within the window that were read, each once.
+    /// Records due within the window that were read, each once per group.
     pub consumed_records: u64,
+    /// Reads within the window, per second, over all groups.
+    pub consumed_per_s: f64,
     /// Whether consumers read every shard: otherwise the records of some were not checked.
     pub checked: bool,
     /// Acknowledged records of the whole run in shards that were read.
@@ -176,12 +383,29 @@ pub struct Report {
     pub first_error: Option<String>,
     /// By distribution, in microseconds.
     pub latency_us: Distributions,
+    /// Reads whose arrival stamp lay after the reader's clock (two clocks that differ); counted as 0.
+    pub delivery_before_arrival: u64,
     /// The generator's own lateness.
     pub generator_late: Lateness,
+    /// Share of the machine's CPU time that the hypervisor gave to others during the run, 0 to 1; absent
+    /// where the system does not tell.
+    pub steal: Option<f64>,
     /// Worker threads.
     pub workers: usize,
+    /// Of the burst scenario.
+    pub burst: Option<BurstReport>,
+    /// Of the backlog scenario.
+    pub backlog: Option<BacklogReport>,
+    /// What a reader must know to read the figures right (coordinated omission, low counts, clocks), in
+    /// sentences.
+    pub notes: Vec<String>,
     /// The machine.
     pub environment: Environment,
+    /// What about the machine makes the figures worse, or not comparable.
+    pub lints: Vec<Lint>,
+    /// The command that repeats it, word by word, every default written out; empty if it was not started
+    /// from a command line.
+    pub command: Vec<String>,
     /// What was asked.
     pub options: LoadOptions,
 }
@@ -198,176 +422,9 @@ impl Report {
     }
 }
 
-/// Microseconds in the unit a reader would choose, three significant digits.
-fn time(us: f64) -> String {
-    let (value, unit) = match us {
-        us if us < 1e3 => (us, "us"),
-        us if us < 1e6 => (us / 1e3, "ms"),
-        us => (us / 1e6, "s"),
-    };
-    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
-    format!("{value:.digits$} {unit}")
-}
-
-/// A whole number with its thousands apart.
-fn whole(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let o = &self.options;
-        let mode = match self.mode {
-            Mode::Open => format!("open loop, {} arrivals", o.arrival),
-            Mode::Saturating => {
-                "saturating: latencies count from the making of a record".to_owned()
-            }
-            Mode::Closed => {
-                let callers = o.clients.unwrap_or_default();
-                let plural = if callers == 1 { "" } else { "s" };
-                format!(
-                    "closed loop, {callers} caller{plural}: latencies count from the actual send"
-                )
-            }
-        };
-        let plural = if self.shards == 1 { "" } else { "s" };
-        writeln!(
-            f,
-            "stream      {} on {}, {} shard{plural}",
-            self.stream, self.target, self.shards
-        )?;
-        writeln!(f, "load        {mode}, {} B records, seed {}", o.record_size, self.seed)?;
-        writeln!(
-            f,
-            "window      {:.3} s after {:.3} s of warm-up{}",
-            self.duration_s,
-            o.warmup.as_secs_f64(),
-            if self.interrupted { ", INTERRUPTED" } else { "" }
-        )?;
-        if self.mode == Mode::Open {
-            let (due, sent) = (self.offered_rate, self.achieved_rate);
-            writeln!(f, "rates       offered {due:.1} records/s, sent by the end {sent:.1}")?;
-        } else {
-            writeln!(f, "rates       sent {:.1} records/s", self.offered_rate)?;
-        }
-        writeln!(
-            f,
-            "            acknowledged {:.1} records/s, {:.3} MB/s",
-            self.records_per_s,
-            self.bytes_per_s / 1e6
-        )?;
-        writeln!(
-            f,
-            "records     acknowledged {}, consumed {}",
-            whole(self.acked_records),
-            whole(self.consumed_records)
-        )?;
-        writeln!(f)?;
-        self.table(f)?;
-        writeln!(f)?;
-        self.integrity(f)?;
-        writeln!(
-            f,
-            "generator   late p99 {} (bound {}), {} worker{}{}{}",
-            time(self.generator_late.p99_us),
-            time(self.generator_late.bound_us),
-            self.workers,
-            if self.workers == 1 { "" } else { "s" },
-            self.environment.steal.map_or(String::new(), |s| format!(", steal {:.1} %", s * 100.0)),
-            if self.environment.debug_build { ", DEBUG BUILD" } else { "" },
-        )?;
-        match &self.void_reason {
-            Some(reason) => writeln!(f, "verdict     NOT VALID: {reason}"),
-            None => writeln!(f, "verdict     valid"),
-        }
-    }
-}
-
-impl Report {
-    fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
-        write!(f, "{:<12}", "latency")?;
-        for column in columns {
-            write!(f, "{column:>10}")?;
-        }
-        writeln!(f, "{:>16}", "records")?;
-        let l = &self.latency_us;
-        for (name, d) in [
-            ("response", l.response),
-            ("propagation", l.propagation),
-            ("send lag", l.send_lag),
-            ("service", l.service),
-            ("visibility", l.visibility),
-        ] {
-            write!(f, "{name:<12}")?;
-            for (value, share) in
-                [(d.p50, 0.5), (d.p90, 0.1), (d.p99, 0.01), (d.p999, 0.001), (d.p9999, 0.0001)]
-            {
-                // A percentile with fewer than ten values beyond it is noise.
-                let enough = d.count as f64 * share >= 10.0;
-                write!(f, "{:>10}", if enough { time(value) } else { "-".to_owned() })?;
-            }
-            let max = if d.count > 0 { time(d.max) } else { "-".to_owned() };
-            writeln!(f, "{max:>10}{:>16}", whole(d.count))?;
-        }
-        Ok(())
-    }
-
-    fn integrity(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.checked_records == 0 && !self.checked {
-            writeln!(f, "integrity   not checked (no consumers)")?;
-        } else {
-            writeln!(
-                f,
-                "integrity   lost {} duplicated {} reordered {} corrupted {}, of {} acknowledged{}",
-                self.lost,
-                self.duplicated,
-                self.reordered,
-                self.corrupted,
-                whole(self.checked_records),
-                if self.checked { "" } else { " (only some shards were read)" },
-            )?;
-        }
-        for (name, count) in [
-            ("trimmed by retention before they were read", self.trimmed),
-            ("not reached by the consumers in time", self.unread),
-            ("refused by the target", self.refused),
-            ("refused by the target, but read", self.refused_but_read),
-            ("of unknown fate", self.unknown),
-            ("of unknown fate, and read", self.unknown_but_read),
-            ("due, but never sent", self.unsent),
-        ] {
-            if count > 0 {
-                writeln!(f, "            {} records {name}", whole(count))?;
-            }
-        }
-        if self.errors > 0 {
-            let first = self.first_error.as_deref().unwrap_or("no reason given");
-            writeln!(f, "errors      {}, the first: {first}", whole(self.errors))?;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_for_people() {
-        assert_eq!(time(0.123), "0.12 us");
-        assert_eq!(time(85.04), "85.0 us");
-        assert_eq!(time(1_234.0), "1.23 ms");
-        assert_eq!(time(12_345_678.0), "12.3 s");
-        assert_eq!((whole(0), whole(999)), ("0".into(), "999".into()));
-        assert_eq!(whole(1_234_567), "1 234 567");
-    }
+/// A run written down for people: Markdown with the figures, and one HTML file with charts that fetches nothing
+/// and runs nothing. Without samples or histograms both are shorter.
+pub(crate) fn write_reports(run: &RunFiles) -> (String, String) {
+    let document = pages::document(&run.report, &run.samples, |name| run.histogram(name));
+    (markdown::markdown(&document), html::html(&document))
 }

@@ -1,15 +1,34 @@
-//! What a run needs from whatever it loads, and the Highwater server as such a target.
+//! What a run needs from whatever it loads.
+//!
+//! A driver for another system is a [`Target`] (where it is), a [`Link`] (one thread's connection), and
+//! what a link gives for each shard: a [`Sink`] that takes batches, [`Outcomes`] that say what became of
+//! them, and a [`Source`] that gives [`Chunk`]s of records back. [`crate::run_on`] does the rest. What to
+//! promise:
+//!
+//! - A sink takes whole batches, in order, several of them unanswered at a time; each is answered once,
+//!   by the tag it came with, in any order.
+//! - A source gives the records of a shard in the shard's order, with the payload, key and headers as
+//!   they were appended, and a dense sequence number of its own.
+//! - An answer means what the target's acknowledgement means. What is not known is
+//!   [`Failure::unknown`]: it is resolved by what is read.
 //!
 //! Targets are chosen at compile time: nothing on the path of a record is a virtual call. A link and
-//! all that comes from it stays on the thread that opened it.
+//! all that comes from it stays on the thread that opened it; the runtime there is tokio's, one thread,
+//! with a `LocalSet`, so that `tokio::task::spawn_local` works.
 
-use highwater_client::{
-    Acks, AppendError, Appender, AppenderOptions, Client, ClientError, ClientOptions, ConsumeError,
-    ConsumerOptions, Delivery, OnTrimmed, ShardConsumer, Start,
-};
-use highwater_wire::{
-    BatchBuilder, ErrorCode, Limits, RecordView, StreamConfig, StreamDescription,
-};
+#![expect(async_fn_in_trait, reason = "a link stays on its thread: no future needs to be Send")]
+
+#[cfg(target_os = "linux")]
+pub mod embedded;
+mod highwater;
+#[cfg(test)]
+pub(crate) mod memory;
+mod null;
+
+use highwater_wire::{BatchBuilder, Limits, RecordView, StreamConfig, StreamDescription, hash_key};
+
+pub use highwater::{Highwater, HighwaterLink};
+pub use null::{Null, NullChunk, NullError, NullLink, NullOutcomes, NullSink, NullSource};
 
 /// Why a target did not do something, for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +64,11 @@ pub trait Target: Clone + Send + 'static {
 
     /// Opens a link.
     async fn link(&self) -> Result<Self::Link, Refusal>;
+
+    /// Whether records can be read back. If not, there are no consumers and nothing is checked.
+    fn readable(&self) -> bool {
+        true
+    }
 }
 
 /// One thread's way to a target.
@@ -65,6 +89,14 @@ pub trait Link: 'static {
     /// The stream `name`, created with `config` if there is none.
     async fn stream(&self, name: &str, config: &StreamConfig)
     -> Result<StreamDescription, Refusal>;
+
+    /// The index in `stream.shards` of the shard that records with `key` belong to; `None` if there is
+    /// none. Asked once per key before the run (never per record), once for all streams whose shards
+    /// have the same hash ranges, and not at all for streams of one shard.
+    fn shard_of(&self, stream: &StreamDescription, key: &[u8]) -> Option<usize> {
+        let hash = hash_key(key);
+        stream.shards.iter().position(|s| (s.hash_start..=s.hash_end).contains(&hash))
+    }
 
     /// The high-water mark of `shard`.
     async fn high_water(&self, stream: &StreamDescription, shard: u32) -> Result<u64, Refusal>;
@@ -141,160 +173,7 @@ pub trait Source: 'static {
 
 /// Records received together.
 pub trait Chunk {
-    /// Gives each record, in order.
-    fn each(&self, take: impl FnMut(RecordView<'_>));
-}
-
-/// A Highwater server.
-#[derive(Clone, Debug)]
-pub struct Highwater {
-    /// `host:port`.
-    pub address: String,
-    /// Connections to each of its cores, per link.
-    pub connections: usize,
-}
-
-/// Connections to a Highwater server.
-pub struct HighwaterLink(Client);
-
-impl From<ClientError> for Refusal {
-    fn from(error: ClientError) -> Refusal {
-        Refusal(error.to_string())
-    }
-}
-
-impl Target for Highwater {
-    type Link = HighwaterLink;
-
-    fn address(&self) -> &str {
-        &self.address
-    }
-
-    async fn link(&self) -> Result<HighwaterLink, Refusal> {
-        let options = ClientOptions {
-            name: "highwater-loadgen".to_owned(),
-            connections_per_core: self.connections,
-            ..ClientOptions::default()
-        };
-        let client = Client::connect(&self.address, options).await;
-        client.map(HighwaterLink).map_err(|error| Refusal(error.to_string()))
-    }
-}
-
-impl Link for HighwaterLink {
-    type Sink = Appender;
-    type Outcomes = Acks;
-    type Source = ShardConsumer;
-
-    fn server(&self) -> String {
-        self.0.info().server.clone()
-    }
-
-    fn limits(&self) -> Limits {
-        let info = self.0.info();
-        Limits { max_record: info.max_record, max_batch: info.max_batch }
-    }
-
-    async fn stream(
-        &self,
-        name: &str,
-        config: &StreamConfig,
-    ) -> Result<StreamDescription, Refusal> {
-        match self.0.describe_stream(name).await {
-            Err(error) if error.code() == Some(ErrorCode::UnknownStream) => {}
-            described => return Ok(described?),
-        }
-        match self.0.create_stream(name, config.clone()).await {
-            // Somebody else was quicker.
-            Err(error) if error.code() == Some(ErrorCode::StreamExists) => {
-                Ok(self.0.describe_stream(name).await?)
-            }
-            created => Ok(created?),
-        }
-    }
-
-    async fn high_water(&self, stream: &StreamDescription, shard: u32) -> Result<u64, Refusal> {
-        Ok(self.0.locate(stream, shard, Start::Latest).await?.high_water)
-    }
-
-    async fn sink(
-        &self,
-        stream: &StreamDescription,
-        shard: u32,
-        inflight: usize,
-    ) -> Result<(Appender, Acks), Refusal> {
-        let options = AppenderOptions { inflight, ..AppenderOptions::default() };
-        Ok(self.0.appender(stream, shard, options).await?)
-    }
-
-    async fn source(
-        &self,
-        stream: &StreamDescription,
-        shard: u32,
-        from: u64,
-    ) -> Result<ShardConsumer, Refusal> {
-        let options = ConsumerOptions {
-            on_trimmed: OnTrimmed::ContinueAtOldest,
-            // Every payload's own checksum is verified.
-            verify_crc: false,
-            ..ConsumerOptions::default()
-        };
-        Ok(self.0.consumer(stream, shard, Start::At(from), options).await?)
-    }
-}
-
-impl Sink for Appender {
-    async fn ready(&mut self) {
-        Appender::ready(self).await;
-    }
-
-    async fn append(&mut self, batch: &mut BatchBuilder, tag: u64) -> Result<(), Failure> {
-        Appender::append(self, batch, tag).await.map_err(failure)
-    }
-}
-
-impl Outcomes for Acks {
-    async fn next(&mut self) -> Option<Outcome> {
-        let ack = self.recv().await?;
-        let result = match ack.result {
-            Ok(stored) => Ok(Some(stored.base_sequence)),
-            Err(AppendError::StoredBefore) => Ok(None),
-            Err(error) => Err(failure(error)),
-        };
-        Some(Outcome { tag: ack.tag, result })
-    }
-}
-
-fn failure(error: AppendError) -> Failure {
-    Failure { unknown: matches!(error, AppendError::FateUnknown(_)), message: error.to_string() }
-}
-
-impl Source for ShardConsumer {
-    type Chunk = Delivery;
-
-    async fn next(&mut self) -> Result<Option<Delivery>, Trouble> {
-        ShardConsumer::next(self).await.map_err(|error| match error {
-            ConsumeError::Gap { expected, found } => Trouble::Gap { expected, found },
-            ConsumeError::Corrupt { .. } => Trouble::Damaged(error.to_string()),
-            other => Trouble::Failed(other.to_string()),
-        })
-    }
-
-    fn resume(&mut self, at: u64) {
-        self.seek(at);
-    }
-
-    fn position(&self) -> u64 {
-        ShardConsumer::position(self)
-    }
-
-    fn trimmed(&self) -> u64 {
-        ShardConsumer::trimmed(self)
-    }
-}
-
-impl Chunk for Delivery {
-    fn each(&self, take: impl FnMut(RecordView<'_>)) {
-        self.records().for_each(take);
-    }
+    /// Gives each record, in order, with the time at which the target says it arrived there
+    /// (nanoseconds since 1970 UTC on the target's clock; 0 if it does not say).
+    fn each(&self, take: impl FnMut(RecordView<'_>, u64));
 }

@@ -1,12 +1,14 @@
 //! Whole runs against the target in memory: sound, broken in every way, stopped, stalled.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::memory::{Fault, Memory};
-use crate::run::trial;
-use crate::{Arrival, LoadError, LoadOptions, Mode, Phase, Rate, Report};
+use crate::schedule::Burst;
+use crate::target::memory::{Fault, Memory};
+use crate::{
+    Arrival, LoadError, LoadOptions, Mode, Observer, Phase, Profile, Progress, Rate, Report,
+    Scenario, ScenarioKind, Stop, Tick, WarmUpRule, Workload, run_on,
+};
 
 /// 2,000 records/s for 0.3 s without warm-up, one record a batch.
 fn options() -> LoadOptions {
@@ -14,8 +16,8 @@ fn options() -> LoadOptions {
         stream: "s".into(),
         rate: Rate::PerSecond(2_000.0),
         duration: Duration::from_millis(300),
-        warmup: Duration::ZERO,
-        record_size: 100,
+        warmup: WarmUpRule::Fixed(Duration::ZERO),
+        workload: Workload::Fixed { size: 100 },
         linger: Duration::ZERO,
         // One record of 100 bytes and its framing fill a batch.
         batch_bytes: 200,
@@ -25,16 +27,28 @@ fn options() -> LoadOptions {
     }
 }
 
+/// Sees what happens, and may stop it.
+struct Watching<F>(F);
+
+impl<F: FnMut(&Progress)> Observer for Watching<F> {
+    fn tick(&mut self, tick: &Tick<'_>) {
+        (self.0)(tick.progress);
+    }
+}
+
 fn run(target: Memory, options: LoadOptions) -> Report {
-    let report = trial(target, options, |_| (), &AtomicBool::new(false)).unwrap();
+    let report = run_on(target, options, &mut (), &Stop::new()).unwrap();
     // Both forms of a report must come out of any run.
     assert!(report.to_string().contains("response"));
     let json = serde_json::to_value(&report).unwrap();
     for field in ["p50", "p90", "p99", "p999", "p9999", "max", "count"] {
-        for name in ["response", "propagation", "send_lag", "service", "visibility"] {
+        for (name, _) in report.latency_us.named() {
             assert!(json["latency_us"][name][field].is_number(), "{name} {field}");
         }
     }
+    // ... and what was written can be read.
+    let read: Report = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), json);
     report
 }
 
@@ -51,20 +65,27 @@ fn a_sound_run_accounts_for_every_record() {
         |o: &mut LoadOptions| (o.producers, o.shards) = (3, 2),
         |o: &mut LoadOptions| (o.batch_bytes, o.linger) = (64 << 10, Duration::from_millis(5)),
         |o: &mut LoadOptions| o.spin = Duration::ZERO,
-        |o: &mut LoadOptions| o.warmup = Duration::from_millis(100),
+        |o: &mut LoadOptions| o.warmup = WarmUpRule::Fixed(Duration::from_millis(100)),
+        |o: &mut LoadOptions| (o.streams, o.shards, o.groups) = (2, 2, 3),
+        |o: &mut LoadOptions| (o.shards, o.groups, o.consumers) = (3, 2, Some(4)),
     ] {
         let mut options = options();
         change(&mut options);
-        let warmup = (options.warmup.as_secs_f64() * 2_000.0) as u64;
+        let warmup = (options.warmup.most().as_secs_f64() * 2_000.0) as u64;
+        let groups = options.groups as u64;
         let report = run(sound(), options);
         assert!(report.intact() && report.checked && !report.interrupted, "{report}");
         assert_eq!(report.mode, Mode::Open);
-        assert_eq!((report.acked_records, report.consumed_records), (600, 600), "{report}");
+        assert_eq!(report.acked_records, 600, "{report}");
+        assert_eq!(report.consumed_records, 600 * groups, "{report}");
         assert_eq!(report.checked_records, 600 + warmup);
         assert_eq!((report.offered_rate.round(), report.unsent), (2_000.0, 0), "{report}");
         let l = report.latency_us;
-        for d in [l.response, l.propagation, l.send_lag, l.service, l.visibility] {
+        for d in [l.response, l.send_lag, l.service] {
             assert_eq!(d.count, 600, "{report}");
+        }
+        for d in [l.propagation, l.visibility] {
+            assert_eq!(d.count, 600 * groups, "{report}");
         }
         assert_eq!((report.errors, report.refused, report.unknown), (0, 0, 0));
     }
@@ -82,6 +103,18 @@ fn poisson_arrivals_are_the_seeds() {
 }
 
 #[test]
+fn a_poisson_run_is_not_given_up_because_its_next_record_is_long_in_coming() {
+    let mut options = options();
+    options.arrival = Arrival::Poisson;
+    // Of 2 records/s, many a gap is longer than 300 ms.
+    (options.rate, options.target_timeout) = (Rate::PerSecond(2.0), Duration::from_millis(300));
+    options.duration = Duration::from_secs(3);
+    let report = run(Memory::with_faults(&[]), options);
+    assert_eq!((report.ended_early.as_deref(), report.unsent), (None, 0), "{report}");
+    assert!(report.acked_records > 0, "{report}");
+}
+
+#[test]
 fn saturating_and_closed_runs_are_checked_too() {
     let mut saturating = options();
     (saturating.rate, saturating.shards) = (Rate::Max, 2);
@@ -93,6 +126,8 @@ fn saturating_and_closed_runs_are_checked_too() {
 
     let mut closed = options();
     (closed.clients, closed.shards) = (Some(3), 2);
+    let usual = LoadOptions::default();
+    (closed.batch_bytes, closed.linger) = (usual.batch_bytes, usual.linger);
     let report = run(Memory::with_faults(&[]), closed);
     assert_eq!(report.mode, Mode::Closed);
     assert!(report.intact() && report.checked_records > 0, "{report}");
@@ -128,16 +163,6 @@ fn what_a_source_leaves_out_is_lost_and_the_rest_is_read() {
 }
 
 #[test]
-fn records_in_shards_nobody_reads_are_no_backlog() {
-    let mut options = options();
-    (options.shards, options.consumers) = (2, Some(1));
-    let mut backlog = None;
-    let stop = AtomicBool::new(false);
-    trial(Memory::with_faults(&[]), options, |p| backlog = Some(p.backlog), &stop).unwrap();
-    assert_eq!(backlog, Some(0));
-}
-
-#[test]
 fn refusals_and_doubts_are_counted_apart_and_resolved() {
     let refused = with_fault(Fault::Refuse);
     assert_eq!((refused.refused, refused.errors, refused.lost), (1, 1, 0), "{refused}");
@@ -166,15 +191,6 @@ fn without_consumers_nothing_is_judged() {
     assert!(!report.checked && report.checked_records == 0 && report.lost == 0);
     assert_eq!((report.acked_records, report.consumed_records), (600, 0));
     assert!(report.to_string().contains("not checked"), "{report}");
-}
-
-#[test]
-fn shards_nobody_reads_are_left_out_of_the_judgement() {
-    let mut options = options();
-    (options.shards, options.consumers) = (2, Some(1));
-    let report = run(Memory::with_faults(&[(7, Fault::Lose)]), options);
-    assert!(!report.checked, "{report}");
-    assert_eq!((report.checked_records, report.lost), (300, 1), "{report}");
 }
 
 #[test]
@@ -208,25 +224,212 @@ fn a_stall_shows_in_every_record_that_was_due_in_it() {
 }
 
 #[test]
+fn an_open_loop_shows_a_stall_that_a_closed_one_hides() {
+    // Stands still for the tenth second.
+    let on_null = |clients: Option<usize>| {
+        let options = LoadOptions {
+            target: "null:stall=1s/10s".to_owned(),
+            rate: Rate::PerSecond(10_000.0),
+            duration: Duration::from_secs(11),
+            warmup: WarmUpRule::Fixed(Duration::ZERO),
+            workload: Workload::Fixed { size: 100 },
+            clients,
+            ..LoadOptions::default()
+        };
+        crate::run(options, &mut (), &Stop::new()).unwrap()
+    };
+    let (open, closed) = std::thread::scope(|scope| {
+        let closed = scope.spawn(|| on_null(Some(1)));
+        (on_null(None), closed.join().unwrap())
+    });
+    assert_eq!((open.mode, open.acked_records, open.unsent), (Mode::Open, 110_000, 0), "{open}");
+    // 10,000 records fell due in it: the slowest hundredth of all in its first 110 ms.
+    assert!(open.latency_us.response.p99 >= 700_000.0, "{open}");
+    assert_eq!(closed.mode, Mode::Closed);
+    assert!(closed.latency_us.response.p99 < 5_000.0, "{closed}");
+    assert!(closed.latency_us.response.max >= 700_000.0, "{closed}");
+    assert!(!open.checked && open.consumers == 0, "{open}");
+    // Both reports say why the two differ, in figures.
+    let told = |report: &Report, words: [&str; 2]| {
+        let has = |note: &String| words.iter().all(|word| note.contains(word));
+        assert!(report.notes.iter().any(has), "{words:?}: {report}");
+    };
+    told(&open, ["A tool that times from the actual send would have shown", "p99 of response is"]);
+    told(&closed, ["would have fallen due in it", "Corrected for them, p99 of response is"]);
+}
+
+#[test]
 fn stopping_reports_what_was_sent() {
     let mut options = options();
     options.duration = Duration::from_secs(3600);
-    let stop = AtomicBool::new(false);
+    let stop = Stop::new();
     let mut phases = Vec::new();
-    let report = trial(
-        Memory::with_faults(&[]),
-        options,
-        |progress| {
-            phases.push(progress.phase);
-            stop.store(true, Ordering::Relaxed);
-        },
-        &stop,
-    )
-    .unwrap();
+    let mut observer = Watching(|progress: &Progress| {
+        phases.push(progress.phase);
+        stop.request();
+    });
+    let report = run_on(Memory::with_faults(&[]), options, &mut observer, &stop).unwrap();
     assert!(report.interrupted && report.intact() && report.acked_records > 0, "{report}");
     assert_eq!(report.acked_records, report.consumed_records, "{report}");
     assert!(report.duration_s < 3600.0);
-    assert_eq!((phases.first(), phases.last()), (Some(&Phase::Measure), Some(&Phase::Drain)));
+    assert_eq!(phases.first(), Some(&Phase::Measure));
+}
+
+#[test]
+fn stopping_in_the_warm_up_leaves_no_measurement_and_says_so() {
+    let mut options = options();
+    options.warmup = WarmUpRule::Steady { most: Duration::from_secs(3600) };
+    let stop = Stop::new();
+    let mut observer = Watching(|_: &Progress| stop.request());
+    let report = run_on(Memory::with_faults(&[]), options, &mut observer, &stop).unwrap();
+    assert!(report.interrupted && report.intact() && !report.valid, "{report}");
+    assert_eq!((report.duration_s, report.acked_records), (0.0, 0), "{report}");
+    assert!(report.checked_records > 0, "{report}");
+}
+
+#[test]
+fn stopping_twice_does_not_wait_for_the_target() {
+    let mut options = options();
+    options.duration = Duration::from_secs(3600);
+    options.drain_timeout = Duration::from_secs(3600);
+    let stop = Stop::new();
+    let mut observer = Watching(|_: &Progress| {
+        stop.request();
+        stop.request();
+    });
+    // It keeps one batch to itself.
+    let target = Memory::with_faults(&[(100, Fault::Forget)]);
+    let report = run_on(target, options, &mut observer, &stop).unwrap();
+    assert!(report.interrupted && report.unknown > 0, "{report}");
+}
+
+#[test]
+fn a_warm_up_that_is_not_steady_in_time_is_measured_all_the_same_and_told() {
+    let mut options = options();
+    // The test needs three seconds to judge.
+    options.warmup = WarmUpRule::Steady { most: Duration::from_millis(300) };
+    let report = run(Memory::with_faults(&[]), options);
+    assert!(report.intact(), "{report}");
+    assert_eq!((report.acked_records, report.warmup.steady), (600, Some(false)), "{report}");
+    assert!(report.warmup.duration_s >= 0.3, "{report}");
+}
+
+#[test]
+fn a_target_that_goes_silent_ends_the_run_with_what_was_measured() {
+    let mut options = options();
+    options.duration = Duration::from_secs(3600);
+    options.target_timeout = Duration::from_millis(200);
+    let report = run(Memory::stalling_after(100, Duration::from_secs(7200)), options);
+    assert_eq!((report.acked_records, report.interrupted), (100, false), "{report}");
+    let why = report.ended_early.as_deref().unwrap();
+    assert!(why.contains("answered nothing"), "{why}");
+    assert!(report.void_reason.as_deref().is_some_and(|reason| reason.contains(why)), "{report}");
+}
+
+#[test]
+fn a_target_that_refuses_everything_ends_the_run_and_one_that_may_restart_does_not() {
+    let refusing: Vec<_> = (100..100_000).map(|n| (n, Fault::Refuse)).collect();
+    let mut options = options();
+    options.duration = Duration::from_secs(3600);
+    options.target_timeout = Duration::from_millis(200);
+    let report = run(Memory::with_faults(&refusing), options.clone());
+    let why = report.ended_early.as_deref().unwrap();
+    assert!(why.contains("took nothing") && why.contains("as the test wants it"), "{why}");
+    options.duration = Duration::from_millis(500);
+    options.tolerate_restart = true;
+    let report = run(Memory::with_faults(&refusing), options);
+    assert_eq!((report.ended_early.as_deref(), report.acked_records), (None, 100), "{report}");
+    // ... but most of it was refused.
+    assert!(report.void_reason.is_some_and(|reason| reason.contains("refused")));
+}
+
+#[test]
+fn a_group_that_was_away_catches_up_while_producers_go_on() {
+    let mut options = options();
+    options.groups = 3;
+    options.shards = 2;
+    options.scenario = Scenario::Backlog {
+        outage: Duration::from_millis(400),
+        drain_limit: Duration::from_secs(3600),
+        paused_groups: 1,
+    };
+    let mut phases = BTreeSet::new();
+    let mut backlogs = Vec::new();
+    let mut observer = Watching(|progress: &Progress| {
+        phases.insert(format!("{:?}", progress.phase));
+        backlogs.push(progress.backlog);
+    });
+    let report = run_on(Memory::with_faults(&[]), options, &mut observer, &Stop::new()).unwrap();
+    assert!(report.intact() && report.ended_early.is_none(), "{report}");
+    assert_eq!(report.scenario, ScenarioKind::Backlog);
+    // Before, outage, and until it has caught up.
+    assert!(report.duration_s >= 0.7, "{report}");
+    assert_eq!(report.consumed_records, 3 * report.acked_records, "{report}");
+    let backlog = report.backlog.unwrap();
+    assert!(backlog.drained && backlog.drain_s.is_some(), "{backlog:?}");
+    assert_eq!((backlog.groups_paused, backlog.outage_s), (1, 0.4));
+    // 2,000 records/s for 0.4 s, all of which waited for it.
+    assert!(backlog.backlog_records > 0, "{backlog:?}");
+    assert_eq!(backlog.backlog_bytes, backlog.backlog_records * 100, "{backlog:?}");
+    assert_eq!(backlog.paused_propagation.count, report.acked_records, "{backlog:?}");
+    let live = [backlog.before, backlog.outage, backlog.draining];
+    let propagated: u64 = live.iter().map(|phase| phase.propagation.count).sum();
+    assert_eq!(propagated, 2 * report.acked_records, "{backlog:?}");
+    assert_eq!((live[0].response.count, live[1].response.count), (600, 800), "{backlog:?}");
+    assert_eq!(report.latency_us.propagation.count, propagated, "{report}");
+    // What the paused group read before its acknowledgement is not the others'.
+    assert_eq!(report.latency_us.visibility.count, propagated, "{report}");
+}
+
+#[test]
+fn records_read_before_their_acknowledgement_count_where_they_were_due() {
+    let mut options = options();
+    options.scenario = Scenario::Burst;
+    // Batches of many records, across the edges of bursts and of the window.
+    (options.batch_bytes, options.linger) = (64 << 10, Duration::from_millis(20));
+    options.warmup = WarmUpRule::Fixed(Duration::from_millis(70));
+    let (on, every) = (Duration::from_millis(50), Duration::from_millis(130));
+    options.profile = Profile::Burst(Burst { peak: 3.0, on, every });
+    let report = run(Memory::with_faults(&[]), options);
+    let burst = report.burst.unwrap();
+    for d in [burst.calm, burst.burst, report.latency_us] {
+        assert_eq!(d.visibility.count, d.propagation.count, "{report}");
+        assert_eq!(d.visibility.count, d.response.count, "{report}");
+    }
+}
+
+#[test]
+fn a_group_that_does_not_catch_up_in_time_is_told() {
+    let mut options = options();
+    options.groups = 2;
+    options.scenario = Scenario::Backlog {
+        outage: Duration::from_millis(100),
+        drain_limit: Duration::from_millis(300),
+        paused_groups: 1,
+    };
+    // Whoever has been away reads 20 records a second of 2,000.
+    let report = run(Memory::slow_with_old(100, Duration::from_millis(50)), options);
+    let backlog = report.backlog.unwrap();
+    assert_eq!((backlog.drained, backlog.drain_s), (false, None), "{backlog:?}");
+    assert!(report.unread > 0 && !report.valid, "{report}");
+}
+
+#[test]
+fn bursts_are_told_apart_from_the_calm_between_them() {
+    let mut options = options();
+    options.scenario = Scenario::Burst;
+    options.profile = Profile::Burst(Burst {
+        peak: 3.0,
+        on: Duration::from_millis(50),
+        every: Duration::from_millis(150),
+    });
+    let report = run(Memory::with_faults(&[]), options);
+    assert!(report.intact(), "{report}");
+    assert_eq!((report.scenario, report.arrivals.process.as_str()), (ScenarioKind::Burst, "burst"));
+    let burst = report.burst.unwrap();
+    assert_eq!((burst.base_rate, burst.peak_rate, burst.bursts), (2_000.0, 6_000.0, 2));
+    assert_eq!((burst.burst.response.count, burst.calm.response.count), (600, 400), "{burst:?}");
+    assert_eq!(report.acked_records, 1_000, "{report}");
 }
 
 #[test]
@@ -234,18 +437,17 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
     let refusal = |change: fn(&mut LoadOptions)| {
         let mut options = options();
         change(&mut options);
-        trial(Memory::with_faults(&[]), options, |_| (), &AtomicBool::new(false)).unwrap_err()
+        run_on(Memory::with_faults(&[]), options, &mut (), &Stop::new()).unwrap_err()
     };
     assert!(matches!(
         refusal(|o| o.consumers = Some(2)),
-        LoadError::Consumers { consumers: 2, shards: 1 }
+        LoadError::OutOfRange { field: "consumers", most: 1, .. }
     ));
     assert!(matches!(
-        refusal(|o| o.record_size = 1 << 20),
-        LoadError::RecordTooLarge { overhead: 8, .. }
+        refusal(|o| o.workload = Workload::Fixed { size: 1 << 20 }),
+        LoadError::RecordTooLarge { .. }
     ));
     assert!(matches!(refusal(|o| o.cores = vec![9_999]), LoadError::Core { core: 9_999 }));
-    assert!(matches!(refusal(|o| o.record_size = 1), LoadError::OutOfRange { .. }));
     assert!(matches!(
         refusal(|o| (o.inflight, o.shards, o.batch_bytes) = (4096, 64, 1 << 20)),
         LoadError::Memory { .. }
@@ -253,9 +455,11 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
     // A port that was free a moment ago.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let unreachable = LoadOptions { target: nobody.to_string(), ..options() };
-    let refused = crate::run(unreachable, |_| (), Arc::default()).unwrap_err();
+    let refused = crate::run(unreachable, &mut (), &Stop::new()).unwrap_err();
     assert!(matches!(&refused, LoadError::Target { doing: "connecting", .. }), "{refused}");
     assert!(refused.to_string().contains(&nobody.to_string()), "{refused}");
-    let stopped = trial(Memory::with_faults(&[]), options(), |_| (), &AtomicBool::new(true));
+    let stop = Stop::new();
+    stop.request();
+    let stopped = run_on(Memory::with_faults(&[]), options(), &mut (), &stop);
     assert!(matches!(stopped, Err(LoadError::Stopped)));
 }

@@ -8,18 +8,24 @@ use std::thread::JoinHandle;
 
 use core_affinity::CoreId;
 use tokio::sync::watch;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{JoinError, JoinSet, LocalSet, spawn_local};
 
 use crate::LoadError;
-use crate::consumer::{Goal, consume};
+use crate::consumer::consume;
+use crate::dealer::Dealer;
 use crate::integrity::Reach;
 use crate::lane::Lane;
 use crate::latency::Meter;
 use crate::pacer::Pacer;
-use crate::payload::Filler;
-use crate::plan::{FILLER_SEED, Plan};
+use crate::plan::Plan;
+use crate::producer::Producer;
+use crate::run::Orders;
 use crate::schedule::mix;
+use crate::stage::{Stage, keep};
 use crate::target::{Link, Refusal, Target};
+
+/// How far each reader came, by group and place.
+pub type Reached = Vec<((usize, usize), Reach)>;
 
 /// What a worker tells the controlling thread, with its number.
 #[derive(Debug)]
@@ -28,21 +34,10 @@ pub enum Event {
     Ready,
     /// All its lanes are done.
     Produced,
-    /// All its consumers are done: how far each came, by shard. Nothing follows.
-    Done(Vec<(usize, Reach)>),
+    /// All its readers are done: how far each came, by group and place. Nothing follows.
+    Done(Reached),
     /// It could not begin, or not go on. Nothing follows.
     Failed(LoadError),
-}
-
-/// What the controlling thread tells all workers.
-#[derive(Clone, Debug)]
-pub struct Orders {
-    /// Begin: the plan says when.
-    pub begin: watch::Receiver<bool>,
-    /// Send nothing more.
-    pub stop: watch::Receiver<bool>,
-    /// Read up to here.
-    pub goal: watch::Receiver<Goal>,
 }
 
 /// A worker about to start.
@@ -64,6 +59,12 @@ pub struct Worker<T> {
     /// Where to report.
     pub events: mpsc::Sender<(usize, Event)>,
 }
+
+/// A producer on a link.
+type LinkProducer<L> = Producer<<L as Link>::Sink, <L as Link>::Outcomes>;
+
+/// Seeds of the workers' fillers count down from here; producers' count up from 0.
+const WRITER_SEED: u64 = u64::MAX;
 
 /// Reports a worker that ends by panicking, so that nobody waits for it.
 struct Watch(usize, mpsc::Sender<(usize, Event)>);
@@ -93,7 +94,7 @@ impl<T: Target> Worker<T> {
             .map_err(|source| LoadError::System { doing: "start a worker thread", source })
     }
 
-    fn run(self) -> Result<Vec<(usize, Reach)>, LoadError> {
+    fn run(self) -> Result<Reached, LoadError> {
         if let Some(core) = self.core
             && !core_affinity::set_for_current(CoreId { id: core })
         {
@@ -106,56 +107,30 @@ impl<T: Target> Worker<T> {
         LocalSet::new().block_on(&runtime, self.work())
     }
 
-    async fn work(self) -> Result<Vec<(usize, Reach)>, LoadError> {
+    async fn work(self) -> Result<Reached, LoadError> {
         let plan = &self.plan;
-        let stream = &plan.stream;
-        let refused = |doing: &'static str| {
-            let target = self.target.address().to_owned();
-            move |why: Refusal| LoadError::Target { target, doing, message: why.0 }
-        };
-        let link = self.target.link().await.map_err(refused("connecting"))?;
-
+        let link = self.target.link().await.map_err(self.refused("connecting"))?;
         let pacer = Pacer::new(plan.clock, plan.options.spin);
-        let seed = mix(mix(plan.options.seed, FILLER_SEED), self.index as u64);
-        let filler = Rc::new(RefCell::new(Filler::new(plan.options.record_size, seed)));
-        let mut lanes = Vec::new();
-        for index in (self.index..plan.lanes()).step_by(self.of) {
-            let shard = stream.shards[plan.lane(index).1].shard;
-            let (sink, outcomes) = link
-                .sink(stream, shard, plan.inflight())
-                .await
-                .map_err(refused("starting to append"))?;
-            let (timer, filler) = (pacer.timer(), Rc::clone(&filler));
-            lanes.push((Lane::new(plan, index, sink, timer, filler, &self.meter), outcomes));
-        }
-        let mut consumers = JoinSet::new();
-        for shard in (self.index..plan.consumers).step_by(self.of) {
-            let from = plan.from[shard];
-            let source = link
-                .source(stream, stream.shards[shard].shard, from)
-                .await
-                .map_err(refused("starting to read"))?;
-            let (plan, meter) = (Arc::clone(plan), Arc::clone(&self.meter));
-            let goal = self.orders.goal.clone();
-            consumers.spawn_local(async move {
-                (shard, consume(plan, shard, source, meter, goal).await)
-            });
-        }
+        let producers = self.producers(&link, &pacer).await?;
+        let mut readers = self.readers(&link).await?;
         self.tell(Event::Ready);
 
         let mut begin = self.orders.begin.clone();
         if begin.wait_for(|begin| *begin).await.is_err() {
             return Err(LoadError::Stopped);
         }
+        let (stage, stages) = watch::channel(Stage::Going);
+        let keeper = spawn_local(keep(Arc::clone(plan), self.orders.stop.clone(), stage));
         let mut production = JoinSet::new();
-        for (lane, outcomes) in lanes {
-            production.spawn_local(lane.run(outcomes, self.orders.stop.clone()));
+        for producer in producers {
+            production.spawn_local(producer.run(stages.clone()));
         }
+        let panicked = |_: JoinError| LoadError::Worker { worker: self.index };
         let finished = async {
-            while let Some(lane) = production.join_next().await {
-                lane.map_err(|_| LoadError::Worker { worker: self.index })?;
+            while let Some(producer) = production.join_next().await {
+                producer.map_err(panicked)?.map_err(panicked)?;
             }
-            Ok(())
+            Ok::<_, LoadError>(())
         };
         tokio::select! {
             finished = finished => finished?,
@@ -164,13 +139,62 @@ impl<T: Target> Worker<T> {
                 return Err(LoadError::System { doing: "use a kernel timer", source });
             }
         }
+        keeper.abort();
         self.tell(Event::Produced);
 
         let mut reached = Vec::new();
-        while let Some(consumer) = consumers.join_next().await {
-            reached.push(consumer.map_err(|_| LoadError::Worker { worker: self.index })?);
+        while let Some(reader) = readers.join_next().await {
+            reached.push(reader.map_err(panicked)?);
         }
         Ok(reached)
+    }
+
+    /// This worker's producers, with everything they need open.
+    async fn producers(
+        &self,
+        link: &T::Link,
+        pacer: &Rc<Pacer>,
+    ) -> Result<Vec<LinkProducer<T::Link>>, LoadError> {
+        let plan = &self.plan;
+        let seed = mix(plan.options.seed, WRITER_SEED - self.index as u64);
+        let writer = Rc::new(RefCell::new(plan.material.writer(seed)));
+        let mut producers = Vec::new();
+        for number in (self.index..plan.producers).step_by(self.of) {
+            let dealer = Dealer::new(plan, number as u32);
+            let mut lanes = Vec::with_capacity(plan.places.len());
+            for (place, at) in plan.places.iter().enumerate() {
+                let sink = link.sink(plan.stream(place), at.shard, plan.inflight()).await;
+                let (sink, outcomes) = sink.map_err(self.refused("starting to append"))?;
+                let index = number * plan.places.len() + place;
+                let (timer, hand) = (pacer.timer(), dealer.hand());
+                let lane = Lane::new(plan, index, sink, timer, &writer, hand, &self.meter);
+                lanes.push((lane, outcomes));
+            }
+            producers.push(Producer::new(plan, &self.meter, dealer, pacer.timer(), lanes));
+        }
+        Ok(producers)
+    }
+
+    /// This worker's readers: they read already.
+    async fn readers(&self, link: &T::Link) -> Result<JoinSet<((usize, usize), Reach)>, LoadError> {
+        let plan = &self.plan;
+        let mut readers = JoinSet::new();
+        for (group, place) in plan.readers_of(self.index, self.of) {
+            let (stream, shard) = (plan.stream(place), plan.places[place].shard);
+            let source = link.source(stream, shard, plan.from[place]).await;
+            let source = source.map_err(self.refused("starting to read"))?;
+            let (plan, meter) = (Arc::clone(plan), Arc::clone(&self.meter));
+            let goal = self.orders.goal.clone();
+            readers.spawn_local(async move {
+                ((group, place), consume(plan, group, place, source, meter, goal).await)
+            });
+        }
+        Ok(readers)
+    }
+
+    fn refused(&self, doing: &'static str) -> impl FnOnce(Refusal) -> LoadError {
+        let target = self.target.address().to_owned();
+        move |why| LoadError::Target { target, doing, message: why.0 }
     }
 
     fn tell(&self, event: Event) {

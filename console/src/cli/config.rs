@@ -1,13 +1,17 @@
 //! `highwater config print`, `completions` and `man`: what can be set, what it is set to, and how to learn it.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory as _, Subcommand};
 use clap_complete::Shell;
+use clap_mangen::roff::{Roff, bold, roman};
 use serde::Serialize;
 
 use super::Cli;
 use crate::config::{Origin, Setting, Settings};
+use crate::dashboard::keys;
 use crate::failure::Failure;
 use crate::output;
 
@@ -152,5 +156,44 @@ pub fn man(args: &ManArgs) -> Result<(), Failure> {
     };
     let doing = || format!("cannot write manual pages to {}", dir.display());
     std::fs::create_dir_all(dir).map_err(|e| Failure::doing(doing(), e))?;
-    clap_mangen::generate_to(command, dir).map_err(|e| Failure::doing(doing(), e))
+    clap_mangen::generate_to(command, dir).map_err(|e| Failure::doing(doing(), e))?;
+    add_keys(&dir.join("highwater-top.1")).map_err(|e| Failure::doing(doing(), e))
+}
+
+/// Puts the dashboard's keys at the end of the page of `top`.
+fn add_keys(page: &Path) -> io::Result<()> {
+    let mut roff = Roff::new();
+    roff.control("SH", ["KEYS"]);
+    for (scope, rows) in keys::rows() {
+        roff.control("SS", [scope.title()]);
+        for (keys, words) in rows {
+            roff.control("TP", ["16"]).text([bold(keys)]).text([roman(words)]);
+        }
+    }
+    roff.to_writer(&mut OpenOptions::new().append(true).open(page)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_every_key() {
+        let dir = tempfile::tempdir().unwrap();
+        man(&ManArgs { dir: Some(dir.path().to_owned()) }).unwrap();
+        let page = std::fs::read_to_string(dir.path().join("highwater-top.1")).unwrap();
+        assert!(page.contains(".SH NAME") && page.contains("\n.SH KEYS\n"), "{page}");
+        for (scope, rows) in keys::rows() {
+            assert!(page.contains(scope.title()), "{}", scope.title());
+            for (keys, words) in rows {
+                let mut row = Roff::new();
+                row.text([bold(keys)]).text([roman(words)]);
+                // What comes first sets up how quotes look.
+                let row = row.render();
+                let lines = row.lines().skip_while(|line| !line.starts_with("\\fB"));
+                let row = lines.collect::<Vec<_>>().join("\n");
+                assert!(!row.is_empty() && page.contains(&row), "{row:?} is not in:\n{page}");
+            }
+        }
+    }
 }

@@ -1,9 +1,12 @@
-//! `highwater demo`: a server, load and the console in one process.
+//! `highwater demo`: a server, three small workloads with their readers, and the console in one process.
 
+#[cfg(target_os = "linux")]
+mod acts;
 #[cfg(target_os = "linux")]
 mod readers;
 #[cfg(target_os = "linux")]
 mod stage;
+#[cfg(target_os = "linux")]
 mod summary;
 
 use std::path::PathBuf;
@@ -23,13 +26,13 @@ pub struct DemoArgs {
     /// When to stop [default: with a terminal on q, without one after 10s]
     #[arg(short, long, value_parser = units::duration)]
     duration: Option<Duration>,
-    /// Records a second, or max to saturate
+    /// Records a second of the steady stream, or max to saturate; the others follow it
     #[arg(short, long, value_name = "RATE|max", default_value = "20k", value_parser = units::rate)]
     rate: Rate,
-    /// Payload of a record
-    #[arg(long, value_name = "BYTES", default_value = "512", value_parser = units::record_size)]
-    size: u64,
-    /// Shards of the stream
+    /// Payload of its records [default: page views as JSON, of about 200 bytes]
+    #[arg(long, value_name = "BYTES", value_parser = units::record_size)]
+    size: Option<u64>,
+    /// Its shards
     #[arg(long, value_name = "N", default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
     shards: u32,

@@ -57,10 +57,10 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     let stop = crate::signals::Stop::on_signals()?;
     let server = start(args.options())?;
     for warning in server.warnings() {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     if let Some(http) = server.http_addr() {
-        eprintln!("metrics on http://{http}/metrics");
+        note!("metrics on http://{http}/metrics");
     }
     // Last, so that whoever waits for this line finds everything in place. Nobody has to read it.
     match crate::output::line(format!("listening on {}", server.local_addr())) {

@@ -142,9 +142,10 @@ async fn subscribe(
 fn clamp(args: &TailArgs, shard: &ShardDescription, shards: usize, start: Start) -> Start {
     match start {
         Start::At(wanted) if shards > 1 && args.shard.is_none() && wanted > shard.high_water => {
-            eprintln!(
+            note!(
                 "note: shard {} ends at {}, before {wanted}; reading it from there",
-                shard.shard, shard.high_water
+                shard.shard,
+                shard.high_water
             );
             Start::At(shard.high_water)
         }

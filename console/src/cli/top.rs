@@ -1,12 +1,17 @@
-//! `highwater top`: the dashboard, or one measurement without it.
+//! `highwater top`: the dashboard, live or of a recording; or measurements without it.
 
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 
 use super::Target;
-use crate::dashboard::once::{self, Measurement};
-use crate::dashboard::{self, figures, source, watch};
+use crate::dashboard::model::Model;
+use crate::dashboard::once::{self, Gather, Measurement};
+use crate::dashboard::recording::{Head, Recorder, Tape};
+use crate::dashboard::source::{self, Live, Reading, Sample, Source as _, What};
+use crate::dashboard::{self, Extras, LookArgs, Recording};
 use crate::failure::Failure;
 use crate::signals::Stop;
 use crate::{output, units};
@@ -14,58 +19,211 @@ use crate::{output, units};
 /// `highwater top`.
 #[derive(Debug, Args)]
 pub struct TopArgs {
-    /// One measurement as text instead of the dashboard
+    /// One measurement as text instead of the dashboard. Exit code 0 healthy, 1 a rule of Watch fires, 5 no data
     #[arg(long)]
     once: bool,
     /// With --once: as JSON
     #[arg(long, requires = "once")]
     json: bool,
-    /// With --once: how long to measure
+    /// With --once: how long to measure; the server has figures once a second, so it can take a second more
     #[arg(long, requires = "once", default_value = "1s", value_parser = units::duration)]
     span: Duration,
+    /// A line of JSON for each sample instead of the dashboard
+    #[arg(long, conflicts_with = "once")]
+    jsonl: bool,
+    /// With --jsonl: end after this many lines
+    #[arg(long, value_name = "N", requires = "jsonl", value_parser = units::count)]
+    limit: Option<u64>,
+    /// Keep what is seen in this new file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["once", "replay"])]
+    record: Option<PathBuf>,
+    /// Show a recording instead of a server; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "once")]
+    replay: Option<PathBuf>,
+    #[command(flatten)]
+    look: LookArgs,
     #[command(flatten)]
     target: Target,
 }
 
+/// Figures have this much longer than what is to be measured: two samples, which a server with hundreds of busy
+/// shards takes every ten seconds. One that does not answer at all is given up sooner.
+const PATIENCE: Duration = Duration::from_secs(25);
+
 /// Carries it out.
-pub fn run(args: TopArgs) -> Result<(), Failure> {
-    if args.once {
-        return measure(&args);
+pub fn run(args: &TopArgs) -> Result<(), Failure> {
+    match (&args.replay, args.jsonl) {
+        _ if args.once => once(args),
+        (Some(file), true) => replay_lines(args, file),
+        (Some(file), false) => replay(args, file),
+        (None, true) => live_lines(args),
+        (None, false) => show(args),
     }
+}
+
+fn show(args: &TopArgs) -> Result<(), Failure> {
     if !dashboard::possible() {
-        let what = "top needs a terminal; use `top --once` (or `--once --json`) without one";
+        let what =
+            "top needs a terminal; use `top --once`, `--once --json` or `--jsonl` without one";
         return Err(Failure::Usage(what.to_owned()));
     }
-    let model = dashboard::run(&args.target.target, &Stop::on_signals()?)?;
-    match once::line(model.picture()) {
+    let extras = Extras { recording: recording(args)?, ..Extras::default() };
+    let app = dashboard::run(Some(&args.target.target), &args.look, extras, &Stop::on_signals()?)?;
+    match once::line(app.picture()) {
         Some(line) => output::line(line),
         None => Ok(()),
     }
 }
 
-fn measure(args: &TopArgs) -> Result<(), Failure> {
-    let target = &args.target.target;
-    let runtime = super::runtime()?;
-    let (first, second) = runtime
-        .block_on(source::pair(target, args.span))
-        .map_err(|e| Failure::Unmeasured(format!("no figures from {target}: {e}")))?;
-    let figures = figures::between(&first, &second)
-        .ok_or_else(|| Failure::Unmeasured(format!("no figures from {target}: no time passed")))?;
-    // Both clocks are the same machine's or kept in step; a server ahead of us counts as no age.
-    let age = Duration::from_nanos(now_ns().saturating_sub(second.taken_ns));
-    if args.json {
-        return output::json(&Measurement::new(&figures, second.durable, age));
-    }
-    let mut out = output::stdout();
-    if !second.durable {
-        let why = watch::volatile(&second.warnings, &second.durability);
-        std::io::Write::write_all(&mut out, format!("{why}\n").as_bytes())?;
-    }
-    once::write_text(&figures, age, &mut out)?;
-    Ok(std::io::Write::flush(&mut out)?)
+/// The new file of `--record`. One that is there is somebody's recording, and stays.
+fn recording(args: &TopArgs) -> Result<Option<Recording>, Failure> {
+    let Some(path) = &args.record else { return Ok(None) };
+    let doing = |e: &dyn std::fmt::Display| {
+        Failure::Failed(format!("cannot record to {}: {e}", path.display()))
+    };
+    let file = std::fs::File::create_new(path).map_err(|e| doing(&e))?;
+    let head = Head::new(&args.target.target, source::now_ns());
+    Recorder::new(file, &head).map(Some).map_err(|e| doing(&e))
 }
 
-fn now_ns() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+fn open(file: &Path) -> Result<Tape, Failure> {
+    let name =
+        if file == Path::new("-") { "standard input".into() } else { file.display().to_string() };
+    Tape::open(file).map_err(|e| Failure::Unmeasured(format!("cannot replay {name}: {e}")))
+}
+
+fn replay(args: &TopArgs, file: &Path) -> Result<(), Failure> {
+    use std::io::IsTerminal as _;
+    // Keys come from the terminal, also when the recording comes through standard input.
+    if !std::io::stdout().is_terminal() {
+        let what = "top --replay needs a terminal; add --jsonl without one";
+        return Err(Failure::Usage(what.to_owned()));
+    }
+    let tape = open(file)?;
+    let name = match (&tape, file.file_name()) {
+        (Tape::Recorded(recorded), None) => recorded.head.target.clone(),
+        (_, Some(name)) => name.to_string_lossy().into_owned(),
+        (_, None) => "replay".to_owned(),
+    };
+    let skipped = if let Tape::Recorded(recorded) = &tape { recorded.skipped } else { 0 };
+    dashboard::replay(&name, tape, &args.look, &Stop::on_signals()?)?;
+    if skipped > 0 {
+        note!("note: {} no sample", crate::human::plural(skipped, "line") + " held");
+    }
+    Ok(())
+}
+
+/// Writes a line for each sample that makes figures.
+struct Lines {
+    model: Model,
+    out: std::io::BufWriter<std::io::Stdout>,
+    left: u64,
+}
+
+impl Lines {
+    fn new(args: &TopArgs) -> Lines {
+        Lines { model: Model::new(), out: output::stdout(), left: args.limit.unwrap_or(u64::MAX) }
+    }
+
+    /// Takes in `sample`; false when there have been enough.
+    fn take(&mut self, sample: Sample) -> Result<bool, Failure> {
+        if let What::Snapshot(snapshot) = sample.what
+            && self.model.take(snapshot)
+            && let Some(measurement) = once::sample(&self.model, sample.at)
+        {
+            serde_json::to_writer(&mut self.out, &measurement)?;
+            self.out.write_all(b"\n")?;
+            self.left -= 1;
+        }
+        Ok(self.left > 0)
+    }
+}
+
+fn replay_lines(args: &TopArgs, file: &Path) -> Result<(), Failure> {
+    let tape = open(file)?;
+    let mut lines = Lines::new(args);
+    for sample in (tape.first()..tape.end()).filter_map(|index| tape.get(index)) {
+        if !lines.take(sample)? {
+            break;
+        }
+    }
+    Ok(lines.out.flush()?)
+}
+
+fn live_lines(args: &TopArgs) -> Result<(), Failure> {
+    let stop = Stop::on_signals()?;
+    let mut recording = recording(args)?;
+    let mut lines = Lines::new(args);
+    super::runtime()?.block_on(async {
+        let (_asker, asks) = source::questions();
+        let mut live = Live::new(&args.target.target, asks);
+        loop {
+            let reading = tokio::select! {
+                reading = live.next() => reading,
+                () = stop.wait() => None,
+            };
+            let Some(reading) = reading else { return Ok(()) };
+            let Reading::Sample(sample) = reading else { continue };
+            if let What::Lost(reason) = &sample.what {
+                note!("no figures: {reason}");
+            }
+            if let Some(recorder) = &mut recording {
+                recorder
+                    .store(&sample)
+                    .map_err(|e| Failure::doing("cannot write the recording", e))?;
+            }
+            let more = lines.take(sample)?;
+            lines.out.flush()?;
+            if !more {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// `--once`.
+fn once(args: &TopArgs) -> Result<(), Failure> {
+    let target = &args.target.target;
+    let mut gather = Gather::new(args.span);
+    let (figures, age) = super::runtime()?
+        .block_on(async {
+            tokio::time::timeout(args.span + PATIENCE, measure(args, &mut gather)).await
+        })
+        .unwrap_or_else(|_| {
+            Err(Failure::Unmeasured(format!("no figures from {target} in time")))
+        })?;
+    let measurement = Measurement::new(&figures, gather.picture(), age);
+    if args.json {
+        output::json(&measurement)?;
+    } else {
+        let mut out = output::stdout();
+        once::write_text(&figures, gather.picture(), age, &mut out)?;
+        out.flush()?;
+    }
+    if measurement.healthy() { Ok(()) } else { Err(Failure::Unhealthy) }
+}
+
+/// Figures over the span asked for, and how old they were when they came.
+async fn measure(
+    args: &TopArgs,
+    gather: &mut Gather,
+) -> Result<(dashboard::figures::Figures, Duration), Failure> {
+    let target = &args.target.target;
+    let (_asker, asks) = source::questions();
+    let mut live = Live::new(target, asks);
+    loop {
+        let Some(Reading::Sample(sample)) = live.next().await else { continue };
+        match sample.what {
+            What::Lost(reason) => {
+                return Err(Failure::Unmeasured(format!("no figures from {target}: {reason}")));
+            }
+            What::Snapshot(snapshot) => {
+                // Both clocks are the same machine's or kept in step; a server ahead of us counts as no age.
+                let age = Duration::from_nanos(sample.at.saturating_sub(snapshot.taken_ns));
+                if let Some(figures) = gather.take(snapshot) {
+                    return Ok((figures, age));
+                }
+            }
+        }
+    }
 }

@@ -1,9 +1,18 @@
 //! Rates and tails between two snapshots. Pure: no clock, no terminal.
 
+mod cores;
+mod groups;
+mod shards;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use highwater_wire::telemetry::{CoreSnapshot, Distribution, ShardSnapshot, Snapshot};
+use highwater_wire::ErrorCode;
+use highwater_wire::telemetry::{CoreSnapshot, Distribution, Snapshot};
+
+pub use cores::CoreFigures;
+pub use groups::{GroupFigures, Limit, Loss};
+pub use shards::{ShardFigures, skew, stream_skews};
 
 /// What happened between two snapshots.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,12 +29,24 @@ pub struct Figures {
     pub propagation: Tail,
     /// Durable writes.
     pub write: Tail,
+    /// From arrival to acknowledgement by the engine.
+    pub append: Tail,
+    /// Where the time goes.
+    pub stages: Stages,
     /// By core number.
     pub cores: Vec<CoreFigures>,
     /// By stream and shard number.
     pub shards: Vec<ShardFigures>,
     /// By group and stream, the one furthest behind first.
     pub groups: Vec<GroupFigures>,
+    /// Requests refused a second, by reason; only those that were.
+    pub refusals: Vec<(ErrorCode, f64)>,
+    /// Appends a second that waited for buffer memory.
+    pub stalled: f64,
+    /// Jumps of the server's wall clock.
+    pub clock_jumps: u64,
+    /// CPU time of the snapshots themselves, all threads, microseconds a second.
+    pub snapshot_cost_us: f64,
 }
 
 /// Records and bytes a second.
@@ -37,7 +58,14 @@ pub struct Flow {
     pub bytes: f64,
 }
 
-/// A distribution as it is shown, in nanoseconds; all 0 when nothing was counted.
+impl std::ops::AddAssign for Flow {
+    fn add_assign(&mut self, other: Flow) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
+/// A distribution as it is shown, in nanoseconds (sizes: bytes); all 0 when nothing was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
     /// How many values.
@@ -66,169 +94,161 @@ impl Tail {
     }
 }
 
-/// A core.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct CoreFigures {
-    /// Its number.
-    pub core: u32,
-    /// The CPU it is pinned to.
-    pub cpu: u32,
-    /// CPU time of its thread as a share of the time, 0 to 1.
-    pub busy: f64,
-    /// Connections now.
-    pub connections: u32,
+/// The stages of a record's way. Queue and write end with acknowledgement by the device; then the reply and the
+/// deliveries go their own ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Arrival until its commit group is submitted.
+    pub queue: Tail,
+    /// Submission until it is on the device.
+    pub write: Tail,
+    /// On the device until the reply is handed to the socket.
+    pub ack: Tail,
+    /// On the device until a delivery is handed to the socket.
+    pub deliver: Tail,
 }
 
-/// A shard.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ShardFigures {
-    /// Its stream.
-    pub stream: String,
-    /// Its number.
-    pub shard: u32,
-    /// `open`, or what is wrong.
-    pub state: String,
-    /// In.
-    pub into: Flow,
+/// A distribution that every core measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measured {
+    /// Arrival to hand-over to a subscriber.
+    Propagation,
+    /// Arrival to submission.
+    Queue,
+    /// Submission to completion.
+    Write,
+    /// Completion to the reply at the socket.
+    Ack,
+    /// Completion to the delivery at the socket.
+    Deliver,
+    /// Arrival to acknowledgement by the engine.
+    Append,
 }
 
-/// A consumer group in one stream, over its shards.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GroupFigures {
-    /// The group.
-    pub group: String,
-    /// The stream.
-    pub stream: String,
-    /// Records up to the high-water marks.
-    pub records: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Age of the oldest unread record.
-    pub age: Duration,
+impl Measured {
+    /// All of them.
+    pub const ALL: [Measured; 6] = [
+        Measured::Propagation,
+        Measured::Queue,
+        Measured::Write,
+        Measured::Ack,
+        Measured::Deliver,
+        Measured::Append,
+    ];
+
+    fn of(self, core: &CoreSnapshot) -> &Distribution {
+        match self {
+            Measured::Propagation => &core.propagation,
+            Measured::Queue => &core.queue,
+            Measured::Write => &core.write,
+            Measured::Ack => &core.ack,
+            Measured::Deliver => &core.deliver,
+            Measured::Append => &core.append,
+        }
+    }
+
+    /// Of all cores together, cumulative. Percentiles come from merged distributions, never from averaged
+    /// percentiles.
+    pub fn merged(self, snapshot: &Snapshot) -> Distribution {
+        let mut all = Distribution::default();
+        snapshot.cores.iter().for_each(|core| all.merge(self.of(core)));
+        all
+    }
 }
 
 /// What happened from `old` to `new`; `None` when they cannot be compared: the server was restarted in
 /// between, or no time has passed.
 pub fn between(old: &Snapshot, new: &Snapshot) -> Option<Figures> {
-    if old.started_ns != new.started_ns || new.taken_ns <= old.taken_ns {
+    if old.started_ns != new.started_ns || new.uptime_ns <= old.uptime_ns {
         return None;
     }
-    let span = Duration::from_nanos(new.taken_ns - old.taken_ns);
-    let seconds = seconds_by_core(old, new);
-    let before: HashMap<(u32, u32), &ShardSnapshot> =
-        old.shards.iter().map(|s| ((s.stream_id, s.shard), s)).collect();
+    let span = Duration::from_nanos(new.uptime_ns - old.uptime_ns);
+    let seconds = Seconds::between(old, new, span);
+    let tail = |what: Measured| Tail::of(&what.merged(new).since(&what.merged(old)));
+    let shards = shards::between(old, new, &seconds);
     let (mut into, mut out) = (Flow::default(), Flow::default());
-    let mut shards = Vec::with_capacity(new.shards.len());
-    for shard in &new.shards {
-        let before = before.get(&(shard.stream_id, shard.shard)).copied();
-        // A shard that was not there before began to count at 0 in between.
-        let seconds = seconds.get(&shard.core).copied().unwrap_or(span.as_secs_f64());
-        let rate = |of: fn(&ShardSnapshot) -> u64| {
-            of(shard).saturating_sub(before.map_or(0, of)) as f64 / seconds
-        };
-        let shard_in = Flow { records: rate(|s| s.records_in), bytes: rate(|s| s.bytes_in) };
-        into.records += shard_in.records;
-        into.bytes += shard_in.bytes;
-        out.records += rate(|s| s.records_out);
-        out.bytes += rate(|s| s.bytes_out);
-        shards.push(ShardFigures {
-            stream: shard.stream.clone(),
-            shard: shard.shard,
-            state: shard.state.clone(),
-            into: shard_in,
-        });
+    for shard in &shards {
+        into += shard.into;
+        out += shard.out;
     }
-    shards.sort_by(|a, b| (&a.stream, a.shard).cmp(&(&b.stream, b.shard)));
+    let cores = cores::between(old, new, &seconds, &shards);
+    let write = tail(Measured::Write);
+    let before = |count: fn(&CoreSnapshot) -> u64| old.cores.iter().map(count).sum::<u64>();
+    let jumps = |snapshot: &Snapshot| snapshot.cores.iter().map(|c| c.clock_jumps).max();
+    let own_cost = new.snapshot_cost_us.saturating_sub(old.snapshot_cost_us) as f64;
     Some(Figures {
         at_ns: new.taken_ns,
         span,
         into,
         out,
-        propagation: Tail::of(&propagation(new).since(&propagation(old))),
-        write: Tail::of(&write(new).since(&write(old))),
-        cores: cores(old, new),
+        propagation: tail(Measured::Propagation),
+        write,
+        append: tail(Measured::Append),
+        stages: Stages {
+            queue: tail(Measured::Queue),
+            write,
+            ack: tail(Measured::Ack),
+            deliver: tail(Measured::Deliver),
+        },
+        refusals: refusals(old, new, span),
+        stalled: new
+            .cores
+            .iter()
+            .map(|c| c.stalled)
+            .sum::<u64>()
+            .saturating_sub(before(|c| c.stalled)) as f64
+            / span.as_secs_f64(),
+        // Every core sees the same clock jump.
+        clock_jumps: jumps(new).unwrap_or(0).saturating_sub(jumps(old).unwrap_or(0)),
+        snapshot_cost_us: own_cost / span.as_secs_f64()
+            + cores.iter().map(|c| c.snapshot_cost_us).sum::<f64>(),
+        groups: groups::between(old, new, &seconds),
+        cores,
         shards,
-        groups: groups(new),
     })
 }
 
-/// Each core copies its figures at a time of its own: rates of its shards are over the time between its copies.
-fn seconds_by_core(old: &Snapshot, new: &Snapshot) -> HashMap<u32, f64> {
-    let taken: HashMap<u32, u64> = old.cores.iter().map(|c| (c.core, c.taken_ns)).collect();
-    let seconds = |core: &CoreSnapshot| {
-        let ns = core.taken_ns.saturating_sub(*taken.get(&core.core)?);
-        (ns > 0).then_some((core.core, ns as f64 / 1e9))
-    };
-    new.cores.iter().filter_map(seconds).collect()
+/// Each core copies its figures at a time of its own: rates of what it owns are over the time between its copies.
+struct Seconds {
+    all: f64,
+    by_core: HashMap<u32, f64>,
 }
 
-/// Propagation delay of all cores together, cumulative.
-pub fn propagation(snapshot: &Snapshot) -> Distribution {
-    merged(snapshot.cores.iter().map(|c| &c.propagation))
-}
-
-/// Durable writes of all cores together, cumulative.
-pub fn write(snapshot: &Snapshot) -> Distribution {
-    merged(snapshot.cores.iter().map(|c| &c.write))
-}
-
-/// Percentiles come from merged distributions, never from averaged percentiles.
-fn merged<'a>(parts: impl Iterator<Item = &'a Distribution>) -> Distribution {
-    let mut all = Distribution::default();
-    parts.for_each(|part| all.merge(part));
-    all
-}
-
-fn cores(old: &Snapshot, new: &Snapshot) -> Vec<CoreFigures> {
-    let figures = |core: &CoreSnapshot| {
-        let before = old.cores.iter().find(|c| c.core == core.core);
-        let (busy_ns, taken_ns) = before.map_or((0, 0), |c| (c.busy_ns, c.taken_ns));
-        let (used, time) =
-            (core.busy_ns.saturating_sub(busy_ns), core.taken_ns.saturating_sub(taken_ns));
-        let busy = if time == 0 { 0.0 } else { (used as f64 / time as f64).min(1.0) };
-        CoreFigures { core: core.core, cpu: core.cpu, busy, connections: core.connections }
-    };
-    new.cores.iter().map(figures).collect()
-}
-
-fn groups(new: &Snapshot) -> Vec<GroupFigures> {
-    let mut by_name: BTreeMap<(&str, &str), GroupFigures> = BTreeMap::new();
-    for part in &new.groups {
-        let group = by_name.entry((&part.group, &part.stream)).or_insert_with(|| GroupFigures {
-            group: part.group.clone(),
-            stream: part.stream.clone(),
-            ..GroupFigures::default()
-        });
-        group.records += part.backlog_records;
-        group.bytes += part.backlog_bytes;
-        group.age = group.age.max(Duration::from_nanos(part.backlog_ns));
+impl Seconds {
+    fn between(old: &Snapshot, new: &Snapshot, span: Duration) -> Seconds {
+        let before: HashMap<u32, u64> = old.cores.iter().map(|c| (c.core, c.uptime_ns)).collect();
+        let seconds = |core: &CoreSnapshot| {
+            let ns = core.uptime_ns.saturating_sub(*before.get(&core.core)?);
+            (ns > 0).then_some((core.core, ns as f64 / 1e9))
+        };
+        Seconds { all: span.as_secs_f64(), by_core: new.cores.iter().filter_map(seconds).collect() }
     }
-    let mut groups: Vec<GroupFigures> = by_name.into_values().collect();
-    groups.sort_by_key(|group| std::cmp::Reverse((group.age, group.records)));
-    groups
+
+    fn of(&self, core: u32) -> f64 {
+        self.by_core.get(&core).copied().unwrap_or(self.all)
+    }
 }
 
-/// Largest over mean of the shards' rates, for the stream where it is largest: 1 is even. `None` while no
-/// stream has two shards and a record a second on each.
-pub fn skew(shards: &[ShardFigures]) -> Option<f64> {
-    let mut by_stream: BTreeMap<&str, (f64, f64, f64)> = BTreeMap::new();
-    for shard in shards {
-        let (n, sum, max) = by_stream.entry(&shard.stream).or_default();
-        *n += 1.0;
-        *sum += shard.into.records;
-        *max = max.max(shard.into.records);
+fn refusals(old: &Snapshot, new: &Snapshot, span: Duration) -> Vec<(ErrorCode, f64)> {
+    let mut by_code: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
+    for refusals in old.cores.iter().flat_map(|c| &c.refusals) {
+        by_code.entry(refusals.code).or_default().0 += refusals.count;
     }
-    by_stream
-        .values()
-        .filter(|(n, sum, _)| *n >= 2.0 && sum / n >= 1.0)
-        .map(|(n, sum, max)| max * n / sum)
-        .max_by(f64::total_cmp)
+    for refusals in new.cores.iter().flat_map(|c| &c.refusals) {
+        by_code.entry(refusals.code).or_default().1 += refusals.count;
+    }
+    let rate = |(code, (old, new)): (u16, (u64, u64))| {
+        let more = new.saturating_sub(old);
+        (more > 0).then(|| (ErrorCode::from_number(code), more as f64 / span.as_secs_f64()))
+    };
+    by_code.into_iter().filter_map(rate).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dashboard::fixture;
+    use highwater_wire::telemetry::Refusals;
 
     #[test]
     fn rates_busy_tails_and_groups() {
@@ -239,7 +259,10 @@ mod tests {
         assert_eq!(figures.out, Flow { records: 40_000.0, bytes: 40_000.0 * 512.0 });
         assert_eq!(figures.cores.len(), 2);
         assert!((figures.cores[0].busy - 0.58).abs() < 1e-9);
+        assert_eq!(figures.cores[1].into.records, 12_000.0);
         assert_eq!((figures.propagation.p50, figures.propagation.max), (400_000, 9_000_000));
+        assert_eq!(figures.stages.write, figures.write);
+        assert!(figures.stages.queue.count > 0 && figures.stages.deliver.count > 0);
         assert_eq!(figures.groups[0].group, "audit");
         assert_eq!(figures.groups[0].age, Duration::from_millis(1200 * 12));
         assert_eq!(figures.shards.len(), 4);
@@ -250,10 +273,23 @@ mod tests {
     fn rates_are_over_the_time_between_the_copies_of_their_core() {
         let (old, mut new) = (fixture::snapshot(10), fixture::snapshot(11));
         // Published together, but this core was copied half a second later.
-        new.cores[1].taken_ns += 500_000_000;
+        new.cores[1].uptime_ns += 500_000_000;
         let figures = between(&old, &new).unwrap();
         assert_eq!(figures.shards[0].into.records, 4_000.0);
         assert_eq!(figures.shards[3].into.records.round(), 5_333.0);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_changes_no_rate() {
+        let (old, mut new) = (fixture::snapshot(10), fixture::snapshot(11));
+        let jump = 3_600_000_000_000;
+        new.taken_ns -= jump;
+        new.cores.iter_mut().for_each(|core| {
+            core.taken_ns -= jump;
+            core.clock_jumps = 1;
+        });
+        let figures = between(&old, &new).unwrap();
+        assert_eq!((figures.into.records, figures.clock_jumps), (20_000.0, 1));
     }
 
     #[test]
@@ -274,5 +310,21 @@ mod tests {
         let records_in: u64 = new.shards[1..].iter().map(|s| s.records_in).sum();
         assert_eq!(figures.into.records, records_in as f64 + 4_000.0);
         assert_eq!(skew(&[]), None);
+    }
+
+    #[test]
+    fn refusals_and_costs_are_over_all_cores() {
+        let (mut old, mut new) = (fixture::snapshot(10), fixture::snapshot(12));
+        let busy = |count| vec![Refusals { code: ErrorCode::Busy as u16, count }];
+        old.cores[0].refusals = busy(3);
+        new.cores[0].refusals = busy(3);
+        new.cores[1].refusals = busy(8);
+        old.snapshot_cost_us = 100;
+        new.snapshot_cost_us = 300;
+        new.cores[1].snapshot_cost_us = 1_000;
+        new.cores[1].stalled = 10;
+        let figures = between(&old, &new).unwrap();
+        assert_eq!(figures.refusals, [(ErrorCode::Busy, 4.0)]);
+        assert_eq!((figures.snapshot_cost_us, figures.stalled), (360.0, 5.0));
     }
 }

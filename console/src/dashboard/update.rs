@@ -1,18 +1,26 @@
-//! How the model changes: one function, no I/O.
+//! How the state changes: one function, no I/O.
 
 use std::time::Duration;
 
-use crossterm::event::{Event, KeyEvent, KeyEventKind};
+use crossterm::event::{
+    Event, KeyCode, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind,
+};
+use ratatui::layout::{Position, Rect};
 
+use super::app::{App, Screen};
 use super::keys::{self, Action};
-use super::model::{Link, Model};
-use super::source::Reading;
+use super::load::{LoadEvent, LoadFeed};
+use super::player::Link;
+use super::source::{Reading, What};
+use super::view;
 
 /// What can happen.
 #[derive(Debug)]
 pub enum Msg {
     /// Something from the server.
     Reading(Reading),
+    /// Something from a load generator.
+    Load(LoadEvent),
     /// Something from the terminal.
     Input(Event),
     /// Time went on.
@@ -32,112 +40,264 @@ pub enum Flow {
     Quit,
 }
 
-/// Changes `model` by what happened `now` (time since the dashboard started).
-pub fn update(model: &mut Model, msg: Msg, now: Duration) -> Flow {
-    let shown_before = shown_age(model);
-    model.now = now;
-    match msg {
-        Msg::Reading(Reading::Snapshot(snapshot)) => {
-            model.take(snapshot);
-            Flow::Draw
+/// Longest filter, characters.
+const MAX_FILTER: usize = 64;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Changes `app` by what happened `now` (time since the dashboard started); `area` is the screen.
+pub fn update(app: &mut App, msg: Msg, now: Duration, area: Rect) -> Flow {
+    let shown_before = shown_age(app);
+    let passed = now.saturating_sub(app.now);
+    app.now = now;
+    let played = app.player.tick(passed);
+    let flow = match msg {
+        Msg::Reading(reading) => read(app, reading),
+        Msg::Load(event) => {
+            app.load.get_or_insert_with(LoadFeed::default).take(event);
+            if app.screen == Screen::Load { Flow::Draw } else { Flow::Rest }
         }
-        Msg::Reading(Reading::Lost { reason }) => {
-            model.link = Link::Lost { reason };
-            Flow::Draw
-        }
-        Msg::Input(Event::Key(key)) if key.kind != KeyEventKind::Release => press(model, &key),
+        Msg::Input(Event::Key(key)) if key.kind != KeyEventKind::Release => press(app, &key, area),
+        Msg::Input(Event::Mouse(mouse)) => point(app, mouse, area),
         Msg::Input(Event::Resize(..)) => Flow::Draw,
-        Msg::Input(_) => Flow::Rest,
         // The age in the header is all that changes by itself, and only when its text does.
-        Msg::Tick if shown_age(model) != shown_before => Flow::Draw,
-        Msg::Tick => Flow::Rest,
+        Msg::Tick if shown_age(app) != shown_before => Flow::Draw,
+        Msg::Input(_) | Msg::Tick => Flow::Rest,
         Msg::Quit => Flow::Quit,
+    };
+    if played && flow == Flow::Rest { Flow::Draw } else { flow }
+}
+
+fn read(app: &mut App, reading: Reading) -> Flow {
+    match reading {
+        Reading::Sample(sample) => {
+            let before = app.link.clone();
+            match &sample.what {
+                What::Snapshot(_) => {
+                    app.link = Link::Live;
+                    app.received = Some(app.now);
+                }
+                What::Lost(reason) => app.link = Link::Lost(reason.clone()),
+            }
+            let live = app.link == Link::Live;
+            let shown = app.player.push(sample);
+            if live && shown && app.screen == Screen::Streams && app.browse.record.is_none() {
+                app.asks.extend(app.browse.again());
+            }
+            if shown || app.link != before { Flow::Draw } else { Flow::Rest }
+        }
+        Reading::Answer(answer) => {
+            app.browse.take(answer);
+            Flow::Draw
+        }
     }
 }
 
-fn press(model: &mut Model, key: &KeyEvent) -> Flow {
-    let Some(action) = keys::action(key) else { return Flow::Rest };
+fn press(app: &mut App, key: &KeyEvent, area: Rect) -> Flow {
+    // So that it can be shown that a panic leaves a clean terminal.
+    if cfg!(debug_assertions)
+        && key.code == KeyCode::F(12)
+        && std::env::var_os("HIGHWATER_TEST_PANIC").is_some_and(|value| value == "1")
+    {
+        panic!("asked to panic");
+    }
+    match (keys::action(key, app.scopes()), key.code) {
+        (Some(action), _) => act(app, action, area),
+        (None, KeyCode::Char(c)) if app.typing && !c.is_control() => {
+            let filter = &mut app.place_mut().filter;
+            if filter.chars().count() < MAX_FILTER {
+                filter.push(c);
+            }
+            app.place_mut().selected = 0;
+            Flow::Draw
+        }
+        _ => Flow::Rest,
+    }
+}
+
+fn act(app: &mut App, action: Action, area: Rect) -> Flow {
+    let window = app.window();
     match action {
         Action::Leave => return Flow::Quit,
-        Action::Quit if !model.help => return Flow::Quit,
+        Action::Quit if !app.help => return Flow::Quit,
         Action::Quit | Action::Help => {
-            model.help = !model.help;
-            model.scroll = 0;
+            app.help = !app.help;
+            app.help_scroll = 0;
         }
-        Action::Pause => model.toggle_pause(),
-        Action::Longer if !model.change_window(true) => return Flow::Rest,
-        Action::Shorter if !model.change_window(false) => return Flow::Rest,
+        Action::Back => back(app),
+        Action::Go(screen) => go(app, screen),
+        Action::LastScreen => go(app, app.last_screen),
+        Action::NextPanel | Action::PreviousPanel => {
+            let panels = view::panels(app).len().max(1);
+            let step = if action == Action::NextPanel { 1 } else { panels - 1 };
+            let place = app.place_mut();
+            place.panel = (place.panel + step) % panels;
+        }
+        Action::Expand => {
+            let place = app.place_mut();
+            place.expanded = !place.expanded;
+        }
+        Action::Pause => app.player.toggle(),
+        Action::Longer if !app.change_window(true) => return Flow::Rest,
+        Action::Shorter if !app.change_window(false) => return Flow::Rest,
         Action::Longer | Action::Shorter => {}
-        Action::Up => model.scroll = model.scroll.saturating_sub(1),
-        Action::Down => model.scroll = (model.scroll + 1).min(max_scroll(model)),
+        Action::UsualWindow => app.reset_window(),
+        Action::StepBack => app.player.step(-1, window),
+        Action::StepOn => app.player.step(1, window),
+        Action::MinuteBack => app.player.step_time(MINUTE, true, window),
+        Action::MinuteOn => app.player.step_time(MINUTE, false, window),
+        Action::Oldest => app.player.step_end(false, window),
+        Action::Newest => app.player.step_end(true, window),
+        Action::Mark => app.player.mark(),
+        Action::NextMark if !app.player.next_mark(window) => return Flow::Rest,
+        Action::PreviousEvent if !app.player.previous_event(window) => return Flow::Rest,
+        Action::NextMark | Action::PreviousEvent => {}
+        Action::NextEvent => app.player.search(),
+        Action::Slower if !app.player.change_speed(false) => return Flow::Rest,
+        Action::Faster if !app.player.change_speed(true) => return Flow::Rest,
+        Action::Slower | Action::Faster => {}
+        Action::Up => select(app, -1),
+        Action::Down => select(app, 1),
+        Action::PageUp => select(app, -page(area)),
+        Action::PageDown => select(app, page(area)),
+        Action::Top => select(app, isize::MIN),
+        Action::Bottom => select(app, isize::MAX),
+        Action::Open => open(app),
+        Action::Sort => {
+            let sorts = app.screen.sorts().len().max(1);
+            let place = app.place_mut();
+            (place.sort, place.selected) = ((place.sort + 1) % sorts, 0);
+        }
+        Action::Reverse => {
+            let place = app.place_mut();
+            (place.reverse, place.selected) = (!place.reverse, 0);
+        }
+        Action::Filter => app.typing = true,
+        Action::Accept => app.typing = false,
+        Action::Discard => {
+            app.typing = false;
+            app.place_mut().filter.clear();
+        }
+        Action::Erase => {
+            app.place_mut().filter.pop();
+        }
+        Action::PreviousShard => other_shard(app, false),
+        Action::NextShard => other_shard(app, true),
+        Action::NextPalette => app.look.theme.palette = app.look.theme.palette.next(),
+        Action::Redraw => app.redraw = true,
     }
     Flow::Draw
 }
 
-fn max_scroll(model: &Model) -> u16 {
-    let lines = match (&model.picture().figures, model.help) {
-        (_, true) => keys::KEYS.len() + 16,
-        (Some(figures), false) => figures.groups.len().saturating_sub(1),
-        (None, false) => 0,
-    };
-    lines.min(usize::from(u16::MAX)) as u16
+fn go(app: &mut App, screen: Screen) {
+    app.help = false;
+    if screen != app.screen {
+        app.last_screen = app.screen;
+        app.screen = screen;
+    }
+}
+
+/// Closes what was opened last; at the end of that there is nothing to close.
+fn back(app: &mut App) {
+    if app.help {
+        app.help = false;
+    } else if app.place().expanded {
+        app.place_mut().expanded = false;
+    } else if app.screen == Screen::Streams && app.browse.open.is_some() {
+        app.browse.close();
+        app.place_mut().selected = 0;
+    } else {
+        app.place_mut().filter.clear();
+    }
+}
+
+/// Looks into what is selected.
+fn open(app: &mut App) {
+    let selected = app.place().selected;
+    match app.screen {
+        Screen::Overview => {
+            let name = app.groups().get(selected).map(|g| (g.group.clone(), g.stream.clone()));
+            go(app, Screen::Backlog);
+            // The same group is selected there, whatever the order.
+            let found = app
+                .groups()
+                .iter()
+                .position(|g| name.as_ref().is_some_and(|(n, s)| *n == g.group && *s == g.stream));
+            app.place_mut().selected = found.unwrap_or(0);
+        }
+        Screen::Streams => {
+            if let (Some(_), Some(records)) = (&app.browse.open, &app.browse.records) {
+                app.browse.record = records.records.iter().rev().nth(selected).cloned();
+            } else if let Some(name) =
+                app.streams().get(selected).map(|(name, _)| (*name).to_owned())
+            {
+                let asks = app.browse.open(&name, 0);
+                app.asks.extend(asks);
+                app.place_mut().selected = 0;
+            }
+        }
+        _ => {
+            let place = app.place_mut();
+            place.expanded = !place.expanded;
+        }
+    }
+}
+
+fn other_shard(app: &mut App, next: bool) {
+    let Some((stream, shard)) = app.browse.open.clone() else { return };
+    let streams = app.streams();
+    let count = streams.iter().find(|(name, _)| *name == stream).map_or(1, |(_, s)| s.len() as u32);
+    let step = if next { 1 } else { count - 1 };
+    let asks = app.browse.open(&stream, (shard + step) % count);
+    app.asks.extend(asks);
+    app.place_mut().selected = 0;
+}
+
+fn select(app: &mut App, by: isize) {
+    if app.help {
+        let last = view::help_lines().saturating_sub(1);
+        app.help_scroll = app.help_scroll.saturating_add_signed(by).min(last);
+        return;
+    }
+    let last = app.list_length().saturating_sub(1);
+    let place = app.place_mut();
+    place.selected = place.selected.min(last).saturating_add_signed(by).min(last);
+}
+
+fn page(area: Rect) -> isize {
+    (area.height / 2).max(1) as isize
+}
+
+fn point(app: &mut App, mouse: MouseEvent, area: Rect) -> Flow {
+    match mouse.kind {
+        MouseEventKind::ScrollUp => select(app, -1),
+        MouseEventKind::ScrollDown => select(app, 1),
+        MouseEventKind::Down(MouseButton::Left) => {
+            let at = Position::new(mouse.column, mouse.row);
+            if app.help {
+                app.help = false;
+            } else if let Some(screen) = view::tab_at(app, area, at) {
+                go(app, screen);
+            } else if let Some(panel) = view::panel_at(app, area, at) {
+                app.place_mut().panel = panel;
+            } else {
+                return Flow::Rest;
+            }
+        }
+        _ => return Flow::Rest,
+    }
+    Flow::Draw
 }
 
 /// The age as the header shows it: live figures in tenths when they change, stale ones in seconds.
-fn shown_age(model: &Model) -> (bool, u64) {
-    match model.age() {
-        Some(age) if model.stale() => (true, age.as_secs()),
+fn shown_age(app: &App) -> (bool, u64) {
+    match app.age() {
+        _ if app.player.replaying() => (false, 0),
+        Some(age) if app.stale() => (true, age.as_secs()),
         Some(age) => (false, age.as_millis() as u64 / 500),
-        None => (model.stale(), model.now.as_secs()),
+        // While it connects there is nothing to count, nor without a server.
+        None => (app.stale(), 0),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dashboard::fixture;
-    use crossterm::event::{KeyCode, KeyModifiers};
-
-    fn press_char(model: &mut Model, c: char) -> Flow {
-        let key = Event::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE));
-        let now = model.now;
-        update(model, Msg::Input(key), now)
-    }
-
-    #[test]
-    fn quit_closes_the_help_first() {
-        let mut model = Model::new("test", false);
-        assert_eq!(press_char(&mut model, '?'), Flow::Draw);
-        assert!(model.help);
-        assert_eq!(press_char(&mut model, 'q'), Flow::Draw);
-        assert!(!model.help);
-        assert_eq!(press_char(&mut model, 'q'), Flow::Quit);
-        assert_eq!(press_char(&mut model, 'x'), Flow::Rest);
-    }
-
-    #[test]
-    fn nothing_is_drawn_for_nothing() {
-        let mut model = Model::new("test", false);
-        let second = Duration::from_secs(1);
-        let reading = |at| Msg::Reading(Reading::Snapshot(Box::new(fixture::snapshot(at))));
-        assert_eq!(update(&mut model, reading(1), second), Flow::Draw);
-        let later = second + Duration::from_millis(100);
-        assert_eq!(update(&mut model, Msg::Tick, later), Flow::Rest);
-        assert_eq!(update(&mut model, Msg::Tick, second + second), Flow::Draw);
-        assert_eq!(press_char(&mut model, '-'), Flow::Rest, "no shorter window");
-        assert_eq!(press_char(&mut model, '+'), Flow::Draw);
-        assert_eq!(update(&mut model, Msg::Quit, later), Flow::Quit);
-    }
-
-    #[test]
-    fn a_lost_server_is_said_and_scrolling_has_ends() {
-        let mut model = Model::new("test", false);
-        let lost = Reading::Lost { reason: "refused".into() };
-        assert_eq!(update(&mut model, Msg::Reading(lost), Duration::ZERO), Flow::Draw);
-        assert!(model.stale());
-        press_char(&mut model, 'j');
-        press_char(&mut model, 'k');
-        press_char(&mut model, 'k');
-        assert_eq!(model.scroll, 0);
-    }
-}
+mod tests;

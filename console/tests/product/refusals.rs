@@ -25,7 +25,7 @@ fn wrong_usage_is_exit_code_2() {
         (&["stream", "create", "s", "--shards", "0"], &["--shards", "0", "4096"]),
         (&["stream", "create", "s", "--retention", "10"], &["--retention", "10s"]),
         (&["load", "run", "--size", "11MiB"], &["--size", "10MiB"]),
-        (&["load", "run", "--size", "8"], &["record_size is 8", "32"]),
+        (&["load", "run", "--size", "8"], &["--size", "8", "32"]),
         (&["load", "run", "-r", "fast"], &["--rate", "fast", "20k"]),
         (&["top", "--json"], &["--once"]),
         (&["top", "-t", "foo"], &["--target", "foo", "HOST:PORT"]),

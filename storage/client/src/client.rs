@@ -88,6 +88,16 @@ impl Client {
         }
     }
 
+    /// The server's latest telemetry, if it is another than the one with this [`Snapshot::serial`]: of many shards
+    /// it is megabytes, which whoever asks often need not receive again.
+    pub async fn snapshot_after(&self, serial: u64) -> Result<Option<Snapshot>, ClientError> {
+        match self.control(ControlRequest::SnapshotAfter { serial }, Repeat::Yes).await? {
+            ControlReply::Snapshot(snapshot) => Ok(Some(*snapshot)),
+            ControlReply::Unchanged => Ok(None),
+            _ => Err(unexpected(Kind::ControlReply)),
+        }
+    }
+
     /// Keeps a group's positions, durably. A position may move back.
     pub async fn commit_positions(
         &self,

@@ -54,34 +54,13 @@ impl Partitioner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater_wire::{AckMode, ShardDescription, StreamConfig, split_evenly};
+    use highwater_wire::{AckMode, StreamConfig};
     use proptest::prelude::*;
 
     fn stream(shards: u32) -> StreamDescription {
-        let described =
-            split_evenly(shards).into_iter().zip(0..).map(|(range, shard)| ShardDescription {
-                shard,
-                hash_start: range.start,
-                hash_end: range.end,
-                core: 0,
-                port: 0,
-                oldest: 0,
-                high_water: 0,
-                stored_bytes: 0,
-                state: "open".to_owned(),
-            });
-        StreamDescription {
-            name: "s".to_owned(),
-            id: 1,
-            created_ns: 0,
-            config: StreamConfig {
-                shards,
-                retention_ms: 0,
-                retention_bytes: 0,
-                ack: AckMode::Durable,
-            },
-            shards: described.collect(),
-        }
+        let (retention_ms, retention_bytes, ack) = (0, 0, AckMode::Durable);
+        let config = StreamConfig { shards, retention_ms, retention_bytes, ack };
+        StreamDescription::evenly("s", 1, config)
     }
 
     proptest! {

@@ -341,7 +341,9 @@ impl Control {
             ControlRequest::ListGroups { stream } => {
                 self.list_groups(&stream).map(ControlReply::Groups)
             }
-            ControlRequest::Hello { .. } | ControlRequest::Snapshot => Err(ControlError::NotMine),
+            ControlRequest::Hello { .. }
+            | ControlRequest::Snapshot
+            | ControlRequest::SnapshotAfter { .. } => Err(ControlError::NotMine),
         };
         reply.map_err(|e| e.to_wire())
     }

@@ -14,7 +14,8 @@ use crate::io::{Io, What};
 use crate::options::CoreOptions;
 use crate::shard::{ReadRequest, Shard, ShardLog};
 use crate::types::{
-    AppendError, Backlog, Located, Now, Output, ReadError, ReaderId, ShardSpec, ShardStatus, Start,
+    AppendError, Arrivals, Backlog, Located, Now, Output, ReadError, ReaderId, ShardSpec,
+    ShardStatus, Start,
 };
 
 /// How often retention looks and refused segments are asked for again, ns.
@@ -239,6 +240,13 @@ impl<D: Disk> Core<D> {
     /// Turns a start into a sequence number.
     pub fn locate(&self, shard: ShardId, start: Start) -> Result<Located, ReadError> {
         self.shards.get(&shard).ok_or(ReadError::UnknownShard(shard))?.locate(start)
+    }
+
+    /// Batches were handed over at `at_ns` (nanoseconds since 1970 UTC): to the socket, or to who reads them.
+    pub fn handed_over(&mut self, arrivals: &Arrivals, at_ns: u64) {
+        if let Some(shard) = self.shards.get_mut(&arrivals.shard) {
+            shard.handed_over(arrivals, at_ns, &mut self.io);
+        }
     }
 
     /// How far a position is behind.
@@ -479,9 +487,10 @@ impl<D: Disk> Core<D> {
         self.failure.as_ref()
     }
 
-    /// A copy of all figures. The fields that only the server knows are left at zero.
+    /// A copy of all figures. Fields that only the server knows are left at zero.
     pub fn snapshot(&mut self, now: Now) -> (CoreSnapshot, Vec<ShardSnapshot>, Vec<GroupSnapshot>) {
-        crate::snapshot::take(self.number, now, &self.disk, &self.io, self.shards.values())
+        let shards = self.shards.values_mut();
+        crate::snapshot::take(self.number, now, &self.disk, &mut self.io, shards)
     }
 }
 

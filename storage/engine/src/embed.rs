@@ -1,4 +1,9 @@
 //! The engine in an application's own process: pinned core threads behind a handle, no network.
+//!
+//! Each request comes in two forms: answered through a [`Reply`] its caller waits for, or by a function that
+//! the core's thread calls (`append_then`, `read_then`, `locate_then`), for callers that must not block.
+
+mod runner;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
@@ -6,21 +11,18 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use highwater_ring::{PinError, UringDisk, Waker, pin_thread};
+use highwater_ring::{PinError, Waker, pin_thread};
 use highwater_wire::{ShardId, StreamConfig, StreamDescription};
 
 use crate::control::{Control, ControlError, CoreLink, now_ns};
-use crate::core::{Core, CoreCommand, placement};
+use crate::core::placement;
 use crate::shard::ReadRequest;
 use crate::store::{OpenError, Store, StoreOptions};
-use crate::types::{AppendError, Appended, Chunk, Located, Now, Output, ReadError, Start};
+use crate::types::{AppendError, Appended, Chunk, Located, Now, ReadError, Start};
+use runner::{Answer, Message, Runner};
 
 /// Requests that may wait in front of one core.
 const MAILBOX: usize = 4096;
-
-/// How long an append may wait for memory before it is refused as busy, and how often it is tried.
-const HOLD: Duration = Duration::from_millis(100);
-const HOLD_STEP: Duration = Duration::from_millis(2);
 
 /// Why an engine could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -62,33 +64,26 @@ pub enum Idle {
 }
 
 /// How an engine is opened.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// The data directory's options, the CPUs among them.
     pub store: StoreOptions,
     /// What idle cores do.
     pub idle: Idle,
+    /// How long an append may wait for a core's memory before it is refused as busy. What is asked of that
+    /// core meanwhile waits behind it, in order.
+    pub hold: Duration,
 }
 
-enum Message {
-    Append {
-        shard: ShardId,
-        batch: Vec<u8>,
-        reply: SyncSender<Result<Appended, AppendError>>,
-    },
-    Read {
-        shard: ShardId,
-        request: ReadRequest,
-        wait: Duration,
-        reply: SyncSender<Result<Chunk, ReadError>>,
-    },
-    Locate {
-        shard: ShardId,
-        start: Start,
-        reply: SyncSender<Result<Located, ReadError>>,
-    },
-    Command(CoreCommand),
-    Stop,
+impl Default for EngineOptions {
+    /// [`StoreOptions::default`], cores that block, 100 ms.
+    fn default() -> EngineOptions {
+        EngineOptions {
+            store: StoreOptions::default(),
+            idle: Idle::default(),
+            hold: Duration::from_millis(100),
+        }
+    }
 }
 
 struct Link {
@@ -130,6 +125,16 @@ pub struct Engine {
     idle: Idle,
 }
 
+/// A batch that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct NotTaken {
+    /// Why.
+    pub error: AppendError,
+    /// The batch, to be tried again or given up.
+    pub batch: Vec<u8>,
+}
+
 /// An answer under way.
 #[derive(Debug)]
 pub struct Reply<T, E> {
@@ -165,7 +170,7 @@ impl Engine {
             let core = seed.core;
             let (sender, mailbox) = sync_channel(MAILBOX);
             let (ready, started) = channel();
-            let idle = options.idle;
+            let (idle, hold) = (options.idle, options.hold);
             let thread = std::thread::Builder::new()
                 .name(format!("hw-core-{core}"))
                 .spawn(move || {
@@ -176,7 +181,7 @@ impl Engine {
                         Ok(mut made) => {
                             // Whoever opens has gone: then there is nobody to serve.
                             if ready.send(Ok(made.disk().waker())).is_ok() {
-                                Runner::new(made, mailbox, idle).run();
+                                Runner::new(made, mailbox, idle, hold).run();
                             }
                         }
                         Err(error) => {
@@ -235,12 +240,29 @@ impl Engine {
         shard: ShardId,
         batch: Vec<u8>,
     ) -> Result<Reply<Appended, AppendError>, AppendError> {
-        let (reply, receiver) = sync_channel(1);
-        match self.send(shard, Message::Append { shard, batch, reply }) {
-            Ok(()) => Ok(Reply { receiver, gone: || AppendError::Closing, idle: self.idle }),
-            Err(TrySendError::Full(_)) => Err(AppendError::Busy { retry_after_ms: 1 }),
-            Err(TrySendError::Disconnected(_)) => Err(AppendError::Closing),
-        }
+        let (sender, reply) = self.reply(closing_append);
+        let answer = Answer::reply(sender, closing_append);
+        self.ask_to_append(shard, batch, answer).map_err(|refused| refused.error)?;
+        Ok(reply)
+    }
+
+    /// [`Engine::append`] for a caller that must not block: `then` is called exactly once with the answer, on
+    /// the core's thread, in the order in which batches of a shard are answered. When the engine ends before
+    /// there is one: with [`AppendError::Closing`], and the batch may be stored or not.
+    ///
+    /// While `then` runs nothing else does on that core: it should hand the answer over and return. It must not
+    /// panic, wait for this engine or drop it. It may ask for more.
+    ///
+    /// # Errors
+    /// [`AppendError::Busy`] when the core's mailbox is full (4,096 requests), [`AppendError::Closing`] when the
+    /// core has ended; the batch comes back with it, and `then` is not called.
+    pub fn append_then(
+        &self,
+        shard: ShardId,
+        batch: Vec<u8>,
+        then: impl FnOnce(Result<Appended, AppendError>) + Send + 'static,
+    ) -> Result<(), NotTaken> {
+        self.ask_to_append(shard, batch, Answer::call(then, closing_append))
     }
 
     /// Reads what is there from a sequence number on; an empty chunk at the high-water mark.
@@ -257,25 +279,103 @@ impl Engine {
         min_bytes: usize,
         wait: Duration,
     ) -> Result<Chunk, ReadError> {
-        let (reply, receiver) = sync_channel(1);
+        let (sender, reply) = self.reply(closing_read);
         let request = ReadRequest { from, max_bytes, min_bytes, deadline_ns: 0 };
-        self.send(shard, Message::Read { shard, request, wait, reply })
-            .map_err(|e| read_refused(&e))?;
-        Reply { receiver, gone: || ReadError::Closing, idle: self.idle }.wait()
+        self.ask_to_read(shard, request, wait, Answer::reply(sender, closing_read))?;
+        reply.wait()
+    }
+
+    /// [`Engine::read_wait`] for a caller that must not block: `then` is called exactly once, under the rules of
+    /// [`Engine::append_then`]. The chunk holds memory of the core: drop it soon.
+    ///
+    /// # Errors
+    /// [`ReadError::Busy`] when the core's mailbox is full, [`ReadError::Closing`] when the core has ended; `then`
+    /// is not called. A core answers `Busy` as well when 4,096 reads wait in it.
+    pub fn read_then(
+        &self,
+        shard: ShardId,
+        from: u64,
+        max_bytes: usize,
+        min_bytes: usize,
+        wait: Duration,
+        then: impl FnOnce(Result<Chunk, ReadError>) + Send + 'static,
+    ) -> Result<(), ReadError> {
+        let request = ReadRequest { from, max_bytes, min_bytes, deadline_ns: 0 };
+        self.ask_to_read(shard, request, wait, Answer::call(then, closing_read))
     }
 
     /// Turns a start into a sequence number.
     pub fn locate(&self, shard: ShardId, start: Start) -> Result<Located, ReadError> {
-        let (reply, receiver) = sync_channel(1);
-        self.send(shard, Message::Locate { shard, start, reply }).map_err(|e| read_refused(&e))?;
-        Reply { receiver, gone: || ReadError::Closing, idle: self.idle }.wait()
+        let (sender, reply) = self.reply(closing_read);
+        self.ask_to_locate(shard, start, Answer::reply(sender, closing_read))?;
+        reply.wait()
     }
 
-    fn send(&self, shard: ShardId, message: Message) -> Result<(), TrySendError<Message>> {
+    /// [`Engine::locate`] for a caller that must not block: `then` is called exactly once, under the rules of
+    /// [`Engine::append_then`].
+    ///
+    /// # Errors
+    /// As [`Engine::read_then`].
+    pub fn locate_then(
+        &self,
+        shard: ShardId,
+        start: Start,
+        then: impl FnOnce(Result<Located, ReadError>) + Send + 'static,
+    ) -> Result<(), ReadError> {
+        self.ask_to_locate(shard, start, Answer::call(then, closing_read))
+    }
+
+    fn reply<T, E>(&self, gone: fn() -> E) -> (SyncSender<Result<T, E>>, Reply<T, E>) {
+        let (sender, receiver) = sync_channel(1);
+        (sender, Reply { receiver, gone, idle: self.idle })
+    }
+
+    fn ask_to_append(
+        &self,
+        shard: ShardId,
+        batch: Vec<u8>,
+        answer: Answer<Appended, AppendError>,
+    ) -> Result<(), NotTaken> {
+        self.send(shard, Message::Append { shard, batch, answer }).map_err(|(refused, message)| {
+            NotTaken {
+                error: match refused {
+                    Refused::Full => AppendError::Busy { retry_after_ms: 1 },
+                    Refused::Ended => AppendError::Closing,
+                },
+                batch: message.forget().unwrap_or_default(),
+            }
+        })
+    }
+
+    fn ask_to_read(
+        &self,
+        shard: ShardId,
+        request: ReadRequest,
+        wait: Duration,
+        answer: Answer<Chunk, ReadError>,
+    ) -> Result<(), ReadError> {
+        let sent = self.send(shard, Message::Read { shard, request, wait, answer });
+        sent.map_err(read_refused)
+    }
+
+    fn ask_to_locate(
+        &self,
+        shard: ShardId,
+        start: Start,
+        answer: Answer<Located, ReadError>,
+    ) -> Result<(), ReadError> {
+        self.send(shard, Message::Locate { shard, start, answer }).map_err(read_refused)
+    }
+
+    /// Hands a message over, or gives it back: whoever asked is told here and now, and not a second time.
+    fn send(&self, shard: ShardId, message: Message) -> Result<(), (Refused, Message)> {
         let link = &self.cores[placement(shard, self.cores.len())];
         let sent = link.sender.try_send(message);
         link.waker.wake();
-        sent
+        sent.map_err(|error| match error {
+            TrySendError::Full(message) => (Refused::Full, message),
+            TrySendError::Disconnected(message) => (Refused::Ended, message),
+        })
     }
 
     /// Stops: what was accepted is acknowledged, segments are sealed, threads end.
@@ -284,11 +384,26 @@ impl Engine {
     }
 }
 
-fn read_refused(error: &TrySendError<Message>) -> ReadError {
-    match error {
-        TrySendError::Full(_) => ReadError::Busy { retry_after_ms: 1 },
-        TrySendError::Disconnected(_) => ReadError::Closing,
+/// Why a core did not take a message.
+enum Refused {
+    Full,
+    Ended,
+}
+
+fn read_refused((refused, message): (Refused, Message)) -> ReadError {
+    message.forget();
+    match refused {
+        Refused::Full => ReadError::Busy { retry_after_ms: 1 },
+        Refused::Ended => ReadError::Closing,
     }
+}
+
+fn closing_append() -> AppendError {
+    AppendError::Closing
+}
+
+fn closing_read() -> ReadError {
+    ReadError::Closing
 }
 
 impl Drop for Engine {
@@ -322,159 +437,5 @@ impl Clock {
     /// Now.
     pub fn now(&self) -> Now {
         Now { mono_ns: self.started.elapsed().as_nanos() as u64, wall_ns: now_ns() }
-    }
-}
-
-enum Waiter {
-    Append(SyncSender<Result<Appended, AppendError>>),
-    Read(SyncSender<Result<Chunk, ReadError>>),
-}
-
-/// Drives one core on its own thread.
-struct Runner {
-    core: Core<UringDisk>,
-    mailbox: Receiver<Message>,
-    idle: Idle,
-    clock: Clock,
-    waiters: Vec<Option<Waiter>>,
-    free: Vec<usize>,
-    outputs: Vec<Output>,
-    /// An append the core had no memory for: it waits here, and the mailbox behind it, for a while.
-    held: Option<(Message, Instant)>,
-}
-
-impl Runner {
-    fn new(core: Core<UringDisk>, mailbox: Receiver<Message>, idle: Idle) -> Runner {
-        Runner {
-            core,
-            mailbox,
-            idle,
-            clock: Clock::default(),
-            waiters: Vec::new(),
-            free: Vec::new(),
-            outputs: Vec::new(),
-            held: None,
-        }
-    }
-
-    fn run(mut self) {
-        let mut idle_since = Instant::now();
-        loop {
-            let mut busy = false;
-            if let Some((message, since)) = self.held.take() {
-                self.take(message, since);
-            }
-            while self.held.is_none() {
-                match self.mailbox.try_recv() {
-                    Ok(message) => {
-                        busy = true;
-                        self.take(message, Instant::now());
-                    }
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => {
-                        self.core.begin_stop();
-                        break;
-                    }
-                }
-            }
-            let now = self.clock.now();
-            self.core.poll(now, &mut self.outputs);
-            busy |= !self.outputs.is_empty();
-            self.answer();
-            if self.core.stopped() || self.core.failure().is_some() {
-                return;
-            }
-            if busy && self.held.is_none() {
-                idle_since = Instant::now();
-                continue;
-            }
-            if let Idle::SpinThenBlock(bound) = self.idle
-                && idle_since.elapsed() < bound
-            {
-                // Giving way lets the kernel thread run that completes the write.
-                std::thread::yield_now();
-                continue;
-            }
-            let until = self
-                .core
-                .next_wake()
-                .map(|at| Duration::from_nanos(at.saturating_sub(now.mono_ns)));
-            let until = match self.held {
-                Some(_) => Some(until.map_or(HOLD_STEP, |u| u.min(HOLD_STEP))),
-                None => until,
-            };
-            if self.core.disk().wait(until).is_err() {
-                return;
-            }
-            idle_since = Instant::now();
-        }
-    }
-
-    fn take(&mut self, message: Message, since: Instant) {
-        let now = self.clock.now();
-        match message {
-            Message::Append { shard, batch, reply } => {
-                let tag = self.keep(Waiter::Append(reply));
-                match self.core.append(now, shard, &batch, tag) {
-                    Ok(()) => {}
-                    Err(AppendError::Busy { .. }) if since.elapsed() < HOLD => {
-                        if let Some(Waiter::Append(reply)) = self.waiter(tag) {
-                            self.held = Some((Message::Append { shard, batch, reply }, since));
-                        }
-                    }
-                    Err(error) => self.resolve_append(tag, Err(error)),
-                }
-            }
-            Message::Read { shard, mut request, wait, reply } => {
-                request.deadline_ns = now.mono_ns + wait.as_nanos() as u64;
-                let tag = self.keep(Waiter::Read(reply));
-                self.core.read(now, shard, request, tag);
-            }
-            Message::Locate { shard, start, reply } => {
-                let _ = reply.send(self.core.locate(shard, start));
-            }
-            Message::Command(command) => self.core.command(now, command),
-            Message::Stop => self.core.begin_stop(),
-        }
-    }
-
-    fn keep(&mut self, waiter: Waiter) -> u64 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.waiters.push(None);
-            self.waiters.len() - 1
-        });
-        self.waiters[slot] = Some(waiter);
-        slot as u64
-    }
-
-    fn waiter(&mut self, tag: u64) -> Option<Waiter> {
-        let slot = tag as usize;
-        let waiter = self.waiters.get_mut(slot)?.take()?;
-        self.free.push(slot);
-        Some(waiter)
-    }
-
-    fn resolve_append(&mut self, tag: u64, result: Result<Appended, AppendError>) {
-        // Whoever asked may have stopped waiting.
-        if let Some(Waiter::Append(reply)) = self.waiter(tag) {
-            let _ = reply.send(result);
-        }
-    }
-
-    fn answer(&mut self) {
-        let mut outputs = std::mem::take(&mut self.outputs);
-        for output in outputs.drain(..) {
-            match output {
-                Output::Appended { tag, result } => self.resolve_append(tag, result),
-                Output::Read { tag, result } => {
-                    if let Some(Waiter::Read(reply)) = self.waiter(tag) {
-                        let _ = reply.send(result);
-                    }
-                }
-                // Neither is asked for through this handle.
-                Output::Deliver { .. } | Output::Ended { .. } | Output::Removed { .. } => {}
-            }
-        }
-        self.outputs = outputs;
     }
 }

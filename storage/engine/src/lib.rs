@@ -7,6 +7,7 @@ mod core;
 mod embed;
 pub mod format;
 mod group;
+mod hotkeys;
 mod index;
 pub mod inspect;
 mod io;
@@ -27,14 +28,15 @@ pub use crate::checkpoint::{
 };
 pub use crate::control::{Control, ControlError, CoreLink};
 pub use crate::core::{Core, CoreCommand, placement};
-pub use crate::embed::{Clock, Engine, EngineOptions, Idle, Reply, StartError};
+pub use crate::embed::{Clock, Engine, EngineOptions, Idle, NotTaken, Reply, StartError};
 pub use crate::index::IndexEntry;
 pub use crate::options::{CoreOptions, Planted, SegmentSizes};
 pub use crate::producers::{Producer, REMEMBERED, Stored};
 pub use crate::segment::Seal;
 pub use crate::shard::{ReadRequest, ShardLog};
+pub use crate::stats::Durations;
 pub use crate::store::{CoreSeed, OpenError, Store, StoreOptions, in_flight_bytes};
 pub use crate::types::{
-    AppendError, Appended, Backlog, Chunk, Located, Now, Output, ReadError, ReaderId, ShardSpec,
-    ShardStatus, Slice, Start,
+    AppendError, Appended, Arrivals, Backlog, Chunk, Located, Now, Output, ReadError, ReaderId,
+    ShardSpec, ShardStatus, Slice, Start,
 };

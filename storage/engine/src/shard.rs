@@ -141,6 +141,8 @@ struct TailBlock {
     base_sequence: u64,
     end_sequence: u64,
     first_arrival_ns: u64,
+    /// When it became durable, monotonic.
+    durable_ns: u64,
     buf: SharedBuf,
     body_end: usize,
 }
@@ -316,6 +318,16 @@ impl Shard {
     /// Bytes of its segments on disk.
     pub fn stored_bytes(&self) -> u64 {
         self.segments.iter().map(|s| s.capacity).sum::<u64>() + self.spare.map_or(0, |s| s.capacity)
+    }
+
+    /// Bytes of these that are written, or have their place.
+    pub fn log_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.next_offset).sum()
+    }
+
+    /// Subscriptions and waiting reads.
+    pub fn reader_count(&self) -> usize {
+        self.readers.len()
     }
 
     /// Segments on disk.

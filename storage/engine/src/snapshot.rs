@@ -12,12 +12,12 @@ pub(crate) fn take<'a, D: Disk>(
     core: usize,
     now: Now,
     disk: &D,
-    io: &Io,
-    shards: impl Iterator<Item = &'a Shard>,
+    io: &mut Io,
+    shards: impl Iterator<Item = &'a mut Shard>,
 ) -> (CoreSnapshot, Vec<ShardSnapshot>, Vec<GroupSnapshot>) {
     let (mut all, mut groups) = (Vec::new(), Vec::new());
     for shard in shards {
-        all.push(of_shard(core, shard));
+        all.push(of_shard(core, now, shard));
         groups.extend(shard.positions().map(|(group, position)| {
             let backlog = shard.backlog(now, position);
             GroupSnapshot {
@@ -34,20 +34,26 @@ pub(crate) fn take<'a, D: Disk>(
     let snapshot = CoreSnapshot {
         core: core as u32,
         taken_ns: now.wall_ns,
+        uptime_ns: now.mono_ns,
         ring_in_flight: disk.in_flight() as u32,
+        groups_in_flight: all.iter().map(|s| s.in_flight).sum(),
         buffer_used: io.pool.used_bytes() as u64,
         buffer_capacity: io.pool.capacity_bytes() as u64,
+        waiting: io.waiting_used as u64,
         refused: all.iter().map(|s| s.refused).sum(),
+        group_bytes: io.stats.group_bytes.copy(),
         queue: io.stats.queue.copy(),
         write: io.stats.write.copy(),
-        ack: io.stats.ack.copy(),
+        append: io.stats.append.copy(),
         propagation: io.stats.propagation.copy(),
         ..CoreSnapshot::default()
     };
     (snapshot, all, groups)
 }
 
-fn of_shard(core: usize, shard: &Shard) -> ShardSnapshot {
+fn of_shard(core: usize, now: Now, shard: &mut Shard) -> ShardSnapshot {
+    let (write, propagation) = (shard.stats.write.copy(), shard.stats.propagation.copy());
+    let (keys_total, keys) = shard.stats.keys.tell(now.mono_ns);
     let stats = &shard.stats;
     ShardSnapshot {
         stream: shard.spec().stream.clone(),
@@ -67,10 +73,16 @@ fn of_shard(core: usize, shard: &Shard) -> ShardSnapshot {
         oldest: shard.oldest(),
         high_water: shard.high_water(),
         stored_bytes: shard.stored_bytes(),
+        log_bytes: shard.log_bytes(),
+        retention_ms: shard.spec().retention_ms,
+        retention_bytes: shard.spec().retention_bytes,
         segments: shard.segment_count() as u32,
         cold_segments: stats.cold_segments,
         in_flight: shard.writing() as u32,
-        write: stats.write.copy(),
-        propagation: stats.propagation.copy(),
+        readers: shard.reader_count() as u32,
+        write,
+        propagation,
+        keys_total,
+        keys,
     }
 }

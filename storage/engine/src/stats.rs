@@ -3,35 +3,65 @@
 use hdrhistogram::Histogram;
 use highwater_wire::telemetry::Distribution;
 
-/// Shortest and longest duration told apart, nanoseconds: 1 µs to one hour.
+use crate::hotkeys::HotKeys;
+
+/// Shortest and longest duration told apart, nanoseconds: 1 µs to one hour. (Of bytes: 1 kB to more than enough.)
 const BOUNDS: (u64, u64) = (1_000, 3_600_000_000_000);
 
-/// A distribution of durations with two significant digits; costs nothing until first used.
+/// A distribution of durations, or of sizes, with two significant digits; costs nothing until first used.
 #[derive(Debug, Default)]
-pub struct Durations(Option<Box<Histogram<u64>>>);
+pub struct Durations(Option<Box<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    histogram: Histogram<u64>,
+    /// The representatives of its buckets that are not empty, ascending: some hundred of thousands, so that a copy
+    /// does not walk them all.
+    used: Vec<u64>,
+    /// The last copy, if nothing was added since.
+    copy: Option<Distribution>,
+}
 
 impl Durations {
     /// Adds `count` times a duration of `ns` nanoseconds; out of bounds counts at the bound.
     pub fn record(&mut self, ns: u64, count: u64) {
         if self.0.is_none() {
-            self.0 = Histogram::new_with_bounds(BOUNDS.0, BOUNDS.1, 2).ok().map(Box::new);
+            let histogram = Histogram::new_with_bounds(BOUNDS.0, BOUNDS.1, 2).ok();
+            self.0 = histogram
+                .map(|histogram| Box::new(Kept { histogram, used: Vec::new(), copy: None }));
         }
-        if let Some(histogram) = &mut self.0 {
-            histogram.saturating_record_n(ns.clamp(BOUNDS.0, BOUNDS.1), count);
+        if let Some(kept) = &mut self.0 {
+            kept.record(ns.clamp(BOUNDS.0, BOUNDS.1), count);
         }
     }
 
     /// A copy for telemetry.
-    pub fn copy(&self) -> Distribution {
-        let Some(histogram) = &self.0 else {
-            return Distribution::default();
-        };
-        let buckets: Vec<(u64, u64)> = histogram
-            .iter_recorded()
-            .map(|v| (histogram.median_equivalent(v.value_iterated_to()), v.count_at_value()))
-            .collect();
-        let sum = buckets.iter().fold(0u64, |sum, &(v, n)| sum.saturating_add(v.saturating_mul(n)));
-        Distribution { buckets, max: histogram.max(), sum }
+    pub fn copy(&mut self) -> Distribution {
+        self.0.as_mut().map_or_else(Distribution::default, |kept| kept.copy())
+    }
+}
+
+impl Kept {
+    fn record(&mut self, value: u64, count: u64) {
+        if self.histogram.count_at(value) == 0 {
+            let bucket = self.histogram.median_equivalent(value);
+            if let Err(place) = self.used.binary_search(&bucket) {
+                self.used.insert(place, bucket);
+            }
+        }
+        self.histogram.saturating_record_n(value, count);
+        self.copy = None;
+    }
+
+    fn copy(&mut self) -> Distribution {
+        let (histogram, used) = (&self.histogram, &self.used);
+        let copy = self.copy.get_or_insert_with(|| {
+            let buckets: Vec<(u64, u64)> =
+                used.iter().map(|&value| (value, histogram.count_at(value))).collect();
+            let sum = |sum: u64, &(v, n): &(u64, u64)| sum.saturating_add(v.saturating_mul(n));
+            Distribution { sum: buckets.iter().fold(0, sum), max: histogram.max(), buckets }
+        });
+        copy.clone()
     }
 }
 
@@ -62,17 +92,49 @@ pub struct ShardStats {
     pub write: Durations,
     /// Arrival to hand-over.
     pub propagation: Durations,
+    /// Whose records they are.
+    pub keys: HotKeys,
 }
 
 /// What one core counts over its shards.
 #[derive(Debug, Default)]
 pub struct CoreStats {
+    /// Bytes written per commit group.
+    pub group_bytes: Durations,
     /// Arrival to submission.
     pub queue: Durations,
     /// Submission to completion.
     pub write: Durations,
     /// Arrival to acknowledgement.
-    pub ack: Durations,
+    pub append: Durations,
     /// Arrival to hand-over.
     pub propagation: Durations,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_every_bucket_that_is_not_empty() {
+        let mut durations = Durations::default();
+        assert_eq!(durations.copy(), Distribution::default());
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut all = Histogram::<u64>::new_with_bounds(BOUNDS.0, BOUNDS.1, 2).unwrap();
+        for _ in 0..5_000 {
+            // From below to above the bounds.
+            let value = 10f64.powf(random.f64() * 12.0 + 1.0) as u64;
+            durations.record(value, 3);
+            all.saturating_record_n(value.clamp(BOUNDS.0, BOUNDS.1), 3);
+        }
+        let walked: Vec<(u64, u64)> = all
+            .iter_recorded()
+            .map(|v| (all.median_equivalent(v.value_iterated_to()), v.count_at_value()))
+            .collect();
+        let copy = durations.copy();
+        assert_eq!((copy.buckets.as_slice(), copy.max), (walked.as_slice(), all.max()));
+        assert_eq!((durations.copy(), copy.count()), (copy.clone(), 15_000));
+        durations.record(5_000_000, 1);
+        assert_eq!(durations.copy().count(), 15_001);
+    }
 }

@@ -256,6 +256,20 @@ pub struct Chunk {
     pub high_water: u64,
     /// Oldest sequence number kept.
     pub oldest: u64,
+    /// When the first of its records became durable, monotonic; 0 for a reader that had not caught up.
+    pub durable_ns: u64,
+    /// When its batches arrived; `None` for a reader that had not caught up. Whoever hands the chunk over says so
+    /// with [`crate::Core::handed_over`]: until then its records have not propagated.
+    pub arrivals: Option<Arrivals>,
+}
+
+/// When the batches of a chunk arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrivals {
+    /// Whose they are.
+    pub shard: ShardId,
+    /// Arrival (nanoseconds since 1970 UTC) and number of records of each.
+    pub batches: Vec<(u64, u32)>,
 }
 
 /// A subscription, by the number its owner gave it.

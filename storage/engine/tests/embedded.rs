@@ -4,13 +4,14 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use highwater_engine::inspect::inspect;
 use highwater_engine::recovery::{Bounds, recover};
 use highwater_engine::{
-    AppendError, Claims, Engine, EngineOptions, OpenError, ReadError, SegmentSizes, Start,
-    StartError,
+    AppendError, Appended, Chunk, Claims, Engine, EngineOptions, OpenError, ReadError,
+    SegmentSizes, Start, StartError,
 };
 use highwater_ring::{FilesOptions, OsFiles};
 use highwater_wire::{
@@ -306,4 +307,120 @@ fn deleting_a_stream_removes_its_files_and_a_new_one_of_that_name_is_empty() {
         read_all(&engine, ShardId { stream: new.id, shard: 0 }).unwrap(),
         Vec::<String>::new()
     );
+}
+
+/// One stream of one shard in an engine of its own.
+fn one_shard(dir: &Path) -> (Engine, ShardId) {
+    let engine = Engine::open(dir, options()).unwrap();
+    let id = engine.create_stream("s", config(1, AckMode::Durable)).unwrap().id;
+    (engine, ShardId { stream: id, shard: 0 })
+}
+
+#[test]
+fn calls_come_in_order_on_the_cores_thread() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let (engine, shard) = one_shard(dir.path());
+    let (tell, told) = channel();
+    for n in 0..1000u64 {
+        let tell = tell.clone();
+        let then = move |answer: Result<Appended, AppendError>| {
+            let thread = std::thread::current().name().map(str::to_owned);
+            tell.send((n, answer.map(|a| a.base_sequence), thread)).unwrap();
+        };
+        let bytes = batch(&[payload(n as usize)], ProducerStamp::default());
+        engine.append_then(shard, bytes, then).unwrap();
+    }
+    drop(tell);
+    let answers: Vec<_> = told.iter().collect();
+    let thread = Some("hw-core-0".to_owned());
+    let expected: Vec<_> = (0..1000).map(|n| (n, Ok(n), thread.clone())).collect();
+    assert_eq!(answers, expected);
+    let (tell, told) = channel();
+    engine.locate_then(shard, Start::Latest, move |located| tell.send(located).unwrap()).unwrap();
+    assert_eq!(told.recv().unwrap().unwrap().sequence, 1000);
+    let (tell, told) = channel();
+    let unknown = ShardId { stream: 99, shard: 0 };
+    let bytes = batch(&["x".into()], ProducerStamp::default());
+    engine.append_then(unknown, bytes, move |answer| tell.send(answer).unwrap()).unwrap();
+    assert_eq!(told.recv().unwrap(), Err(AppendError::UnknownShard(unknown)));
+}
+
+#[test]
+fn a_long_poll_is_answered_by_the_record_it_waits_for() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let (engine, shard) = one_shard(dir.path());
+    let poll = |from, wait| {
+        let (tell, told) = channel();
+        let then = move |chunk: Result<Chunk, ReadError>| {
+            tell.send(chunk.map(|c| (c.records, c.next))).unwrap();
+        };
+        engine.read_then(shard, from, 1 << 20, 1, wait, then).unwrap();
+        told
+    };
+    let hour = Duration::from_secs(3600);
+    for n in 0..20 {
+        let told = poll(n, hour);
+        engine.append(shard, batch(&["x".into()], ProducerStamp::default())).unwrap();
+        assert_eq!(told.recv().unwrap(), Ok((1, n + 1)));
+    }
+    assert_eq!(poll(20, Duration::from_millis(1)).recv().unwrap(), Ok((0, 20)));
+    let beyond = ReadError::BeyondEnd { from: 21, high_water: 20 };
+    assert_eq!(poll(21, hour).recv().unwrap(), Err(beyond));
+}
+
+#[test]
+fn reads_that_wait_are_bounded_and_each_is_answered_once() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let (engine, shard) = one_shard(dir.path());
+    let (tell, told) = channel();
+    let mut asked = 0u64;
+    let mut refused = 0u64;
+    // What fits into the mailbox and into the core, and more.
+    for _ in 0..10_000 {
+        let tell = tell.clone();
+        let then =
+            move |chunk: Result<Chunk, ReadError>| tell.send(chunk.map(|c| c.records)).unwrap();
+        match engine.read_then(shard, 0, 1 << 20, 1, Duration::from_secs(3600), then) {
+            Ok(()) => asked += 1,
+            Err(ReadError::Busy { .. }) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    drop(tell);
+    let append = || engine.append(shard, batch(&["x".into()], ProducerStamp::default()));
+    while let Err(AppendError::Busy { .. }) = append() {
+        std::thread::yield_now();
+    }
+    let (mut given, mut busy) = (0, 0);
+    for answer in told {
+        match answer {
+            Ok(1..) => given += 1,
+            Err(ReadError::Busy { .. }) => busy += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(given + busy, asked, "exactly once");
+    assert_eq!(given, 4096, "busy {busy}, refused {refused}");
+}
+
+#[test]
+fn an_engine_that_closes_answers_everybody() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let (engine, shard) = one_shard(dir.path());
+    let (tell, told) = channel();
+    for _ in 0..100 {
+        let (read, append) = (tell.clone(), tell.clone());
+        let read = move |chunk: Result<Chunk, ReadError>| {
+            read.send(matches!(chunk, Ok(_) | Err(ReadError::Closing))).unwrap();
+        };
+        engine.read_then(shard, 0, 1 << 20, 1 << 20, Duration::from_secs(3600), read).unwrap();
+        let append = move |answer: Result<Appended, AppendError>| {
+            append.send(matches!(answer, Ok(_) | Err(AppendError::Closing))).unwrap();
+        };
+        let bytes = batch(&["x".into()], ProducerStamp::default());
+        engine.append_then(shard, bytes, append).unwrap();
+    }
+    drop(tell);
+    engine.close();
+    assert_eq!(told.iter().collect::<Vec<_>>(), [true; 200]);
 }

@@ -16,7 +16,12 @@ impl Clock {
     }
 
     pub fn now(&self) -> Now {
-        Now { mono_ns: self.start.elapsed().as_nanos() as u64, wall_ns: wall_ns() }
+        Now { mono_ns: self.mono_ns(), wall_ns: wall_ns() }
+    }
+
+    /// Nanoseconds since the server started.
+    pub fn mono_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
     }
 
     /// The instant of a monotonic time.

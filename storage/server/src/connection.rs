@@ -126,9 +126,19 @@ impl Connection {
         }
     }
 
+    /// Queues the reply to an append of `records`, durable since `since_ns`.
+    pub fn acknowledge(&self, correlation: u64, control: &[u8], since_ns: u64, records: u64) {
+        if self.answers() {
+            let mut out = self.out.borrow_mut();
+            out.push_frame(Kind::AppendReply, correlation, control, 0);
+            out.note_reply(since_ns, records);
+            self.out_ready.notify_one();
+        }
+    }
+
     /// Queues a refusal.
     pub fn refuse(&self, core: &CoreState, correlation: u64, error: &WireError) {
-        core.figures.refused.set(core.figures.refused.get() + 1);
+        core.figures.refused(error.code);
         self.reply(Kind::Error, correlation, &encode_error(error));
     }
 
@@ -139,14 +149,20 @@ impl Connection {
         kind: Kind,
         correlation: u64,
         control: &[u8],
-        chunk: Chunk,
+        mut chunk: Chunk,
     ) {
         if self.answers() {
             let mut out = self.out.borrow_mut();
             // A peer that lags must not keep commit groups from their memory.
             let share = out.bytes() < OUT_SHARE && core.held.get() < core.held_limit;
+            let (since_ns, records) = (chunk.durable_ns, chunk.records);
+            let arrivals = chunk.arrivals.take();
             let held = out.push_chunk(kind, correlation, control, chunk, share);
             core.held.set(core.held.get() + held);
+            // Of those that had not caught up it says nothing.
+            if since_ns > 0 {
+                out.note_delivery(since_ns, records, arrivals);
+            }
             self.out_ready.notify_one();
         }
     }
@@ -249,6 +265,15 @@ impl Connection {
                     delivered = true;
                 }
             }
+            if out.has_passed() {
+                let now = core.clock.now();
+                for way in out.passed() {
+                    core.figures.passed(&way, now.mono_ns);
+                    if let Some(arrivals) = way.arrivals {
+                        core.handed_over(arrivals, now.wall_ns);
+                    }
+                }
+            }
         }
         // What a full queue held back goes on, whoever's bytes have left it.
         if delivered || (full && !self.full()) {
@@ -320,7 +345,7 @@ async fn read(core: &Rc<CoreState>, connection: &Connection) {
             Ok(bytes) => need = bytes,
             Err(error) => {
                 if error.code != ErrorCode::UnsupportedVersion {
-                    core.figures.malformed.set(core.figures.malformed.get() + 1);
+                    core.figures.malformed();
                 }
                 end(core, connection, &error);
                 return discard(connection).await;
@@ -374,9 +399,10 @@ async fn frames(
         }
         let (step, used, correlation) = match decode_frame(buffer.bytes(), core.max_frame) {
             Ok(Decoded::Frame(frame, used)) => {
-                core.figures.requests.set(core.figures.requests.get() + 1);
+                core.figures.requested();
                 let mut step = session::handle(core, connection, &frame);
                 if let Step::Full { wait_ms, .. } = step {
+                    core.figures.stalled();
                     let wait_ms = wait_ms.min(APPEND_WAIT_MS);
                     step = wait_for_memory(core, connection, &frame, wait_ms).await;
                 }

@@ -31,8 +31,17 @@ pub(crate) struct StoreView {
     pub free: u64,
     /// Its size in bytes.
     pub total: u64,
+    /// Memory of this process, bytes; 0 where it is not told.
+    pub resident: u64,
     /// What an operator should know.
     pub warnings: Vec<String>,
+}
+
+/// Memory of this process, bytes.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    resident.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
 /// What the thread works with.
@@ -77,7 +86,8 @@ impl ControlThread {
     fn look(&self) {
         // Zeroes where the file system does not say.
         let (free, total) = self.store.space().unwrap_or_default();
-        self.view.set(StoreView { free, total, warnings: self.store.warnings() });
+        let (resident, warnings) = (resident(), self.store.warnings());
+        self.view.set(StoreView { free, total, resident, warnings });
     }
 
     /// In order; neighbouring commits together.

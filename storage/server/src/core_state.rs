@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use highwater_engine::{Core, Output, ReaderId};
+use highwater_engine::{Arrivals, Core, Output, ReaderId, placement};
 use highwater_ring::UringDisk;
 use highwater_wire::{
     AppendReply, DeliverHeader, ErrorCode, FetchReply, Kind, Limits, LocateReply, SubscribeReply,
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, wall_ns};
 use crate::connection::Connection;
 use crate::control_thread::ControlJob;
+use crate::figures::Figures;
 use crate::flow::Flow;
 use crate::handover::Admitted;
 use crate::options::bounds::{CORE_OUT, FETCH_BYTES, OUT_HARD, OUT_HIGH, RETRY_MS, WINDOW_MIN};
@@ -26,19 +27,6 @@ use crate::pending::PendingTable;
 use crate::receive::ReceiveBudget;
 use crate::router::{Answer, CoreLink, Signal, address, core_of, number_of};
 use crate::telemetry::Published;
-
-/// Counters of a core's server side.
-#[derive(Debug, Default)]
-pub(crate) struct Figures {
-    /// Frames received.
-    pub requests: Cell<u64>,
-    /// Requests refused.
-    pub refused: Cell<u64>,
-    /// Requests handed to another core.
-    pub forwarded: Cell<u64>,
-    /// Connections ended for what they sent.
-    pub malformed: Cell<u64>,
-}
 
 /// What a core is made of.
 pub(crate) struct CoreParts {
@@ -140,10 +128,11 @@ impl CoreState {
 
     /// Turns the engine once and passes on what it has to say.
     pub fn poll(&self) {
+        let now = self.clock.now();
         let mut outputs = self.outputs.take();
         let wake = {
             let mut engine = self.engine.borrow_mut();
-            engine.poll(self.clock.now(), &mut outputs);
+            engine.poll(now, &mut outputs);
             if let Some(reason) = engine.failure() {
                 self.fail(reason);
             }
@@ -151,7 +140,7 @@ impl CoreState {
         };
         let said = !outputs.is_empty();
         for output in outputs.drain(..) {
-            self.route(output);
+            self.route(output, now.mono_ns);
         }
         self.outputs.replace(outputs);
         if said {
@@ -163,11 +152,14 @@ impl CoreState {
         if wake.is_some_and(|wake| wake < self.armed.get()) {
             self.log_wake.notify_one();
         }
+        self.figures.turned(self.clock.mono_ns().saturating_sub(now.mono_ns));
     }
 
-    fn route(&self, output: Output) {
+    fn route(&self, output: Output, since_ns: u64) {
         match output {
-            Output::Appended { tag, result } => self.answer(tag, Answer::Appended(result)),
+            Output::Appended { tag, result } => {
+                self.answer(tag, Answer::Appended { result, since_ns });
+            }
             Output::Read { tag, result } => self.answer(tag, Answer::Read(result)),
             Output::Deliver { reader, chunk } => match core_of(reader.0) {
                 here if here == self.index => self.deliver(reader, chunk),
@@ -230,14 +222,16 @@ impl CoreState {
     /// Writes an answer to a connection's queue.
     pub fn reply(&self, connection: &Connection, correlation: u64, answer: Answer) {
         let refusal = match answer {
-            Answer::Appended(Ok(appended)) => {
+            Answer::Appended { result: Ok(appended), since_ns } => {
                 let reply = AppendReply {
                     base_sequence: appended.base_sequence.into(),
                     arrival_ns: appended.arrival_ns.into(),
                     record_count: appended.record_count.into(),
                     duplicate: u32::from(appended.duplicate).into(),
                 };
-                return connection.reply(Kind::AppendReply, correlation, &reply.to_array());
+                // What was stored before says nothing about the way from the device.
+                let records = if appended.duplicate { 0 } else { u64::from(appended.record_count) };
+                return connection.acknowledge(correlation, &reply.to_array(), since_ns, records);
             }
             // With few bytes asked for one batch comes all the same; what was reserved then bounds nothing.
             Answer::Read(Ok(chunk))
@@ -280,7 +274,7 @@ impl CoreState {
             Answer::Control(Ok(reply)) => {
                 return connection.reply(Kind::ControlReply, correlation, &reply);
             }
-            Answer::Appended(Err(error)) => error.to_wire(),
+            Answer::Appended { result: Err(error), .. } => error.to_wire(),
             Answer::Read(Err(error))
             | Answer::Subscribed(_, Err(error))
             | Answer::Located(Err(error)) => error.to_wire(),
@@ -315,6 +309,14 @@ impl CoreState {
             sent_ns: wall_ns().into(),
         };
         connection.send_chunk(self, Kind::Deliver, correlation, &header.to_array(), chunk);
+    }
+
+    /// Batches have gone to the socket: told to the core whose they are.
+    pub fn handed_over(&self, arrivals: Arrivals, at_ns: u64) {
+        match placement(arrivals.shard, self.cores) {
+            here if here == self.index => self.engine.borrow_mut().handed_over(&arrivals, at_ns),
+            there => self.signal(there, Signal::HandedOver { arrivals, at_ns }),
+        }
     }
 
     /// One of this core's subscriptions is over.

@@ -10,17 +10,18 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
 use highwater_engine::{CoreSeed, OpenError};
-use highwater_ring::{Disk, PinError, pin_thread};
+use highwater_ring::{PinError, pin_thread};
 use highwater_wire::Limits;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use crate::accept::accept;
-use crate::clock::{Clock, thread_cpu_ns, wall_ns};
+use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::control_thread::ControlJob;
 use crate::core_state::{CoreParts, CoreState};
 use crate::options::bounds::RECEIVE_EXTRA;
+use crate::publisher::Publisher;
 use crate::router::{CoreLink, Inbox};
 use crate::telemetry::{CoreReport, EVERY, Published, Slot};
 
@@ -160,12 +161,11 @@ impl CoreThread {
             receive_extra: RECEIVE_EXTRA,
         }));
         let served = Served {
-            cpu: self.cpu,
             max_connections: self.max_connections,
-            report: self.report,
+            publisher: Publisher::new(self.cpu, self.report),
             phase: self.phase,
         };
-        served.publish(&core);
+        served.publisher.publish(&core);
         let _ = ready.send(Ok(()));
         let listeners = [self.shared_listener, self.own_listener];
         runtime.block_on(served.serve(
@@ -201,9 +201,8 @@ fn runtime() -> io::Result<tokio_uring::Runtime> {
 }
 
 struct Served {
-    cpu: usize,
     max_connections: usize,
-    report: Arc<Slot<CoreReport>>,
+    publisher: Publisher,
     phase: watch::Receiver<Phase>,
 }
 
@@ -241,7 +240,7 @@ impl Served {
         loop {
             tokio::select! {
                 _ = tick.tick() => {
-                    self.publish(&core);
+                    self.publisher.publish_in_turn(&core);
                     all(&core).iter().for_each(|connection| connection.tick(core.clock.now().mono_ns));
                 }
                 _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => break,
@@ -295,23 +294,7 @@ impl Served {
                 }
             }
         }
-        self.publish(core);
-    }
-
-    /// Copies the core's figures to where the telemetry thread finds them.
-    fn publish(&self, core: &CoreState) {
-        let (mut report, shards, groups) = core.engine.borrow_mut().snapshot(core.clock.now());
-        report.core = core.index as u32;
-        report.cpu = self.cpu as u32;
-        report.taken_ns = wall_ns();
-        report.busy_ns = thread_cpu_ns();
-        report.connections = core.connections.borrow().len() as u32;
-        report.ring_in_flight = core.engine.borrow_mut().disk().in_flight() as u32;
-        report.requests = core.figures.requests.get();
-        report.refused = core.figures.refused.get();
-        report.forwarded = core.figures.forwarded.get();
-        report.malformed = core.figures.malformed.get();
-        self.report.set(CoreReport { core: report, shards, groups });
+        self.publisher.publish(core);
     }
 }
 

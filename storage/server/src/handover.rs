@@ -101,7 +101,7 @@ impl CoreState {
         }
         self.admitted[core].enter(bytes, waits);
         connection.pending.set(connection.pending.get() + 1);
-        self.figures.forwarded.set(self.figures.forwarded.get() + 1);
+        self.figures.forwarded();
         Ok(())
     }
 
@@ -162,7 +162,10 @@ impl CoreState {
             Ask::Append { batch } => {
                 let result = self.engine.borrow_mut().append(now, shard, &batch, tag);
                 if let Err(error) = result {
-                    self.answer(tag, Answer::Appended(Err(error)));
+                    self.answer(
+                        tag,
+                        Answer::Appended { result: Err(error), since_ns: now.mono_ns },
+                    );
                 }
             }
             Ask::Fetch(fetch) => self.engine_read(shard, fetch, tag),
@@ -190,6 +193,7 @@ impl CoreState {
                 self.engine.borrow_mut().credit(self.clock.now(), reader, bytes);
             }
             Signal::Unsubscribe { reader } => self.engine.borrow_mut().unsubscribe(reader),
+            Signal::HandedOver { arrivals, at_ns } => self.handed_over(arrivals, at_ns),
         }
     }
 }

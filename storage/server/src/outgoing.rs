@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use highwater_engine::{Chunk, Slice};
+use highwater_engine::{Arrivals, Chunk, Slice};
 use highwater_ring::SendBuf;
 use highwater_wire::{Kind, encode_frame_header};
 
@@ -36,6 +36,28 @@ pub(crate) struct Sent {
     pub bytes: usize,
     /// Capacity of the log buffers no longer held.
     pub held: usize,
+}
+
+/// Where records are on their way from the device to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// In a reply.
+    Ack,
+    /// In a delivery.
+    Deliver,
+}
+
+/// Records whose way to the socket is measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub stage: Stage,
+    /// Counted from the first byte of the connection: handed over when this many have gone.
+    pub end: u64,
+    /// When they became durable, monotonic nanoseconds.
+    pub since_ns: u64,
+    pub records: u64,
+    /// Of a delivery: when its batches arrived.
+    pub arrivals: Option<Arrivals>,
 }
 
 /// What is queued on all connections of a core.
@@ -87,6 +109,7 @@ pub(crate) struct Outgoing {
     pushed: u64,
     sent: u64,
     marks: VecDeque<Mark>,
+    ways: VecDeque<Way>,
 }
 
 impl Outgoing {
@@ -148,6 +171,36 @@ impl Outgoing {
         held
     }
 
+    /// The reply pushed last answers for `records`, durable since `since_ns`. Replies of one turn count as one.
+    pub fn note_reply(&mut self, since_ns: u64, records: u64) {
+        if records == 0 {
+            return;
+        }
+        let (stage, end) = (Stage::Ack, self.pushed);
+        match self.ways.back_mut() {
+            Some(last) if (last.stage, last.since_ns) == (stage, since_ns) => {
+                (last.end, last.records) = (end, last.records + records);
+            }
+            _ => self.ways.push_back(Way { stage, end, since_ns, records, arrivals: None }),
+        }
+    }
+
+    /// The delivery pushed last carries `records` for a reader that had caught up.
+    pub fn note_delivery(&mut self, since_ns: u64, records: u64, arrivals: Option<Arrivals>) {
+        let (stage, end) = (Stage::Deliver, self.pushed);
+        self.ways.push_back(Way { stage, end, since_ns, records, arrivals });
+    }
+
+    /// Whether [`Outgoing::passed`] has something to say.
+    pub fn has_passed(&self) -> bool {
+        self.ways.front().is_some_and(|way| way.end <= self.sent)
+    }
+
+    /// What has been handed over since the last time.
+    pub fn passed(&mut self) -> impl Iterator<Item = Way> + '_ {
+        std::iter::from_fn(|| self.ways.pop_front_if(|way| way.end <= self.sent))
+    }
+
     fn count(&mut self, bytes: usize) {
         self.bytes += bytes;
         self.core.add(bytes);
@@ -181,6 +234,7 @@ impl Outgoing {
     /// Drops everything; the capacity of log buffers no longer held.
     pub fn clear(&mut self) -> usize {
         self.queue.clear();
+        self.ways.clear();
         self.core.subtract(std::mem::take(&mut self.bytes));
         self.marks.drain(..).map(|mark| mark.held).sum()
     }
@@ -240,6 +294,23 @@ mod tests {
         let sent: Vec<Sent> = out.sent(106).collect();
         assert_eq!(sent, [Sent { subscription: 0, bytes: 50, held: 0 }]);
         assert_eq!(out.bytes(), 0);
+    }
+
+    #[test]
+    fn replies_of_one_turn_are_measured_when_the_last_has_gone() {
+        let mut out = Outgoing::default();
+        for (correlation, since_ns) in [(1, 50), (2, 50), (3, 90)] {
+            out.push_frame(Kind::AppendReply, correlation, &[0; 24], 0);
+            out.note_reply(since_ns, 10);
+        }
+        assert_eq!(out.sent(56).count(), 0);
+        assert!(!out.has_passed());
+        assert_eq!(out.sent(60).count(), 0);
+        let way = Way { stage: Stage::Ack, end: 112, since_ns: 50, records: 20, arrivals: None };
+        assert_eq!(out.passed().collect::<Vec<_>>(), [way]);
+        assert!(!out.has_passed());
+        assert_eq!(out.sent(52).count(), 0);
+        assert_eq!(out.passed().map(|way| way.records).sum::<u64>(), 10);
     }
 
     #[test]

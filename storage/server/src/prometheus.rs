@@ -222,6 +222,7 @@ fn record(snapshot: &Snapshot, mut before: BTreeMap<(u32, u32), Fed>) -> BTreeMa
     gauge!("highwater_durable").set(f64::from(u8::from(snapshot.durable)));
     gauge!("highwater_disk_free_bytes").set(snapshot.disk_free as f64);
     gauge!("highwater_disk_total_bytes").set(snapshot.disk_total as f64);
+    gauge!("highwater_resident_bytes").set(snapshot.resident as f64);
     for core in &snapshot.cores {
         let labels = [("core", core.core.to_string())];
         gauge!("highwater_connections", &labels).set(f64::from(core.connections));
@@ -231,6 +232,11 @@ fn record(snapshot: &Snapshot, mut before: BTreeMap<(u32, u32), Fed>) -> BTreeMa
         gauge!("highwater_core_busy_seconds", &labels).set(core.busy_ns as f64 / 1e9);
         counter!("highwater_requests_total", &labels).absolute(core.requests);
         counter!("highwater_requests_refused_total", &labels).absolute(core.refused);
+        counter!("highwater_appends_stalled_total", &labels).absolute(core.stalled);
+        counter!("highwater_clock_jumps_total", &labels).absolute(core.clock_jumps);
+        gauge!("highwater_receive_used_bytes", &labels).set(core.receive_used as f64);
+        gauge!("highwater_queued_bytes", &labels).set(core.queued as f64);
+        gauge!("highwater_snapshot_cost_seconds", &labels).set(core.snapshot_cost_us as f64 / 1e6);
         counter!("highwater_requests_forwarded_total", &labels).absolute(core.forwarded);
         counter!("highwater_malformed_total", &labels).absolute(core.malformed);
     }
@@ -286,6 +292,13 @@ fn describe() {
         ("highwater_durable", "1 if acknowledged records survive a power cut"),
         ("highwater_disk_free_bytes", "Free bytes of the data file system"),
         ("highwater_disk_total_bytes", "Size of the data file system"),
+        ("highwater_resident_bytes", "Memory of the process"),
+        ("highwater_receive_used_bytes", "Memory beyond its least that connections receive into"),
+        ("highwater_queued_bytes", "Bytes queued for clients"),
+        (
+            "highwater_snapshot_cost_seconds",
+            "CPU time the core spent on its figures since it started",
+        ),
         ("highwater_connections", "Open connections"),
         ("highwater_ring_in_flight", "Log I/O operations in flight"),
         ("highwater_buffer_used_bytes", "Pooled buffer memory in use"),
@@ -308,6 +321,8 @@ fn describe() {
     let counters = [
         ("highwater_requests_total", "Frames received"),
         ("highwater_requests_refused_total", "Requests refused, for whatever reason"),
+        ("highwater_appends_stalled_total", "Appends that waited for buffer memory"),
+        ("highwater_clock_jumps_total", "Jumps of the wall clock by more than 10 ms"),
         ("highwater_requests_forwarded_total", "Requests handed over to another core"),
         ("highwater_malformed_total", "Connections ended for malformed frames"),
         ("highwater_appended_records_total", "Records acknowledged"),

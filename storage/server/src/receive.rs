@@ -12,6 +12,7 @@ use crate::options::bounds::{RECEIVE_BUSY, RECEIVE_MIN};
 /// Receive memory of one core beyond what every connection has.
 #[derive(Debug)]
 pub(crate) struct ReceiveBudget {
+    all: usize,
     left: Cell<usize>,
     /// Half of it is for frames that need it; the rest may go to whoever is busy.
     for_frames: usize,
@@ -21,7 +22,7 @@ pub(crate) struct ReceiveBudget {
 impl ReceiveBudget {
     pub fn new(bytes: usize) -> Rc<ReceiveBudget> {
         let (left, for_frames, returned) = (Cell::new(bytes), bytes / 2, Notify::new());
-        Rc::new(ReceiveBudget { left, for_frames, returned })
+        Rc::new(ReceiveBudget { all: bytes, left, for_frames, returned })
     }
 
     fn take(&self, bytes: usize) -> bool {
@@ -37,6 +38,11 @@ impl ReceiveBudget {
             self.left.set(self.left.get() + bytes);
             self.returned.notify_waiters();
         }
+    }
+
+    /// Bytes given out.
+    pub fn used(&self) -> usize {
+        self.all - self.left.get()
     }
 
     /// Completes when some is given back after this call.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use highwater_engine::{
-    AppendError, Appended, Chunk, CoreCommand, Located, ReadError, ReaderId, Start,
+    AppendError, Appended, Arrivals, Chunk, CoreCommand, Located, ReadError, ReaderId, Start,
 };
 use highwater_wire::{ShardId, WireError};
 use tokio::sync::mpsc;
@@ -53,7 +53,11 @@ pub(crate) enum Ask {
 /// What came of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Appended(Result<Appended, AppendError>),
+    Appended {
+        result: Result<Appended, AppendError>,
+        /// When the engine said so, right after the device did, monotonic.
+        since_ns: u64,
+    },
     Read(Result<Chunk, ReadError>),
     Subscribed(ReaderId, Result<Located, ReadError>),
     Located(Result<Located, ReadError>),
@@ -64,11 +68,30 @@ pub(crate) enum Answer {
 /// What needs no admission.
 #[derive(Debug)]
 pub(crate) enum Signal {
-    Answer { tag: u64, answer: Answer },
-    Deliver { reader: ReaderId, chunk: Chunk },
-    Ended { reader: ReaderId, error: ReadError },
-    Credit { reader: ReaderId, credit: RemoteCredit },
-    Unsubscribe { reader: ReaderId },
+    Answer {
+        tag: u64,
+        answer: Answer,
+    },
+    Deliver {
+        reader: ReaderId,
+        chunk: Chunk,
+    },
+    Ended {
+        reader: ReaderId,
+        error: ReadError,
+    },
+    Credit {
+        reader: ReaderId,
+        credit: RemoteCredit,
+    },
+    Unsubscribe {
+        reader: ReaderId,
+    },
+    /// At `at_ns`, nanoseconds since 1970 UTC, to the socket.
+    HandedOver {
+        arrivals: Arrivals,
+        at_ns: u64,
+    },
 }
 
 /// Credit on its way to the core that serves a subscription. However often the client adds to it, at most

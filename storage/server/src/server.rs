@@ -18,7 +18,7 @@ use crate::error::{CoreDied, StartError, StopError};
 use crate::net::{close_listener, listen, raise_open_files};
 use crate::options::{ServerOptions, bounds};
 use crate::router::{Inbox, link};
-use crate::telemetry::{CoreReport, Facts, Published, Slot, TelemetryThread};
+use crate::telemetry::{CoreReport, Cost, Facts, Published, Slot, TelemetryThread};
 
 /// Descriptors a core needs beside its connections.
 const FILES_PER_CORE: u64 = 128;
@@ -218,8 +218,9 @@ impl Server {
             Ok(())
         })?;
         let published = Arc::clone(&server.published);
-        let telemetry = TelemetryThread {
+        let mut telemetry = TelemetryThread {
             facts: server.facts.clone(),
+            cost: Cost::default(),
             reports,
             view,
             published,

@@ -126,9 +126,9 @@ fn control(
             connection.reply(Kind::ControlReply, correlation, &encode_control_reply(&hello));
             Step::Done
         }
-        ControlRequest::Snapshot => {
-            connection.reply(Kind::ControlReply, correlation, &core.published.get().encoded);
-            Step::Done
+        ControlRequest::Snapshot => snapshot(core, connection, correlation, None),
+        ControlRequest::SnapshotAfter { serial } => {
+            snapshot(core, connection, correlation, Some(serial))
         }
         _ if core.stopping.get() => {
             connection.refuse(core, correlation, &stopping());
@@ -141,6 +141,25 @@ fn control(
             Step::Done
         }
     }
+}
+
+/// The latest snapshot, unless the peer has it: `known` is its serial number.
+fn snapshot(
+    core: &CoreState,
+    connection: &Connection,
+    correlation: u64,
+    known: Option<u64>,
+) -> Step {
+    core.figures.charged(|| {
+        let latest = core.published.get();
+        if known == Some(latest.snapshot.serial) {
+            let unchanged = encode_control_reply(&ControlReply::Unchanged);
+            connection.reply(Kind::ControlReply, correlation, &unchanged);
+        } else {
+            connection.reply(Kind::ControlReply, correlation, &latest.encoded);
+        }
+    });
+    Step::Done
 }
 
 fn append(

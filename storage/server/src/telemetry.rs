@@ -10,10 +10,11 @@ use highwater_wire::telemetry::{CoreSnapshot, GroupSnapshot, ShardSnapshot, Snap
 use highwater_wire::{ControlReply, encode_control_reply};
 use tokio::sync::watch;
 
-use crate::clock::wall_ns;
+use crate::clock::{thread_cpu_ns, wall_ns};
 use crate::control_thread::StoreView;
 use crate::core_thread::Phase;
 use crate::prometheus::Exporter;
+use crate::publisher::Pace;
 
 /// How often cores publish and this thread merges.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
@@ -68,9 +69,20 @@ pub(crate) struct Facts {
     pub warnings: Vec<String>,
 }
 
+/// How often there was something new to publish, and what that has cost this thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cost {
+    published: u64,
+    /// Age of the server at the last one, nanoseconds.
+    uptime_ns: u64,
+    /// CPU time, nanoseconds.
+    cpu_ns: u64,
+}
+
 /// What the thread works with.
 pub(crate) struct TelemetryThread {
     pub facts: Facts,
+    pub cost: Cost,
     pub reports: Vec<Arc<Slot<CoreReport>>>,
     pub view: Arc<Slot<StoreView>>,
     pub published: Arc<Published>,
@@ -80,9 +92,14 @@ pub(crate) struct TelemetryThread {
 
 impl TelemetryThread {
     /// Merges what the cores published last, and publishes that.
-    pub fn publish(&self) {
-        let snapshot =
-            merge(&self.facts, &self.view.get(), self.reports.iter().map(|slot| slot.get()));
+    pub fn publish(&mut self) {
+        let reports = self.reports.iter().map(|slot| slot.get());
+        let mut snapshot = merge(&self.facts, self.cost, &self.view.get(), reports);
+        // Numbered by what it says: the same figures again are the same snapshot.
+        let new = u64::from(snapshot.uptime_ns > self.cost.uptime_ns);
+        (self.cost.published, self.cost.uptime_ns) =
+            (self.cost.published + new, snapshot.uptime_ns.max(self.cost.uptime_ns));
+        snapshot.serial = self.cost.published;
         let reply = ControlReply::Snapshot(Box::new(snapshot));
         let encoded = encode_control_reply(&reply);
         let ControlReply::Snapshot(snapshot) = reply else { return };
@@ -108,13 +125,22 @@ impl TelemetryThread {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut phase = self.phase.clone();
+        let (start, pace) = (tokio::time::Instant::now(), Pace::default());
         loop {
             tokio::select! {
-                _ = tick.tick() => {
+                at = tick.tick() => {
+                    let at_ns = (at - start).as_nanos() as u64;
+                    if !pace.due(at_ns) {
+                        continue;
+                    }
+                    let before = thread_cpu_ns();
                     self.publish();
                     if http {
                         exporter.feed(&self.published.get().snapshot);
                     }
+                    let spent = thread_cpu_ns().saturating_sub(before);
+                    self.cost.cpu_ns += spent;
+                    pace.spent(at_ns, spent);
                 }
                 _ = phase.wait_for(|phase| *phase == Phase::Over) => return Ok(()),
             }
@@ -124,6 +150,7 @@ impl TelemetryThread {
 
 fn merge(
     facts: &Facts,
+    cost: Cost,
     view: &StoreView,
     reports: impl Iterator<Item = Arc<CoreReport>>,
 ) -> Snapshot {
@@ -137,19 +164,22 @@ fn merge(
         warnings: facts.warnings.iter().chain(&view.warnings).cloned().collect(),
         disk_free: view.free,
         disk_total: view.total,
+        resident: view.resident,
+        snapshot_cost_us: cost.cpu_ns / 1_000,
         ..Snapshot::default()
     };
     // As old as its oldest part: whoever takes differences then divides by the time that really passed, and
     // sees no second snapshot where a core has not published again.
-    let mut oldest = u64::MAX;
+    let mut oldest: Option<(u64, u64)> = None;
     for report in reports {
-        oldest = oldest.min(report.core.taken_ns);
+        let taken = (report.core.uptime_ns, report.core.taken_ns);
+        oldest = Some(oldest.map_or(taken, |oldest| oldest.min(taken)));
         snapshot.cores.push(report.core.clone());
         snapshot.shards.extend_from_slice(&report.shards);
         snapshot.groups.extend_from_slice(&report.groups);
     }
-    if (1..u64::MAX).contains(&oldest) {
-        snapshot.taken_ns = oldest;
+    if let Some((uptime_ns, taken_ns)) = oldest.filter(|(_, taken_ns)| *taken_ns > 0) {
+        (snapshot.uptime_ns, snapshot.taken_ns) = (uptime_ns, taken_ns);
     }
     snapshot.shards.sort_by(|a, b| (&a.stream, a.shard).cmp(&(&b.stream, b.shard)));
     snapshot
@@ -165,7 +195,12 @@ mod tests {
     #[test]
     fn reports_of_all_cores_make_one_snapshot_in_order() {
         let report = |core, shard| CoreReport {
-            core: CoreSnapshot { core, ..CoreSnapshot::default() },
+            core: CoreSnapshot {
+                core,
+                taken_ns: 500 + u64::from(core),
+                uptime_ns: 9 - u64::from(core),
+                ..CoreSnapshot::default()
+            },
             shards: vec![ShardSnapshot {
                 stream: "s".into(),
                 shard,
@@ -178,12 +213,15 @@ mod tests {
         let reports = [Arc::new(report(0, 1)), Arc::new(report(1, 0))];
         let snapshot = merge(
             &facts,
-            &StoreView { free: 1, total: 2, warnings: vec!["w".into()] },
+            Cost { cpu_ns: 7_500, ..Cost::default() },
+            &StoreView { free: 1, total: 2, resident: 3, warnings: vec!["w".into()] },
             reports.into_iter(),
         );
         assert_eq!(snapshot.cores.len(), 2);
         assert_eq!(snapshot.shards.iter().map(|s| s.shard).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(snapshot.groups.iter().map(|g| g.shard).collect::<Vec<_>>(), [0, 1]);
         assert_eq!((snapshot.durable, snapshot.disk_free, snapshot.disk_total), (true, 1, 2));
+        assert_eq!((snapshot.snapshot_cost_us, snapshot.resident), (7, 3));
+        assert_eq!((snapshot.uptime_ns, snapshot.taken_ns), (8, 501), "as old as its oldest part");
     }
 }

@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use highwater_server::{Server, StartError};
+use highwater_wire::telemetry::{HotKey, Refusals};
 use highwater_wire::{
     BatchIter, ControlReply, ControlRequest, DeliverHeader, ErrorCode, FetchReply, FetchRequest,
     Kind, LocateReply, LocateRequest, Position, ShardId, SubscribeReply, UnsubscribeRequest,
@@ -501,6 +502,13 @@ fn snapshots_and_prometheus_text_show_what_happened() {
     assert_eq!(snapshot.cores[0].connections, 1);
     assert!(snapshot.cores[0].requests > 5 && snapshot.cores[0].busy_ns > 0);
     assert!(snapshot.disk_total > 0 && !snapshot.durability.is_empty());
+    assert!(snapshot.resident > 0 && snapshot.snapshot_cost_us > 0 && snapshot.serial > 0);
+    let core = &snapshot.cores[0];
+    assert!(core.snapshot_cost_us > 0 && core.uptime_ns > 0 && core.turns > 0);
+    assert_eq!((core.group_bytes.count(), core.queue.count(), core.write.count()), (1, 7, 1));
+    assert_eq!((core.append.count(), core.ack.count()), (7, 7), "by record");
+    assert_eq!(core.turn.count(), core.turns);
+    assert!(shard.log_bytes > 0 && shard.log_bytes < shard.stored_bytes);
     let text = loop {
         let text = scrape(&fixture);
         if text.contains("highwater_backlog_records{") {
@@ -517,6 +525,61 @@ fn snapshots_and_prometheus_text_show_what_happened() {
     ] {
         assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
     }
+}
+
+#[test]
+fn snapshots_tell_stages_keys_and_reasons() {
+    let fixture = Fixture::start(1);
+    let mut client = fixture.client();
+    let id = shard(client.create("clicks", 1).id, 0);
+    let mut reader = fixture.client();
+    reader.subscribe(7, id, 0, 1 << 20);
+    reader.expect();
+    for i in 0..20 {
+        client.append(id, &batch(50, 100, i));
+    }
+    drain(&mut reader, 7, 0, 1_000);
+    assert!(client.control(&ControlRequest::DescribeStream { name: "none".into() }).is_err());
+    let snapshot = loop {
+        let reply = client.control(&ControlRequest::Snapshot).unwrap();
+        let ControlReply::Snapshot(snapshot) = reply else { panic!() };
+        let core = &snapshot.cores[0];
+        if core.refused > 0 && core.deliver.count() == 1_000 {
+            break snapshot;
+        }
+    };
+    let core = &snapshot.cores[0];
+    assert_eq!((core.ack.count(), core.propagation.count()), (1_000, 1_000));
+    let refused = Refusals { code: ErrorCode::UnknownStream as u16, count: 1 };
+    assert_eq!((core.refused, core.refusals.as_slice()), (1, [refused].as_slice()));
+    let shard = &snapshot.shards[0];
+    assert_eq!((shard.readers, shard.high_water), (1, 1_000));
+    assert!(shard.keys_total > 0);
+    assert_eq!(shard.keys, [HotKey { key: "key".into(), records: shard.keys_total }]);
+}
+
+/// Counted, not timed: an idle core looks after retention once a second, and nothing else.
+#[test]
+fn an_idle_core_turns_about_once_a_second() {
+    let fixture = Fixture::start(1);
+    let mut client = fixture.client();
+    let id = shard(client.create("clicks", 8).id, 0);
+    client.append(id, &batch(10, 100, 0));
+    let mut first: Option<(u64, u64)> = None;
+    let (turns, seconds) = loop {
+        let reply = client.control(&ControlRequest::Snapshot).unwrap();
+        let ControlReply::Snapshot(snapshot) = reply else { panic!() };
+        let core = &snapshot.cores[0];
+        // Once the checkpoint after the last append is written.
+        if core.uptime_ns < 2_000_000_000 || core.append.count() == 0 {
+            continue;
+        }
+        let (turns, since) = *first.get_or_insert((core.turns, core.uptime_ns));
+        if core.uptime_ns - since > 2_000_000_000 {
+            break (core.turns - turns, (core.uptime_ns - since) as f64 / 1e9);
+        }
+    };
+    assert!(turns as f64 <= 3.0 * seconds + 3.0, "{turns} turns in {seconds} s");
 }
 
 fn scrape(fixture: &Fixture) -> String {

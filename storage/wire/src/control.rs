@@ -5,7 +5,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use serde::{Deserialize as SerdeDeserialize, Serialize as SerdeSerialize};
 
 use crate::telemetry::Snapshot;
-use crate::{ErrorCode, WireError};
+use crate::{ErrorCode, WireError, split_evenly};
 
 /// `ack` value: acknowledged when the device has the bytes.
 pub const ACK_DURABLE: u8 = 0;
@@ -100,6 +100,27 @@ pub struct StreamDescription {
     pub config: StreamConfig,
     /// Its shards, by number.
     pub shards: Vec<ShardDescription>,
+}
+
+impl StreamDescription {
+    /// An empty stream whose shards, all open, divide the hash-key space evenly. For targets and tests that
+    /// keep no catalogue of their own; cores, ports and times are 0.
+    pub fn evenly(name: &str, id: u32, config: StreamConfig) -> StreamDescription {
+        let ranges = split_evenly(config.shards.max(1));
+        let shards = ranges.iter().zip(0..).map(|(range, shard)| ShardDescription {
+            shard,
+            hash_start: range.start,
+            hash_end: range.end,
+            core: 0,
+            port: 0,
+            oldest: 0,
+            high_water: 0,
+            stored_bytes: 0,
+            state: "open".to_owned(),
+        });
+        let shards = shards.collect();
+        StreamDescription { name: name.to_owned(), id, created_ns: 0, config, shards }
+    }
 }
 
 /// A committed position.
@@ -218,6 +239,11 @@ pub enum ControlRequest {
     },
     /// The latest telemetry.
     Snapshot,
+    /// The same, if it is another than the one with this serial number; else [`ControlReply::Unchanged`].
+    SnapshotAfter {
+        /// [`Snapshot::serial`] of the last one received.
+        serial: u64,
+    },
 }
 
 /// A control reply.
@@ -244,6 +270,8 @@ pub enum ControlReply {
     Groups(Vec<GroupDescription>),
     /// Telemetry.
     Snapshot(Box<Snapshot>),
+    /// To [`ControlRequest::SnapshotAfter`]: there is no other yet.
+    Unchanged,
 }
 
 /// Control part of an `Error` frame.

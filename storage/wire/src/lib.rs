@@ -27,7 +27,7 @@ pub use control::{
     decode_control_reply, decode_control_request, decode_error, encode_control_reply,
     encode_control_request, encode_error,
 };
-pub use crc::{crc32c, crc32c_combine, crc32c_zeros};
+pub use crc::{Crc32cCombine, crc32c, crc32c_combine, crc32c_parts, crc32c_zeros};
 pub use data::{
     AppendReply, AppendRequest, CreditRequest, DeliverHeader, FetchReply, FetchRequest,
     LocateReply, LocateRequest, SubscribeReply, SubscribeRequest, UnsubscribeRequest,
@@ -45,7 +45,7 @@ pub use record::{
 };
 
 /// Version of the protocol spoken here; the greeting carries it. Both sides must agree exactly until 1.0.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// A shard, by the number of its stream (never reused) and its own number within it.
 #[derive(

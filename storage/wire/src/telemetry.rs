@@ -15,13 +15,30 @@ macro_rules! data {
 
 data! {
     /// A distribution as the non-empty buckets of an HDR histogram with two significant digits.
+    /// Values are nanoseconds, or bytes where that is said.
     pub struct Distribution {
-        /// Representative value of each bucket in nanoseconds, ascending, with its count.
+        /// Representative value of each bucket, ascending, with its count.
         buckets: Vec<(u64, u64)>,
-        /// Largest value ever, nanoseconds.
+        /// Largest value ever.
         max: u64,
-        /// Sum of all values, nanoseconds (from the representatives).
+        /// Sum of all values (from the representatives).
         sum: u64,
+    }
+
+    /// Requests refused with one error code.
+    pub struct Refusals {
+        /// [`crate::ErrorCode`] as a number.
+        code: u16,
+        /// How many.
+        count: u64,
+    }
+
+    /// A partition key that much of a shard's load comes from.
+    pub struct HotKey {
+        /// The key, cut to 64 bytes.
+        key: String,
+        /// Its records of [`ShardSnapshot::keys_total`], at least.
+        records: u64,
     }
 
     /// One core.
@@ -32,32 +49,61 @@ data! {
         cpu: u32,
         /// When these figures were copied, nanoseconds since 1970 UTC.
         taken_ns: u64,
+        /// The same moment in nanoseconds since the server started, by a clock that never jumps.
+        uptime_ns: u64,
         /// CPU time of the core's thread, nanoseconds.
         busy_ns: u64,
+        /// Turns of the core's loop.
+        turns: u64,
         /// Connections now.
         connections: u32,
         /// Operations of the ring in flight now.
         ring_in_flight: u32,
+        /// Commit groups in flight now, over all shards.
+        groups_in_flight: u32,
         /// Pooled buffer memory in use now, bytes.
         buffer_used: u64,
         /// Pooled buffer memory in all, bytes.
         buffer_capacity: u64,
+        /// Memory beyond its least that connections receive into now, bytes.
+        receive_used: u64,
+        /// Bytes queued for clients now.
+        queued: u64,
+        /// Bytes of batches that wait for a segment now.
+        waiting: u64,
         /// Frames received.
         requests: u64,
         /// Requests refused, for whatever reason.
         refused: u64,
+        /// The same by reason, ascending; what never happened is left out.
+        refusals: Vec<Refusals>,
+        /// Appends that found no buffer memory and waited for it (those still without it are `Busy`).
+        stalled: u64,
         /// Requests handed over to another core.
         forwarded: u64,
         /// Connections ended for malformed frames.
         malformed: u64,
-        /// From arrival of a batch to submission of its commit group.
+        /// Times the wall clock was found to have jumped, by more than 10 ms between two copies.
+        clock_jumps: u64,
+        /// CPU time spent on taking and serving these figures, microseconds.
+        snapshot_cost_us: u64,
+        /// Length of the loop's turns.
+        turn: Distribution,
+        /// Bytes written per commit group, padding included.
+        group_bytes: Distribution,
+        /// From arrival of a batch to submission of its commit group, by record.
         queue: Distribution,
         /// From submission to completion of a commit group's write.
         write: Distribution,
-        /// From arrival of a batch to its acknowledgement.
+        /// From that completion to the hand-over of the reply to the socket, by record.
         ack: Distribution,
-        /// From arrival of a batch to its hand-over to a consumer that had caught up (replay does not count):
-        /// propagation delay as the broker sees it.
+        /// From that completion to the hand-over of a delivery to the socket, by record; for consumers that
+        /// had caught up.
+        deliver: Distribution,
+        /// From arrival of a batch to its acknowledgement by the engine, by record.
+        append: Distribution,
+        /// From arrival of a batch to its hand-over to the socket of a consumer that had caught up (replay does not
+        /// count), by record: propagation delay as the broker sees it.
         propagation: Distribution,
     }
 
@@ -95,18 +141,30 @@ data! {
         oldest: u64,
         /// The high-water mark.
         high_water: u64,
-        /// Bytes of its segments on disk.
+        /// Bytes of its segments on disk, with what is prepared and not yet written.
         stored_bytes: u64,
+        /// Bytes of these that are written.
+        log_bytes: u64,
+        /// Age in milliseconds after which segments go; 0 keeps.
+        retention_ms: u64,
+        /// Bytes it may keep on disk; 0 for no bound.
+        retention_bytes: u64,
         /// Segments on disk.
         segments: u32,
         /// Segments taken that had to be written cold.
         cold_segments: u64,
         /// Commit groups in flight now.
         in_flight: u32,
+        /// Subscriptions and waiting fetches now.
+        readers: u32,
         /// Duration of durable writes.
         write: Distribution,
-        /// From arrival to hand-over to a subscriber.
+        /// From arrival to hand-over to the socket, as for the core.
         propagation: Distribution,
+        /// Records behind `keys`: those of about the last ten seconds, as sampled.
+        keys_total: u64,
+        /// The keys most of these have, the first most: at most ten.
+        keys: Vec<HotKey>,
     }
 
     /// How far a consumer group is on one shard.
@@ -131,9 +189,13 @@ data! {
     pub struct Snapshot {
         /// Version of this type: [`VERSION`].
         version: u32,
-        /// The server's clock, nanoseconds since 1970 UTC.
+        /// Its number since the server started; the next one with new figures has the next number.
+        serial: u64,
+        /// The server's clock at its oldest part, nanoseconds since 1970 UTC.
         taken_ns: u64,
-        /// When the server started.
+        /// The same moment in nanoseconds since the server started, by a clock that never jumps.
+        uptime_ns: u64,
+        /// When the server started, nanoseconds since 1970 UTC.
         started_ns: u64,
         /// The server's release.
         server: String,
@@ -147,6 +209,10 @@ data! {
         disk_free: u64,
         /// Size of the file system.
         disk_total: u64,
+        /// Memory of the process, bytes.
+        resident: u64,
+        /// CPU time spent on putting snapshots together, microseconds; the cores' part is theirs.
+        snapshot_cost_us: u64,
         /// The cores.
         cores: Vec<CoreSnapshot>,
         /// The shards.
@@ -157,7 +223,7 @@ data! {
 }
 
 /// Version of [`Snapshot`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 impl Distribution {
     /// Number of values.
@@ -192,7 +258,7 @@ impl Distribution {
         self.sum = self.sum.saturating_add(other.sum);
     }
 
-    /// The value at quantile `q` (0 to 1), nanoseconds: nearest rank over the buckets. `None` when empty.
+    /// The value at quantile `q` (0 to 1): nearest rank over the buckets. `None` when empty.
     pub fn quantile(&self, q: f64) -> Option<u64> {
         let count = self.count();
         let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).max(1);

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // a panic is the report
 
 use highwater_wire::telemetry::{
-    CoreSnapshot, Distribution, GroupSnapshot, ShardSnapshot, Snapshot,
+    CoreSnapshot, Distribution, GroupSnapshot, HotKey, Refusals, ShardSnapshot, Snapshot,
 };
 use highwater_wire::*;
 use rkyv::Archived;
@@ -169,7 +169,7 @@ fn every_archived_size_is_as_documented() {
     let mut sizes = sizes!(ControlRequest, ControlReply, ErrorReply, StreamConfig);
     sizes.extend(sizes!(StreamDescription, ShardDescription, Position, GroupDescription));
     sizes.extend(sizes!(GroupShard, ClusterInfo, Snapshot, CoreSnapshot, ShardSnapshot));
-    sizes.extend(sizes!(GroupSnapshot, Distribution));
+    sizes.extend(sizes!(GroupSnapshot, Distribution, Refusals, HotKey));
     let documented: Vec<(&str, usize)> = table("- `String` is 8 bytes.")
         .iter()
         .map(|row| (row[0], row[1].parse().unwrap()))
@@ -185,7 +185,7 @@ fn frame(kind: Kind, correlation: u64, control: &[u8], data: &[u8]) -> Vec<u8> {
 
 #[test]
 fn control_messages_have_the_documented_bytes() {
-    let hello = ControlRequest::Hello { protocol: 1, client: "doc".into() };
+    let hello = ControlRequest::Hello { protocol: PROTOCOL_VERSION, client: "doc".into() };
     let bytes = frame(Kind::Control, 1, &encode_control_request(&hello), &[]);
     assert_eq!(bytes, example("hello-frame"));
     let config = StreamConfig {

@@ -2,33 +2,35 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use highwater_client::{Client, ClientOptions};
-use highwater_loadgen::{LoadError, LoadOptions, Rate, Report};
+use highwater_loadgen::{LoadError, LoadOptions, Observer, Report, Tick};
 use highwater_server::{Server, ServerOptions};
 use highwater_wire::{AckMode, ErrorCode, StreamConfig};
 use tempfile::TempDir;
 
+use super::acts::{Act, KEPT, acts};
+use super::readers::Story;
+use super::summary::Played;
 use super::{DemoArgs, readers, summary};
 use crate::cli::load;
+use crate::dashboard::load::{LoadEvent, Plan};
 use crate::failure::Failure;
 use crate::signals::Stop;
-use crate::{dashboard, output, units};
+use crate::{dashboard, output};
 
-/// The stream written.
-const STREAM: &str = "demo";
-/// Kept of it: enough to fall behind by a minute, not enough to fill a disk.
-const KEPT: u64 = 1 << 30;
 /// Segment files prepared ahead, in bytes.
 const PREPARED: u64 = 128 << 20;
 /// Largest segment: several fit into what is prepared.
 const SEGMENT: u64 = 32 << 20;
 /// Without a terminal nobody can press q.
 const DURATION: Duration = Duration::from_secs(10);
-/// "Until q", as far as a load run is concerned.
-const FOR_EVER: Duration = Duration::from_secs(300 * 24 * 3600);
+
+/// Seconds of the generator that wait to be shown.
+const TOLD: usize = 16;
 
 /// Where the data is; a temporary directory goes with this value.
 enum Data {
@@ -69,35 +71,17 @@ impl Data {
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let stop = Stop::on_signals()?;
     let with_console = dashboard::possible();
-    let mut options = load_options(args, with_console);
-    options.validate().map_err(load::failure)?;
+    let acts = acts(args, args.duration.or((!with_console).then_some(DURATION)));
+    for act in &acts {
+        act.load.validate().map_err(load::failure)?;
+    }
     let data = Data::open(args.dir.as_deref())?;
     let server = start_server(data.path())?;
-    options.target = server.local_addr().to_string();
-    let played = play(args, &server, options, with_console, &stop);
+    let played = play(acts, &server, with_console, &stop);
     let stopped = server.stop().map_err(|e| Failure::doing("stopping the server", e));
     drop(server);
     let closed = data.close();
     played.and(stopped).and(closed)
-}
-
-fn load_options(args: &DemoArgs, with_console: bool) -> LoadOptions {
-    let default = if with_console { FOR_EVER } else { DURATION };
-    let duration = args.duration.unwrap_or(default);
-    let warmup = (duration / 10).min(Duration::from_secs(1));
-    LoadOptions {
-        stream: STREAM.to_owned(),
-        shards: args.shards,
-        rate: match args.rate {
-            units::Rate::Max => Rate::Max,
-            units::Rate::PerSecond(rate) => Rate::PerSecond(rate),
-        },
-        record_size: args.size as usize,
-        retention_bytes: KEPT,
-        duration: duration.saturating_sub(warmup),
-        warmup,
-        ..LoadOptions::default()
-    }
 }
 
 fn start_server(dir: &Path) -> Result<Server, Failure> {
@@ -108,72 +92,144 @@ fn start_server(dir: &Path) -> Result<Server, Failure> {
     // A demo should run wherever it is tried; what is not durable is labelled.
     options.store.allow_buffered = true;
     let server = Server::start(options).map_err(|e| Failure::doing("cannot serve", e))?;
-    eprintln!("demo server on {}, data in {}", server.local_addr(), dir.display());
-    eprintln!("{}{}", summary::label(server.durable()), server.durability());
+    note!("demo server on {}, data in {}", server.local_addr(), dir.display());
+    note!("{}{}", summary::label(server.durable()), server.durability());
     for warning in server.warnings() {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     Ok(server)
 }
 
-fn play(
-    args: &DemoArgs,
-    server: &Server,
-    options: LoadOptions,
-    with_console: bool,
-    stop: &Stop,
-) -> Result<(), Failure> {
-    let target = options.target.clone();
-    super::super::runtime()?.block_on(create_stream(&target, args.shards))?;
-    let readers = readers::spawn(target.clone(), STREAM, stop.clone())?;
-    let over = stop.clone();
-    let load = thread::Builder::new()
-        .name("load".into())
-        .spawn(move || {
-            let result = generate(options, with_console, &over);
-            over.request();
-            result
-        })
-        .map_err(|e| Failure::doing("cannot start a thread", e))?;
+fn play(acts: [Act; 3], server: &Server, with_console: bool, stop: &Stop) -> Result<(), Failure> {
+    let target = server.local_addr().to_string();
+    super::super::runtime()?.block_on(create_streams(&target, &acts))?;
+    // The steady stream is told of each second: on the Load screen, or in lines.
+    let (screen, events) = sync_channel(TOLD);
+    let mut tell = Some(if with_console { Tell::Screen(screen) } else { Tell::Lines });
+    let mut playing = Vec::new();
+    for act in acts {
+        playing.push(Playing::start(&target, act, tell.take().unwrap_or(Tell::Nobody), stop)?);
+    }
     let shown = match with_console {
-        true => dashboard::run(&target, stop).map(drop),
+        true => {
+            let look = dashboard::LookArgs::default();
+            let extras = dashboard::Extras { load: Some(events), ..Default::default() };
+            dashboard::run(Some(&target), &look, extras, stop).map(drop)
+        }
         false => Ok(()),
     };
     if with_console {
         // However the console ended, it is over.
         stop.request();
     }
-    let report =
-        load.join().map_err(|_| Failure::failed("the load generator ended unexpectedly"))?;
-    // The readers end with the load; there is nothing to learn from them.
-    let _ = readers.join();
+    let played: Vec<_> = playing.into_iter().map(|playing| playing.finish(stop)).collect();
     shown?;
-    match report {
-        Ok(report) => summary::tell(&report, server.durable(), server.durability()),
-        Err(LoadError::Stopped) => output::line("stopped before the first record"),
-        Err(error) => Err(load::failure(error)),
+    let played: Vec<Played> =
+        played.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    if played.is_empty() {
+        return output::line("stopped before the first record");
+    }
+    summary::tell(&played, server.durable(), server.durability())
+}
+
+/// An act under way.
+struct Playing {
+    act: Act,
+    load: JoinHandle<Result<Report, LoadError>>,
+    readers: JoinHandle<()>,
+    story: Story,
+}
+
+impl Playing {
+    fn start(target: &str, act: Act, tell: Tell, stop: &Stop) -> Result<Playing, Failure> {
+        let (readers, story) = readers::spawn(target.to_owned(), &act, stop.clone())?;
+        let options = LoadOptions { target: target.to_owned(), ..act.load.clone() };
+        let over = stop.clone();
+        if let Tell::Screen(screen) = &tell {
+            let words = format!("{} to {}: {}", options.rate, act.stream, act.about);
+            let plan = Plan { what: "of the demo".into(), words, ..Plan::default() };
+            let _room_for_the_first = screen.try_send(LoadEvent::Begins(plan));
+        }
+        let load = thread::Builder::new()
+            .name("load".into())
+            .spawn(move || {
+                let mut teller = Teller { tell, stop: &over };
+                let result = highwater_loadgen::run(options, &mut teller, over.load());
+                // One that cannot go on ends the others too.
+                if result.is_err() {
+                    over.request();
+                }
+                result
+            })
+            .map_err(|e| Failure::doing("cannot start a thread", e))?;
+        Ok(Playing { act, load, readers, story })
+    }
+
+    /// `None`: stopped before its first record.
+    fn finish(self, stop: &Stop) -> Result<Option<Played>, Failure> {
+        let report = self.load.join();
+        // All loads are equally long: the readers of the first to end have nothing to wait for either.
+        stop.request();
+        let _nothing_to_learn = self.readers.join();
+        let report =
+            report.map_err(|_| Failure::failed("the load generator ended unexpectedly"))?;
+        match report {
+            Ok(report) => Ok(Some(Played { act: self.act, report, story: self.story })),
+            Err(LoadError::Stopped) => Ok(None),
+            Err(error) => Err(load::failure(error)),
+        }
     }
 }
 
-fn generate(options: LoadOptions, with_console: bool, stop: &Stop) -> Result<Report, LoadError> {
-    let progress = |progress| {
-        // If nobody reads the lines any more, nobody waits for the end either.
-        if !with_console && output::line(load::line(&progress)).is_err() {
-            stop.request();
-        }
-    };
-    highwater_loadgen::run(options, progress, stop.flag())
+/// Who is told of each second.
+enum Tell {
+    /// Standard output.
+    Lines,
+    /// The console's Load screen.
+    Screen(SyncSender<LoadEvent>),
+    /// Nobody.
+    Nobody,
 }
 
-/// Made here and not by the load generator, so that the readers find it too.
-async fn create_stream(target: &str, shards: u32) -> Result<(), Failure> {
-    let config =
-        StreamConfig { shards, retention_ms: 0, retention_bytes: KEPT, ack: AckMode::Durable };
+struct Teller<'a> {
+    tell: Tell,
+    stop: &'a Stop,
+}
+
+impl Observer for Teller<'_> {
+    fn tick(&mut self, tick: &Tick<'_>) {
+        match &self.tell {
+            // If nobody reads the lines any more, nobody waits for the end either.
+            Tell::Lines if output::line(load::line(tick.progress)).is_err() => {
+                self.stop.request();
+            }
+            // A console that cannot keep up misses a second of the generator, and nothing else.
+            Tell::Screen(screen) => {
+                let _full_or_gone = screen.try_send(LoadEvent::Tick(tick.progress.into()));
+            }
+            Tell::Lines | Tell::Nobody => {}
+        }
+    }
+}
+
+/// Made here and not by the load generator, so that the readers find them too.
+async fn create_streams(target: &str, acts: &[Act]) -> Result<(), Failure> {
     let client =
         Client::connect(target, ClientOptions::default()).await.map_err(Failure::failed)?;
-    match client.create_stream(STREAM, config).await {
-        // Of an earlier demo in the same directory.
-        Err(error) if error.code() == Some(ErrorCode::StreamExists) => Ok(()),
-        result => result.map(drop).map_err(|e| Failure::doing("cannot create the stream", e)),
+    for act in acts {
+        let config = StreamConfig {
+            shards: act.shards,
+            retention_ms: 0,
+            retention_bytes: KEPT,
+            ack: AckMode::Durable,
+        };
+        match client.create_stream(act.stream, config).await {
+            // Of an earlier demo in the same directory.
+            Err(error) if error.code() == Some(ErrorCode::StreamExists) => {}
+            result => {
+                result.map(drop).map_err(|e| Failure::doing("cannot create a stream", e))?;
+            }
+        }
     }
+    Ok(())
 }

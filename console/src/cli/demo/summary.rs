@@ -2,8 +2,20 @@
 
 use highwater_loadgen::{Distribution, Report};
 
+use super::acts::Act;
+use super::readers::Story;
 use crate::failure::Failure;
 use crate::{human, output};
+
+/// One act, played.
+pub struct Played {
+    /// What it was.
+    pub act: Act,
+    /// What its load found.
+    pub report: Report,
+    /// What became of its readers.
+    pub story: Story,
+}
 
 /// In front of the way writes are made durable.
 pub fn label(durable: bool) -> &'static str {
@@ -11,75 +23,103 @@ pub fn label(durable: bool) -> &'static str {
 }
 
 /// Prints it; an error if a record was lost, doubled or out of order.
-pub fn tell(report: &Report, durable: bool, durability: &str) -> Result<(), Failure> {
-    output::text(text(report, durable, durability))?;
+pub fn tell(played: &[Played], durable: bool, durability: &str) -> Result<(), Failure> {
+    output::text(text(played, durable, durability))?;
+    played.iter().try_for_each(|p| sound(&p.report))
+}
+
+/// Whether everything is as it was sent.
+fn sound(report: &Report) -> Result<(), Failure> {
+    let stream = &report.stream;
     if !report.checked || !report.intact() {
         let what = if report.checked {
             "records are not as they were sent"
         } else {
             "nothing was checked"
         };
-        return Err(Failure::failed(what));
+        return Err(Failure::Failed(format!("{stream}: {what}")));
     }
     if report.unread > 0 && report.read_errors > 0 {
         let why = report.first_error.as_deref().unwrap_or("reading failed");
-        return Err(Failure::Failed(format!("not everything could be read: {why}")));
+        return Err(Failure::Failed(format!("{stream}: not everything could be read: {why}")));
     }
     if report.checked_records == 0 {
         let why = report.first_error.as_deref().unwrap_or("stopped too soon");
-        return Err(Failure::Failed(format!("nothing was acknowledged: {why}")));
+        return Err(Failure::Failed(format!("{stream}: nothing was acknowledged: {why}")));
     }
     Ok(())
 }
 
-fn text(report: &Report, durable: bool, durability: &str) -> String {
-    let size = report.options.record_size;
-    let mut lines = vec![
-        String::new(),
-        format!(
-            "{} records of {size} B in {:.1} s into {} shards: {} records/s, {}/s",
+fn text(played: &[Played], durable: bool, durability: &str) -> String {
+    let mut lines = vec![String::new(), "What you saw".to_owned()];
+    for Played { act, report, .. } in played {
+        let (stream, about) = (act.stream, act.about);
+        lines.push(format!(
+            "  {stream:<8} {about}: {} records in {:.1} s, {} records/s, {}/s, {}",
             human::grouped(report.acked_records),
             report.duration_s,
-            report.shards,
             human::count(report.records_per_s),
             human::bytes(report.bytes_per_s),
-        ),
-        format!("{}{durability}", label(durable)),
-        format!("response     {}", tail(&report.latency_us.response)),
-        format!("propagation  {}", tail(&report.latency_us.propagation)),
-        format!(
-            "checked {} records: lost {} duplicated {} reordered {}",
-            human::grouped(report.checked_records),
-            report.lost,
-            report.duplicated,
-            report.reordered
-        ),
+            human::counted(u64::from(report.shards), "shard"),
+        ));
+        lines.push(format!("           response     {}", tail(&report.latency_us.response)));
+        lines.push(format!("           propagation  {}", tail(&report.latency_us.propagation)));
+        lines.extend(odd(report).map(|line| format!("           {line}")));
+    }
+    lines.extend(played.iter().filter_map(absence));
+    let sum = |of: fn(&Report) -> u64| played.iter().map(|p| of(&p.report)).sum::<u64>();
+    lines.push(format!(
+        "  checked {} records: lost {} duplicated {} reordered {}",
+        human::grouped(sum(|r| r.checked_records)),
+        sum(|r| r.lost),
+        sum(|r| r.duplicated),
+        sum(|r| r.reordered),
+    ));
+    lines.push(format!("  {}{durability}", label(durable)));
+    let reasons = played.iter().filter_map(|p| p.report.void_reason.as_ref());
+    if let Some(reason) = reasons.into_iter().next() {
+        lines.push(format!("  latencies are not to be trusted: {reason}"));
+    }
+    let next = [
+        "",
+        "Try next",
+        "  highwater serve --data ./data",
+        "  highwater load run -r 20k -d 10s --shards 4 -o ./run   # then open run/report.html",
+        "  highwater top",
+        "",
     ];
+    lines.extend(next.map(str::to_owned));
+    lines.join("\n")
+}
+
+/// What a reader should know of, if there was any.
+fn odd(report: &Report) -> impl Iterator<Item = String> {
     let odd = [
         ("corrupted", report.corrupted),
         ("trimmed by retention before they were read", report.trimmed),
         ("not read in time", report.unread),
         ("refused", report.refused),
         ("of unknown fate", report.unknown),
+        ("due, but never sent", report.unsent),
     ];
-    lines.extend(
-        odd.iter()
-            .filter(|(_, n)| *n > 0)
-            .map(|(what, n)| format!("{} records {what}", human::grouped(*n))),
-    );
-    if let Some(reason) = &report.void_reason {
-        lines.push(format!("latencies are not to be trusted: {reason}"));
-    }
-    let next = [
-        "",
-        "Try next:",
-        "  highwater serve --data ./data",
-        "  highwater load run -r 20k -d 10s --shards 4",
-        "  highwater top",
-        "",
-    ];
-    lines.extend(next.map(str::to_owned));
-    lines.join("\n")
+    let seen = odd.into_iter().filter(|(_, n)| *n > 0);
+    seen.map(|(what, n)| format!("{} records {what}", human::grouped(n)))
+}
+
+/// The group that was away, and how it came back.
+fn absence(played: &Played) -> Option<String> {
+    let (group, times) = (played.act.group, played.story.absences());
+    let away = played.act.lapse.filter(|_| times > 0)?.away.as_secs_f64();
+    let came_back = match played.story.last() {
+        Some((behind, took)) => format!(
+            "came back to {} records and had read them within {}",
+            human::grouped(behind),
+            human::nanos(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
+        ),
+        None => "has not caught up yet".to_owned(),
+    };
+    let times = if times > 1 { format!(", {times} times; last it") } else { ",".to_owned() };
+    Some(format!("  group {group} was away for {away:.1} s{times} {came_back}"))
 }
 
 fn tail(of: &Distribution) -> String {

@@ -1,56 +1,181 @@
-//! What was typed, what is echoed, and what the exit code says.
+//! What was typed, what is echoed, and what is refused.
+
+use std::time::Duration;
 
 use clap::Parser as _;
+use highwater_loadgen::schedule::{Burst, Profile};
+use highwater_loadgen::{Arrival, LoadOptions, Rate, Scenario, WarmUpRule, Workload};
 use proptest::prelude::*;
 
+use super::flags::Request;
 use super::*;
 use crate::cli::{Cli, Command};
 
-fn parse(line: &str) -> RunArgs {
-    let Command::Load(args) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else {
-        panic!("not a load command")
-    };
-    let LoadCommand::Run(args) = args.command;
-    *args
+fn typed(words: impl IntoIterator<Item = String>) -> Result<Request, Failure> {
+    let cli = Cli::try_parse_from(words).map_err(|e| Failure::Usage(e.to_string()))?;
+    let Command::Load(args) = cli.command else { panic!("not a load command") };
+    args.command.request()
+}
+
+fn words(line: &str) -> Vec<String> {
+    format!("highwater load {line}").split_whitespace().map(str::to_owned).collect()
+}
+
+fn parse(line: &str) -> LoadOptions {
+    typed(words(line)).unwrap_or_else(|e| panic!("{line}: {e}")).options
+}
+
+#[track_caller]
+fn refused(line: &str, says: &[&str]) {
+    let error = typed(words(line)).err();
+    let Some(Failure::Usage(said)) = error else { panic!("{line}: {error:?}") };
+    for word in says {
+        assert!(said.contains(word), "{line}: {word:?} is missing in: {said}");
+    }
 }
 
 fn same(a: &LoadOptions, b: &LoadOptions) {
     assert_eq!(serde_json::to_value(a).unwrap(), serde_json::to_value(b).unwrap());
 }
 
+const ALL: &str = "run -t h:1 -r 20k -d 10s --warmup 0s --size 1KiB --producers 2 --consumers 0 --stream s \
+                   --streams 3 --groups 2 --shards 4 --ack written --retention-bytes 1GiB --arrival poisson \
+                   --batch 64K --linger 1ms --inflight 2 --connections 2 --cores 0 --seed 9 --spin 0us \
+                   --drain-timeout 1m --keys 17 --key-distribution hot:25% --tolerate-restart \
+                   --target-timeout 3s --slo p99=5ms --slo propagation.max=1s";
+
 #[test]
 fn the_echoed_line_is_the_same_run() {
-    let all = "highwater load run -t h:1 -r 20k -d 10s --warmup 0s --size 1KiB --producers 2 --consumers 0 \
-               --stream s --shards 4 --ack written --retention-bytes 1GiB --arrival poisson --clients 3 \
-               --batch 64K --linger 1ms --inflight 2 --connections 2 --cores 0-1 --seed 9 --spin 0us \
-               --drain-timeout 1m";
-    for typed in ["highwater load run", all, "highwater load run -r max"] {
-        let options = parse(typed).options().unwrap();
-        same(&options, &parse(&echo::command(&options)).options().unwrap());
+    for line in [
+        "run",
+        ALL,
+        "run -r max",
+        "run --clients 3 -t null:stall=1s/10s,service=20us",
+        "run --size 100..1KiB --warmup steady:5s",
+        "run --size lognormal:1KiB,0.7 --key-distribution zipf:1.1 -t embedded:a/b",
+        "run --arrival burst --peak 3x",
+        "run --arrival poisson --on 1s --every 9s",
+        "burst --peak 1.5x --every 20s",
+        "burst --arrival poisson -d 7s",
+        "backlog --outage 5s",
+        "backlog --outage 1m --drain-limit 2m --paused-groups 2 --groups 3 -d 20s -r 2k",
+    ] {
+        let request = typed(words(line)).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let again = typed(echo::words(&request)).unwrap_or_else(|e| panic!("{line}: {e}"));
+        same(&request.options, &again.options);
+        assert_eq!((request.slo, request.workload), (again.slo, again.workload), "{line}");
     }
-    let options = parse(all).options().unwrap();
-    assert_eq!((options.rate, options.record_size), (Rate::PerSecond(20_000.0), 1024));
-    assert_eq!((options.batch_bytes, options.cores.as_slice()), (65_536, &[0, 1][..]));
 }
 
 #[test]
-fn values_out_of_range_are_wrong_usage() {
-    for line in ["--size 8", "--producers 0", "-d 0s", "--stream a/b", "--inflight 0"] {
-        let args = parse(&format!("highwater load run {line}"));
-        let error = args.options().unwrap_err();
-        assert!(matches!(error, Failure::Usage(_)), "{line}: {error}");
+fn what_is_typed_is_what_is_asked() {
+    let options = parse(ALL);
+    assert_eq!(options.rate, Rate::PerSecond(20_000.0));
+    assert_eq!(options.workload, Workload::Fixed { size: 1024 });
+    assert_eq!((options.batch_bytes, options.cores.as_slice()), (65_536, &[0][..]));
+    assert_eq!(options.late_bound, Duration::from_micros(500));
+    assert_eq!(parse("run --warmup steady").warmup, LoadOptions::default().warmup);
+    assert_eq!(parse("run --warmup 5s").warmup, WarmUpRule::Fixed(Duration::from_secs(5)));
+}
+
+#[test]
+fn bursts_are_measured_three_times_unless_it_is_said_otherwise() {
+    let burst = parse("burst --every 20s --on 4s --peak 3x");
+    assert_eq!((burst.scenario, burst.duration), (Scenario::Burst, Duration::from_secs(60)));
+    let expected = Burst { peak: 3.0, on: Duration::from_secs(4), every: Duration::from_secs(20) };
+    assert_eq!(burst.profile, Profile::Burst(expected));
+    assert_eq!(parse("burst -d 5s").duration, Duration::from_secs(5));
+    let both = parse("run --arrival poisson --peak 3x --on 4s --every 20s");
+    assert_eq!((both.arrival, both.profile), (Arrival::Poisson, Profile::Burst(expected)));
+}
+
+#[test]
+fn a_trace_is_followed() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let file = dir.path().join("rates");
+    std::fs::write(&file, "rate\n100\n200\n").unwrap();
+    let line = format!("run --arrival poisson --trace {} --speed 2x", file.display());
+    let request = typed(words(&line)).unwrap();
+    let Profile::Trace(trace) = &request.options.profile else { panic!("no trace") };
+    assert_eq!((trace.speed, request.options.arrival), (2.0, Arrival::Poisson));
+    same(&request.options, &typed(echo::words(&request)).unwrap().options);
+    std::fs::write(&file, "rate\n100\nmany\n").unwrap();
+    refused(&line, &["rates", "line 3", "many"]);
+    std::fs::remove_file(&file).unwrap();
+    refused(&line, &["rates", "No such file"]);
+}
+
+#[test]
+fn values_out_of_range_name_flag_value_and_limit() {
+    for (line, says) in [
+        ("run --size 8", &["--size", "8", "32"][..]),
+        ("run --size 99MiB", &["--size", "99MiB"]),
+        ("run --size 1KiB..100", &["--size", "100..1KiB"]),
+        ("run --producers 0", &["--producers", "0", "1 to 4096"]),
+        ("run -d 0s", &["--duration", "more than 0"]),
+        ("run --stream a/b", &["--stream", "a/b"]),
+        ("run --inflight 0", &["--inflight", "0", "4096"]),
+        ("run -r 0", &["--rate", "0 records per second", "more than 0"]),
+        ("run -r fast", &["--rate", "fast", "20k"]),
+        ("run --slo p99", &["--slo", "p99=10ms"]),
+        ("run --ack never", &["--ack", "never", "durable"]),
+        ("run --keys 0", &["--keys", "0"]),
+        ("run --key-distribution normal", &["--key-distribution", "normal", "zipf"]),
+        ("run --cores 1000", &["--cores", "1000", "available: 0"]),
+        ("run -t foo", &["--target", "foo", "HOST:PORT"]),
+        ("run -t null:stall=5s", &["--target", "stall"]),
+        ("run -t embedded:", &["--target", "directory"]),
+        ("run --peak 2y", &["--peak", "2.5x"]),
+        ("run --arrival burst --peak 1x", &["--peak", "more than 1"]),
+        ("burst --on 30s --every 20s", &["--on", "every"]),
+        ("backlog --outage 0s", &["--outage"]),
+        ("run --warmup never", &["--warmup", "never"]),
+        ("run --groups 65", &["--groups", "65", "64"]),
+        ("compare a b --margin 3", &["--margin", "100%"]),
+    ] {
+        refused(line, says);
     }
-    for line in ["--size 99MiB", "-r 0", "-r fast", "--slo p99", "--ack never"] {
-        let line = format!("highwater load run {line}");
-        assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+}
+
+#[test]
+fn what_contradicts_itself_is_refused_with_the_flag() {
+    for (line, says) in [
+        ("run -r max --arrival poisson", &["--arrival", "poisson", "max"][..]),
+        ("burst -r max", &["--arrival", "max"]),
+        ("run --clients 2 --batch 1K", &["--clients", "--batch"]),
+        ("run --clients 2 --linger 1ms", &["--clients", "--linger"]),
+        ("run --clients 2 --producers 2", &["--clients", "--producers"]),
+        ("run --arrival trace", &["--arrival trace", "--trace FILE"]),
+        ("run --trace f --peak 2x", &["--trace", "--peak"]),
+        ("run --trace f -r 5", &["--trace", "--rate"]),
+        ("run --trace f --arrival burst", &["--arrival burst", "--trace"]),
+        ("run --speed 2x", &["--trace"]),
+        ("run --arrival constant --peak 2x", &["--arrival constant", "--peak"]),
+        ("run --engine-cores 0", &["--engine-cores", "embedded"]),
+        ("backlog --groups 1", &["--paused-groups", "1"]),
+        ("backlog --consumers 0", &["--consumers", "0"]),
+        ("run --groups 3 --consumers 2", &["--consumers", "2", "3"]),
+        ("run -w iot --size 5KiB", &["--size", "--workload iot"]),
+        ("run -w iot --keys 5", &["--keys", "iot"]),
+        ("run -w clickstream --key-distribution zipf", &["--key-distribution", "clickstream"]),
+        ("run --trace no-such-file.csv", &["--trace", "no-such-file.csv"]),
+    ] {
+        refused(line, says);
     }
+}
+
+#[test]
+fn a_line_can_be_pasted_into_a_shell() {
+    let line =
+        echo::line(&["a".into(), "it's".into(), String::new(), "x y".into(), "p=1:2".into()]);
+    assert_eq!(line, r"a 'it'\''s' '' 'x y' p=1:2");
 }
 
 proptest! {
     #[test]
     fn any_run_is_echoed_faithfully(rate in 1u64..1_000_000, ms in 1u64..100_000, size in 32u64..100_000) {
-        let line = format!("highwater load run -r {rate} -d {ms}ms --size {size} --linger {ms}us");
-        let options = parse(&line).options().unwrap();
-        same(&options, &parse(&echo::command(&options)).options().unwrap());
+        let line = format!("run -r {rate} -d {ms}ms --size {size} --linger {ms}us");
+        let request = typed(words(&line)).unwrap();
+        same(&request.options, &typed(echo::words(&request)).unwrap().options);
     }
 }

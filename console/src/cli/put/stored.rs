@@ -53,7 +53,7 @@ impl Progress {
                 return format!("nothing was acknowledged for {} s", silent.as_secs());
             }
             if let Some(seconds) = silence.told(silent) {
-                eprintln!(
+                note!(
                     "waiting: the server has not acknowledged anything for {seconds} s (trying again until {} s)",
                     timeout.as_secs()
                 );

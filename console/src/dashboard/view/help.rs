@@ -1,44 +1,102 @@
-//! The help: every key of the table, and what the figures mean.
+//! The help: every key of the table, what the figures mean, the rules of Watch, and what looking costs.
 
-use ratatui::Frame;
+use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Rect};
-use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
+use ratatui::style::Style;
+use ratatui::widgets::{Clear, Widget as _};
 
-use super::super::keys;
-use super::super::model::Model;
-use super::theme::Theme;
+use super::panel;
+use crate::dashboard::app::App;
+use crate::dashboard::theme::Theme;
+use crate::dashboard::widgets::wrap;
+use crate::dashboard::{keys, watch};
+
+/// Characters on the left, and what is on the right has at 80 columns.
+const LEFT: u16 = 18;
+const RIGHT: usize = 58;
 
 const MEANINGS: &[(&str, &str)] = &[
     ("TPS in", "records acknowledged, per second"),
     ("TPS out", "records handed to consumers, per second"),
-    ("propagation delay", "from arrival at the server to hand-over to a subscriber"),
+    ("propagation", "from arrival at the server to hand-over to a subscriber"),
+    ("durable write", "a commit group's write, as the device took it"),
+    ("queue", "from arrival until the commit group is submitted"),
+    ("ack", "from on the device until the reply is at the socket"),
+    ("deliver", "from on the device until the delivery is at the socket"),
     ("backlog", "from a group's position to the high-water mark"),
-    ("seconds", "age of the oldest record a group has not read"),
-    ("net/s", "growth of the backlog over the last ten samples"),
+    ("age", "of the oldest record a group has not read"),
+    ("lost in", "until retention removes what a group has not read"),
     ("skew", "busiest shard of a stream over the mean; 1 is even"),
-    ("durable write", "one commit group's write, as the device took it"),
+    ("busy", "CPU time of a core's thread as a share of the time"),
+    ("tables", "figures of the last 10 s; charts keep each column's maximum"),
 ];
 
-/// Draws the help over whatever is there.
-pub fn draw(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    let mut lines: Vec<Line<'_>> = keys::KEYS
-        .iter()
-        .map(|binding| entry(keys::names(binding), binding.words, theme))
-        .collect();
-    lines.push(Line::default());
-    lines.extend(MEANINGS.iter().map(|(word, text)| entry((*word).to_owned(), text, theme)));
-    lines.push(Line::default());
-    let cost = "Watching costs the server one reply a second from counters it keeps anyway.";
-    lines.push(Line::styled(cost, theme.dim()));
-    let (width, height) = (area.width.min(78), area.height.min(lines.len() as u16 + 2));
-    let place = area.centered(Constraint::Length(width), Constraint::Length(height));
-    let block = Block::bordered().title(" Help ").border_style(theme.bold());
-    let text = Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((model.scroll, 0));
-    frame.render_widget(Clear, place);
-    frame.render_widget(text.block(block), place);
+/// What is on the left, and what on the right of it; a heading has nothing on the right.
+fn entries() -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for (scope, rows) in keys::rows() {
+        all.push((scope.title().to_owned(), String::new()));
+        all.extend(rows.into_iter().map(|(key, words)| (key, words.to_owned())));
+    }
+    all.push(("Figures".to_owned(), String::new()));
+    all.extend(MEANINGS.iter().map(|(word, text)| ((*word).to_owned(), (*text).to_owned())));
+    all.push(("Watch".to_owned(), String::new()));
+    for rule in &watch::RULES {
+        let lines = wrap(rule.threshold, RIGHT).into_iter().enumerate();
+        all.extend(lines.map(|(n, line)| (if n == 0 { rule.name } else { "" }.to_owned(), line)));
+    }
+    all
 }
 
-fn entry(left: String, right: &str, theme: Theme) -> Line<'_> {
-    Line::from(vec![Span::styled(format!(" {left:<18} "), theme.bold()), Span::raw(right)])
+/// How many lines there are to scroll through.
+pub fn line_count() -> usize {
+    entries().len() + 1
+}
+
+/// Draws the help over whatever is there.
+pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = app.look.theme;
+    let entries = entries();
+    let wide = area.width >= 150;
+    let columns = if wide { 2 } else { 1 };
+    let needed = entries.len().div_ceil(columns) as u16 + 3;
+    let width = area.width.min(if wide { 164 } else { 84 });
+    let place =
+        area.centered(Constraint::Length(width), Constraint::Length(area.height.min(needed)));
+    Clear.render(place, buffer);
+    let rows = usize::from(place.height.saturating_sub(3));
+    let shown = rows * columns;
+    let first = app.help_scroll.min(entries.len().saturating_sub(shown));
+    let bottom = panel::shown(first, entries.len(), shown);
+    let inner = panel::frame(app, "Help", &bottom, true, place, buffer);
+    if inner.height == 0 {
+        return;
+    }
+    let each = inner.width / columns as u16;
+    for (number, (left, right)) in entries.iter().skip(first).take(shown).enumerate() {
+        let (column, row) = ((number / rows.max(1)) as u16, (number % rows.max(1)) as u16);
+        let line = Rect::new(inner.x + column * each, inner.y + row, each, 1);
+        entry(app, left, right, theme, line, buffer);
+    }
+    let cost = match app.picture().figures.as_ref() {
+        Some(f) => format!(
+            "Watching costs the server {:.0} us of CPU a second: {:.4} % of a core.",
+            f.snapshot_cost_us,
+            f.snapshot_cost_us / 1e4
+        ),
+        None => "Watching costs the server one snapshot a second.".to_owned(),
+    };
+    panel::text(app, &cost, theme.dim(), inner, inner.height - 1, buffer);
+}
+
+fn entry(app: &App, left: &str, right: &str, theme: Theme, line: Rect, buffer: &mut Buffer) {
+    let key_width = LEFT.min(line.width / 2);
+    if right.is_empty() {
+        panel::text(app, left, theme.focus(), line, 0, buffer);
+        return;
+    }
+    let key = Rect { width: key_width, ..line };
+    panel::text(app, &format!(" {left}"), theme.bold(), key, 0, buffer);
+    let rest = Rect { x: line.x + key_width, width: line.width - key_width, ..line };
+    panel::text(app, right, Style::new(), rest, 0, buffer);
 }

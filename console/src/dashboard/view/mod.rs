@@ -1,137 +1,195 @@
-//! The model as a picture: pure functions, no clock, no channel.
+//! The state as a picture: pure functions, no clock, no channel.
 
 mod backlog;
+mod bars;
 mod compact;
 mod help;
-mod lower;
-mod plot;
-mod theme;
-mod upper;
+mod latency;
+mod load;
+mod overview;
+mod panel;
+mod shards;
+mod streams;
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Position, Rect};
 
-use super::keys;
-use super::model::{Link, Model};
-use crate::human;
-use theme::Theme;
+use super::app::{App, Screen};
+use super::player::Link;
+
+pub use help::line_count as help_lines;
 
 /// The smallest screen with frames and charts; below it, lines of text.
 const FRAMED: (u16, u16) = (64, 18);
 
+/// Said where only a server has figures.
+const NO_SERVER: &str = "no server to watch; 5 shows the load generator";
+
+/// A part of a screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Panel {
+    /// Records in and out.
+    Tps,
+    /// Propagation delay.
+    Delay,
+    /// The groups, worst first.
+    Groups,
+    /// Cores and shards, one cell each.
+    Cells,
+    /// What is worth a look.
+    Watch,
+    /// A line a shard.
+    ShardList,
+    /// A line a core.
+    CoreList,
+    /// The selected shard.
+    Shard,
+    /// The percentile spectrum.
+    Spectrum,
+    /// Where the time goes.
+    Stages,
+    /// Delay over time.
+    Heat,
+    /// The selected group over time.
+    Group,
+    /// The selected group by shard.
+    Parts,
+    /// The running second of the generator.
+    Run,
+    /// Response over time, or over rate in a search.
+    Response,
+    /// Rate over time.
+    Rate,
+    /// What a search believes, or the result.
+    Outcome,
+    /// A line a stream.
+    StreamList,
+    /// The open stream.
+    Stream,
+    /// Its records, or one of them.
+    Records,
+}
+
+/// The panels of the screen shown, in the order `Tab` goes through them.
+pub fn panels(app: &App) -> &'static [Panel] {
+    use Panel::*;
+    match app.screen {
+        Screen::Overview => &[Tps, Delay, Groups, Cells, Watch],
+        Screen::Shards => &[ShardList, CoreList, Shard],
+        Screen::Latency => &[Spectrum, Stages, Heat],
+        Screen::Backlog => &[Groups, Group, Parts],
+        Screen::Load => &[Run, Rate, Response, Outcome],
+        Screen::Streams if app.browse.open.is_some() => &[Stream, Records],
+        Screen::Streams => &[StreamList],
+    }
+}
+
+/// Where the panels are in `body`.
+fn places(app: &App, body: Rect) -> Vec<(Panel, Rect)> {
+    let panels = panels(app);
+    let panel = panels.get(app.place().panel).or(panels.first());
+    if let (true, Some(panel)) = (app.place().expanded, panel) {
+        return vec![(*panel, body)];
+    }
+    let areas = match app.screen {
+        Screen::Overview => overview::areas(app, body),
+        Screen::Shards => shards::areas(app, body),
+        Screen::Latency => latency::areas(body),
+        Screen::Backlog => backlog::areas(app, body),
+        Screen::Load => load::areas(app, body),
+        Screen::Streams => streams::areas(app, body),
+    };
+    panels.iter().copied().zip(areas).collect()
+}
+
+/// Header, body and footer.
+fn split(area: Rect) -> [Rect; 3] {
+    let [top, body, bottom] =
+        Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)])
+            .areas(area);
+    [top, body, bottom]
+}
+
+fn framed(area: Rect) -> bool {
+    area.width >= FRAMED.0 && area.height >= FRAMED.1
+}
+
 /// Draws everything. Any size will do, also none at all.
-pub fn view(model: &Model, frame: &mut Frame<'_>) {
+pub fn view(app: &App, frame: &mut Frame<'_>) {
     let area = frame.area();
     if area.is_empty() {
         return;
     }
-    let theme = Theme::new(model.color);
-    if area.width < FRAMED.0 || area.height < FRAMED.1 {
-        compact::draw(model, theme, frame, area);
+    let buffer = frame.buffer_mut();
+    if framed(area) {
+        let [top, body, bottom] = split(area);
+        bars::header(app, top, buffer);
+        if app.link == Link::Absent && app.screen != Screen::Load {
+            let inner = panel::frame(app, app.screen.title(), "", true, body, buffer);
+            panel::nothing(app, NO_SERVER, inner, buffer);
+        } else {
+            panels_of(app, body, buffer);
+        }
+        bars::footer(app, bottom, buffer);
     } else {
-        overview(model, theme, frame, area);
+        compact::draw(app, area, buffer);
     }
-    if model.help {
-        help::draw(model, theme, frame, area);
-    }
-}
-
-fn overview(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    let figures = model.picture().figures.as_ref();
-    let groups = figures.map_or(0, |f| f.groups.len()).max(1) as u16;
-    // The charts keep half of the height; the lists share the other, and leave to the charts what they do not need.
-    let lists = area.height.saturating_sub(2) / 2;
-    let backlog_height = groups.saturating_add(3).min((lists / 2).max(5));
-    let rest = lists.saturating_sub(backlog_height);
-    let lower_height = lower::wanted_height(model).min(rest.max(6));
-    let [top, upper_area, backlog_area, lower_area, bottom] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Min(0),
-        Constraint::Length(backlog_height),
-        Constraint::Length(lower_height),
-        Constraint::Length(1),
-    ])
-    .areas(area);
-    frame.render_widget(header(model, theme, area.width), top);
-    let halves = Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]);
-    let [left, right] = halves.areas(upper_area);
-    upper::tps(model, theme, frame, left);
-    upper::delay(model, theme, frame, right);
-    backlog::draw(model, theme, frame, backlog_area);
-    let parts = Layout::horizontal([Constraint::Percentage(58), Constraint::Percentage(42)]);
-    let [left, right] = parts.areas(lower_area);
-    lower::shards(model, theme, frame, left);
-    lower::watch(model, theme, frame, right);
-    frame.render_widget(footer(theme), bottom);
-}
-
-/// What is watched on the left, how old it is on the right; what does not fit is left out.
-fn header(model: &Model, theme: Theme, width: u16) -> Paragraph<'static> {
-    let picture = model.picture();
-    let (state, style) = state(model, theme);
-    let mut left = format!(" {}", model.target);
-    let mut alarm = "";
-    if let Some(figures) = &picture.figures {
-        if !picture.about.durable {
-            alarm = "  NOT DURABLE";
-        }
-        let (cores, shards) = (figures.cores.len(), figures.shards.len());
-        let up = human::duration(picture.about.uptime);
-        let (cores, shards) = (human::plural(cores, "core"), human::plural(shards, "shard"));
-        let more = format!("  {cores} {shards} up {up}");
-        if left.len() + more.len() + alarm.len() + state.len() < usize::from(width) {
-            left += &more;
-        }
-    }
-    let used = left.chars().count() + alarm.len() + state.chars().count();
-    let gap = usize::from(width).saturating_sub(used).max(1);
-    Paragraph::new(Line::from(vec![
-        Span::styled(left, theme.bold()),
-        Span::styled(alarm, theme.alarm()),
-        Span::raw(" ".repeat(gap)),
-        Span::styled(state, style),
-    ]))
-}
-
-/// `LIVE`, `STALE`, … with the age of the figures.
-fn state(model: &Model, theme: Theme) -> (String, ratatui::style::Style) {
-    let picture = model.picture();
-    let clock = picture.figures.as_ref().map(|f| human::clock(f.at_ns)).unwrap_or_default();
-    let age = model.age().map(|age| age.as_secs_f64());
-    match (&model.link, age) {
-        (Link::Lost { .. }, None) => ("NO SERVER, trying again ".to_owned(), theme.alarm()),
-        (_, None) => ("connecting ".to_owned(), theme.dim()),
-        (_, Some(age)) if model.stale() => {
-            let clock = if clock.is_empty() { clock } else { format!(" {clock},") };
-            (format!("STALE{clock} {age:.0}s old "), theme.alarm())
-        }
-        (_, Some(_)) if picture.figures.is_none() => {
-            ("waiting for a second sample ".to_owned(), theme.dim())
-        }
-        (_, Some(_)) if model.paused() => (format!("PAUSED at {clock} "), theme.alarm()),
-        (_, Some(age)) => (format!("LIVE {clock}  1s samples, {age:.1}s old "), theme.good()),
+    if app.help {
+        help::draw(app, area, buffer);
     }
 }
 
-/// At the lower edge of a list: how many of its `lines` do not fit into `area`, frame included.
-fn more(lines: usize, area: Rect) -> String {
-    match lines.saturating_sub(usize::from(area.height.saturating_sub(2))) {
-        0 => String::new(),
-        hidden => format!(" +{hidden} more "),
+fn panels_of(app: &App, body: Rect, buffer: &mut Buffer) {
+    for (number, (panel, place)) in places(app, body).into_iter().enumerate() {
+        let focused = app.place().expanded || number == app.place().panel;
+        draw(app, panel, focused, place, buffer);
     }
 }
 
-/// From the table of keys.
-fn footer(theme: Theme) -> Paragraph<'static> {
-    let mut spans = Vec::new();
-    for binding in keys::KEYS.iter().filter(|b| !b.short.is_empty()) {
-        let first = binding.keys.first().map(|&key| keys::name(key)).unwrap_or_default();
-        spans.push(Span::styled(format!(" {first}"), theme.bold()));
-        spans.push(Span::styled(format!(" {} ", binding.short), theme.dim()));
+fn draw(app: &App, panel: Panel, focused: bool, area: Rect, buffer: &mut Buffer) {
+    let draw = match panel {
+        Panel::Tps => overview::tps,
+        Panel::Delay => overview::delay,
+        Panel::Groups => backlog::groups,
+        Panel::Cells => overview::cells,
+        Panel::Watch => overview::watch,
+        Panel::ShardList => shards::shards,
+        Panel::CoreList => shards::cores,
+        Panel::Shard => shards::shard,
+        Panel::Spectrum => latency::spectrum,
+        Panel::Stages => latency::stages,
+        Panel::Heat => latency::heat,
+        Panel::Group => backlog::group,
+        Panel::Parts => backlog::parts,
+        Panel::Run => load::run,
+        Panel::Rate => load::rate,
+        Panel::Response => load::response,
+        Panel::Outcome => load::outcome,
+        Panel::StreamList => streams::list,
+        Panel::Stream => streams::stream,
+        Panel::Records => streams::records,
+    };
+    draw(app, focused, area, buffer);
+}
+
+/// The number of the panel at `at`.
+pub fn panel_at(app: &App, area: Rect, at: Position) -> Option<usize> {
+    if !framed(area) || app.place().expanded {
+        return None;
     }
-    Paragraph::new(Line::from(spans))
+    places(app, split(area)[1]).iter().position(|(_, place)| place.contains(at))
+}
+
+/// The screen whose name in the header is at `at`.
+pub fn tab_at(app: &App, area: Rect, at: Position) -> Option<Screen> {
+    if !framed(area) || at.y != area.y {
+        return None;
+    }
+    bars::tabs(app, split(area)[0])
+        .into_iter()
+        .find(|(_, place)| place.contains(at))
+        .map(|(s, _)| s)
 }
 
 #[cfg(test)]

@@ -1,31 +1,30 @@
-//! What is on the screen: by size, in words, and nowhere by colour alone.
+//! What is on the screen: by size, in words, with its styles, and nowhere by colour alone.
+
+mod dump;
+mod fixtures;
 
 use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
 use ratatui::style::Color;
 
 use super::*;
-use crate::dashboard::{fixture, keys::KEYS};
+use crate::dashboard::app::Screen;
+use crate::dashboard::glyphs::Glyphs;
+use crate::dashboard::keys;
+use crate::dashboard::player::Link;
+use fixtures::{app, loaded, replayed, searching, streams};
 
-fn after(seconds: u64, color: bool) -> Model {
-    let mut model = Model::new("127.0.0.1:7411", color);
-    for at in 1..=seconds {
-        model.now = Duration::from_secs(at);
-        model.take(Box::new(fixture::snapshot(at)));
-    }
-    model
-}
-
-fn draw(model: &Model, width: u16, height: u16) -> Terminal<TestBackend> {
+fn drawn(app: &App, width: u16, height: u16) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| view(model, frame)).unwrap();
-    terminal
+    terminal.draw(|frame| view(app, frame)).unwrap();
+    terminal.backend().buffer().clone()
 }
 
-fn screen(model: &Model, width: u16, height: u16) -> String {
-    draw(model, width, height).backend().to_string()
+fn text(app: &App, width: u16, height: u16) -> String {
+    dump::text(&drawn(app, width, height))
 }
 
 fn has(screen: &str, facts: &[&str]) {
@@ -34,82 +33,164 @@ fn has(screen: &str, facts: &[&str]) {
     }
 }
 
+/// Every screen as it looks a minute and a half into the made-up server's story.
+fn screens(color: bool) -> Vec<(&'static str, App)> {
+    let at = |screen, mut app: App| {
+        app.screen = screen;
+        app
+    };
+    vec![
+        ("overview", app(90, color)),
+        ("shards", at(Screen::Shards, app(90, color))),
+        ("latency", at(Screen::Latency, app(90, color))),
+        ("backlog", at(Screen::Backlog, app(90, color))),
+        ("load", at(Screen::Load, loaded(90, color))),
+        ("search", at(Screen::Load, searching(90, color))),
+        ("streams", at(Screen::Streams, app(90, color))),
+        ("stream", at(Screen::Streams, streams(90, color))),
+        ("replay", replayed(90, color)),
+    ]
+}
+
 #[test]
-fn overview_has_the_key_facts() {
-    let mut model = after(70, true);
-    model.now += Duration::from_millis(300);
+fn every_screen_as_reviewed() {
+    for (color, colors) in [(true, "colour"), (false, "none")] {
+        for (name, app) in screens(color) {
+            for (width, height) in [(80, 24), (120, 36), (200, 60), (40, 12)] {
+                let shown = dump::with_styles(&drawn(&app, width, height));
+                insta::with_settings!({ snapshot_path => "snapshots", omit_expression => true, prepend_module_to_snapshot => false }, {
+                    insta::assert_snapshot!(format!("{name}_{width}x{height}_{colors}"), shown);
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn no_size_panics() {
+    let mut all: Vec<App> = screens(true).into_iter().map(|(_, app)| app).collect();
+    all.push(fixtures::empty(true));
+    for app in &mut all {
+        for width in 1..=120 {
+            for height in 1..=40 {
+                drawn(app, width, height);
+            }
+        }
+        app.help = true;
+        for (width, height) in [(1, 1), (2, 9), (9, 2), (40, 12), (80, 24), (300, 100)] {
+            drawn(app, width, height);
+        }
+        (app.help, app.place_mut().expanded) = (false, true);
+        for panel in 0..panels(app).len() {
+            app.place_mut().panel = panel;
+            for (width, height) in [(64, 18), (80, 24), (300, 100)] {
+                drawn(app, width, height);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_key_facts_are_on_one_screen() {
+    let app = app(90, true);
     for (width, height) in [(80, 24), (120, 36), (200, 60)] {
-        let screen = screen(&model, width, height);
-        let facts = ["LIVE", "1s samples", "20.0k rec/s", "40.0k rec/s", "10.2 MB/s", "peak 20.0k"];
-        has(&screen, &facts);
-        has(&screen, &["p50 400 us", "p99 3.90 ms", "p99.9 9.00 ms", "max 9.00 ms at"]);
-        has(&screen, &["audit", "NEVER: it grows", "billing", "keeps up", "+1.00k"]);
+        let screen = text(&app, width, height);
         has(
             &screen,
-            &["core 0", "58 %", "skew 1.60", "!! backlog of audit grows", "durable write"],
+            &["LIVE", "0.3s old", "1 Overview", "20.0k rec/s", "40.0k rec/s", "10.2 MB/s"],
         );
-        has(&screen, &["-1m ", "now", "0.3s old", "? help", "q quit", "Space pause"]);
+        has(
+            &screen,
+            &["p50 400 us", "p99 3.90 ms", "p99.9 9.00 ms", "SLO", "OK", "max 9.00 ms at"],
+        );
+        has(&screen, &["audit on orders", "NEVER: it grows", "billing on orders", "keeps up"]);
+        has(&screen, &["core 0", "58 %", "!! ", "durable write"]);
+        has(&screen, &["-1m", "now", "? help", "q quit", "Space pause"]);
+    }
+}
+
+#[test]
+fn words_are_not_clipped() {
+    // An ellipsis means that something did not fit; at the usual sizes everything does but names and records.
+    for (name, app) in screens(false).iter().filter(|(name, _)| *name != "stream") {
+        for (width, height) in [(80, 24), (120, 36), (200, 60)] {
+            let screen = text(app, width, height);
+            assert!(!screen.contains('…'), "{name} at {width}x{height}:\n{screen}");
+        }
     }
 }
 
 #[test]
 fn stale_paused_lost_and_volatile_are_said() {
-    let mut model = after(5, false);
-    model.toggle_pause();
-    has(&screen(&model, 80, 24), &["PAUSED at"]);
-    model.toggle_pause();
-    model.now += Duration::from_secs(9);
-    has(&screen(&model, 80, 24), &["STALE", "9s old"]);
-    model.link = Link::Lost { reason: "connection refused".into() };
-    has(&screen(&model, 80, 24), &["STALE", "!! connection refused"]);
-    let mut model = Model::new("host:1", false);
-    has(&screen(&model, 80, 24), &["connecting"]);
-    model.link = Link::Lost { reason: "connection refused".into() };
-    has(&screen(&model, 80, 24), &["NO SERVER", "!! connection refused"]);
-    for at in 1..4 {
-        let mut snapshot = fixture::snapshot(at);
-        (snapshot.durable, snapshot.durability) = (false, "tmpfs".into());
-        snapshot.groups.clear();
-        model.take(Box::new(snapshot));
-    }
-    has(
-        &screen(&model, 80, 24),
-        &["NOT DURABLE", "!! NOT DURABLE: tmpfs", "no group has committed"],
-    );
+    let mut app = app(5, false);
+    app.player.toggle();
+    has(&text(&app, 80, 24), &["PAUSED"]);
+    app.player.toggle();
+    app.now += Duration::from_secs(9);
+    has(&text(&app, 80, 24), &["STALE", "9s old"]);
+    has(&text(&app, 40, 12), &["STALE"]);
+    app.link = Link::Lost("connection refused".into());
+    has(&text(&app, 80, 24), &["STALE", "!! connection refused"]);
+    let mut app = fixtures::empty(false);
+    has(&text(&app, 80, 24), &["connecting"]);
+    app.link = Link::Lost("connection refused".into());
+    has(&text(&app, 80, 24), &["NO SERVER", "!! connection refused"]);
+    let app = fixtures::volatile();
+    has(&text(&app, 80, 24), &["NOT DURABLE", "!! NOT DURABLE: tmpfs", "no group has committed"]);
 }
 
 #[test]
-fn help_has_every_key() {
-    let mut model = after(3, true);
-    model.help = true;
-    let screen = screen(&model, 80, 30);
-    for binding in KEYS {
-        has(&screen, &[&keys::names(binding), binding.words]);
-    }
-    has(&screen, &["propagation delay", "high-water mark"]);
-}
-
-#[test]
-fn no_size_panics() {
-    let (mut empty, mut full) = (Model::new("target", false), after(65, true));
-    for help in [false, true] {
-        (empty.help, full.help) = (help, help);
-        for width in 0..=90 {
-            for height in 0..=30 {
-                draw(&full, width, height);
-                draw(&empty, width, height);
+fn a_generator_without_a_server_has_a_calm_screen() {
+    let mut app = fixtures::alone();
+    has(&text(&app, 80, 24), &["no server", "5 Load", "waiting for the first second"]);
+    app.now += Duration::from_secs(60);
+    for screen in Screen::ALL {
+        app.screen = screen;
+        for (width, height) in [(80, 24), (40, 12)] {
+            let shown = text(&app, width, height);
+            has(&shown, &["no server"]);
+            for alarm in ["STALE", "NO SERVER", "connecting", "LIVE"] {
+                assert!(!shown.contains(alarm), "{alarm}:\n{shown}");
             }
         }
-        draw(&full, 400, 200);
     }
+}
+
+#[test]
+fn the_help_has_every_key_and_every_rule() {
+    let mut app = app(3, true);
+    app.help = true;
+    let mut seen = String::new();
+    for scroll in 0..help_lines() {
+        app.help_scroll = scroll;
+        seen += &text(&app, 84, 24);
+    }
+    for binding in keys::KEYS {
+        has(&seen, &[&keys::names(binding), binding.words]);
+    }
+    for rule in &crate::dashboard::watch::RULES {
+        has(&seen, &[rule.name]);
+    }
+    has(&seen, &["high-water mark", "Watching costs"]);
 }
 
 #[test]
 fn without_colour_there_is_none_and_the_words_are_the_same() {
-    let (with, without) = (after(20, true), after(20, false));
-    assert_eq!(screen(&with, 100, 30), screen(&without, 100, 30));
-    let terminal = draw(&without, 100, 30);
-    for cell in terminal.backend().buffer().content() {
-        assert_eq!((cell.fg, cell.bg), (Color::Reset, Color::Reset), "{:?}", cell.symbol());
+    for ((name, with), (_, without)) in screens(true).iter().zip(&screens(false)) {
+        assert_eq!(text(with, 100, 30), text(without, 100, 30), "{name}");
+        for cell in drawn(without, 100, 30).content() {
+            assert_eq!((cell.fg, cell.bg), (Color::Reset, Color::Reset), "{:?}", cell.symbol());
+        }
+    }
+}
+
+#[test]
+fn ascii_is_ascii() {
+    for (name, mut app) in screens(true) {
+        app.look.glyphs = Glyphs::Ascii;
+        for (width, height) in [(80, 24), (200, 60), (40, 12)] {
+            let screen = text(&app, width, height);
+            assert!(screen.is_ascii(), "{name}:\n{screen}");
+        }
     }
 }

@@ -242,6 +242,7 @@ impl World {
             }
             ControlRequest::ListGroups { .. } => ControlReply::Groups(Vec::new()),
             ControlRequest::Snapshot => ControlReply::Snapshot(Box::default()),
+            ControlRequest::SnapshotAfter { .. } => ControlReply::Unchanged,
         })
     }
 

@@ -146,6 +146,7 @@ impl Shard {
             return Err(NoPlace::Later);
         };
         group.push(batch, arrival_ns, self.epoch);
+        self.stats.keys.see(batch);
         let record_count = batch.record_count();
         let appended = Appended { base_sequence, record_count, arrival_ns, duplicate: false };
         group.acks.push(PendingAck { tag, appended, arrived_mono_ns });

@@ -2,12 +2,12 @@
 //! Nothing above the high-water mark is ever seen.
 
 use highwater_ring::{BLOCK_ALIGN, Done, Job, Op, SharedBuf};
-use highwater_wire::BatchIter;
+use highwater_wire::{BatchIter, BatchView};
 
 use super::{Shard, State};
 use crate::format::{BlockHeader, KIND_DATA, segment_path};
 use crate::io::{Io, What};
-use crate::types::{Chunk, Located, Now, Output, ReadError, ReaderId, Slice, Start};
+use crate::types::{Arrivals, Chunk, Located, Now, Output, ReadError, ReaderId, Slice, Start};
 
 /// Whose reader it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,12 +211,15 @@ impl Shard {
         chunk.high_water = self.high_water;
         chunk.oldest = self.oldest();
         let r = &mut self.readers[at];
+        if !r.live {
+            chunk.durable_ns = 0;
+        }
         match r.key {
             ReaderKey::Push(reader) => {
                 r.next = chunk.next;
                 r.credit = r.credit.saturating_sub(chunk.bytes as u64);
                 let live = r.live;
-                self.count_out(now, &chunk, live, io);
+                self.count_out(&mut chunk, live);
                 io.outputs.push(Output::Deliver { reader, chunk });
                 true
             }
@@ -228,30 +231,39 @@ impl Shard {
                 }
                 r.gone = true;
                 let live = r.live;
-                self.count_out(now, &chunk, live, io);
+                self.count_out(&mut chunk, live);
                 io.outputs.push(Output::Read { tag, result: Ok(chunk) });
                 false
             }
         }
     }
 
-    fn count_out(&mut self, now: Now, chunk: &Chunk, live: bool, io: &mut Io) {
+    fn count_out(&mut self, chunk: &mut Chunk, live: bool) {
         self.stats.records_out += chunk.records;
         self.stats.bytes_out += chunk.bytes as u64;
-        if !live {
-            return;
+        if live {
+            let batches = chunk.slices.iter().flat_map(|s| BatchIter::new(s.bytes())).flatten();
+            let arrival = |batch: BatchView<'_>| {
+                (batch.header().arrival_ns.to_native(), batch.record_count())
+            };
+            let batches = batches.map(arrival).collect();
+            chunk.arrivals = Some(Arrivals { shard: self.id(), batches });
         }
-        for batch in chunk.slices.iter().flat_map(|s| BatchIter::new(s.bytes())).flatten() {
-            let age = now.wall_ns.saturating_sub(batch.header().arrival_ns.to_native());
-            let records = u64::from(batch.record_count());
-            self.stats.propagation.record(age, records);
-            io.stats.propagation.record(age, records);
+    }
+
+    /// Batches were handed over at `at_ns`, nanoseconds since 1970 UTC.
+    pub fn handed_over(&mut self, arrivals: &Arrivals, at_ns: u64, io: &mut Io) {
+        for &(arrival_ns, records) in &arrivals.batches {
+            let (delay, records) = (at_ns.saturating_sub(arrival_ns), u64::from(records));
+            self.stats.propagation.record(delay, records);
+            io.stats.propagation.record(delay, records);
         }
     }
 
     fn collect_tail(&self, from: u64, budget: usize) -> Chunk {
         let mut chunk = Chunk { next: from, ..Chunk::default() };
         let first = self.tail.partition_point(|b| b.end_sequence <= from);
+        chunk.durable_ns = self.tail.get(first).map_or(0, |b| b.durable_ns);
         for block in self.tail.iter().skip(first) {
             if !add_batches(&mut chunk, &block.buf, BlockHeader::LEN, block.body_end, budget) {
                 break;

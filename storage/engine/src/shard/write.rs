@@ -130,7 +130,8 @@ impl Shard {
         let (length, crc) = group.seal(generation, block, self.committed, self.prev_crc);
         self.take_block_number(group.segment, crc);
         for ack in &group.acks {
-            io.stats.queue.record(now.mono_ns.saturating_sub(ack.arrived_mono_ns), 1);
+            let waited = now.mono_ns.saturating_sub(ack.arrived_mono_ns);
+            io.stats.queue.record(waited, u64::from(ack.appended.record_count));
         }
         let (segment, offset) = (group.segment, group.offset);
         let end_sequence = group.end_sequence();
@@ -142,6 +143,7 @@ impl Shard {
         flight.first_arrival_ns = group.first_arrival_ns;
         self.writing += 1;
         self.stats.groups += 1;
+        io.stats.group_bytes.record(length as u64, 1);
         if io.options.planted.ack_before_flush {
             for ack in std::mem::take(&mut flight.acks) {
                 io.outputs.push(Output::Appended { tag: ack.tag, result: Ok(ack.appended) });
@@ -255,6 +257,7 @@ impl Shard {
                     base_sequence: flight.base_sequence,
                     end_sequence: flight.end_sequence,
                     first_arrival_ns: flight.first_arrival_ns,
+                    durable_ns: now.mono_ns,
                     buf: flight.buf,
                     body_end: flight.body_end,
                 },
@@ -300,7 +303,7 @@ impl Shard {
         self.stats.bytes_in += body;
         for ack in acks {
             let took = now.mono_ns.saturating_sub(ack.arrived_mono_ns);
-            io.stats.ack.record(took, u64::from(ack.appended.record_count));
+            io.stats.append.record(took, u64::from(ack.appended.record_count));
             io.outputs.push(Output::Appended { tag: ack.tag, result: Ok(ack.appended) });
         }
     }

@@ -1,0 +1,130 @@
+//! What each shard did, and how unevenly.
+
+use std::collections::{BTreeMap, HashMap};
+
+use highwater_wire::telemetry::{ShardSnapshot, Snapshot};
+
+use super::{Flow, Seconds, Tail};
+
+/// A shard.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ShardFigures {
+    /// Its stream.
+    pub stream: String,
+    /// The stream's number.
+    pub stream_id: u32,
+    /// Its number.
+    pub shard: u32,
+    /// The core that owns it.
+    pub core: u32,
+    /// `open`, or what is wrong.
+    pub state: String,
+    /// In.
+    pub into: Flow,
+    /// Out.
+    pub out: Flow,
+    /// Batches a second.
+    pub batches: f64,
+    /// Commit groups a second.
+    pub groups: f64,
+    /// Mean bytes written per commit group; 0 without one.
+    pub group_bytes: f64,
+    /// Commit groups in flight now.
+    pub in_flight: u32,
+    /// Subscriptions and waiting fetches now.
+    pub readers: u32,
+    /// Durable writes.
+    pub write: Tail,
+    /// From arrival to hand-over to a subscriber.
+    pub propagation: Tail,
+    /// Appends refused a second.
+    pub refused: f64,
+    /// Bytes of its segments on disk.
+    pub stored_bytes: u64,
+    /// Oldest sequence number kept.
+    pub oldest: u64,
+    /// The high-water mark.
+    pub high_water: u64,
+    /// The keys most of its load comes from, the first most: at most ten.
+    pub keys: Vec<HotKey>,
+}
+
+/// A partition key and how much of its shard's load it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HotKey {
+    /// The key.
+    pub key: String,
+    /// Its share of the shard's records of about the last ten seconds, 0 to 1; a lower bound.
+    pub share: f64,
+}
+
+pub(super) fn between(old: &Snapshot, new: &Snapshot, seconds: &Seconds) -> Vec<ShardFigures> {
+    let before: HashMap<(u32, u32), &ShardSnapshot> =
+        old.shards.iter().map(|s| ((s.stream_id, s.shard), s)).collect();
+    // A shard that was not there before began to count at 0 in between.
+    let none = ShardSnapshot::default();
+    let figures = |shard: &ShardSnapshot| {
+        let before = before.get(&(shard.stream_id, shard.shard)).copied().unwrap_or(&none);
+        let seconds = seconds.of(shard.core);
+        let more = |of: fn(&ShardSnapshot) -> u64| of(shard).saturating_sub(of(before)) as f64;
+        let rate = |of: fn(&ShardSnapshot) -> u64| more(of) / seconds;
+        let groups = more(|s| s.groups);
+        ShardFigures {
+            stream: shard.stream.clone(),
+            stream_id: shard.stream_id,
+            shard: shard.shard,
+            core: shard.core,
+            state: shard.state.clone(),
+            into: Flow { records: rate(|s| s.records_in), bytes: rate(|s| s.bytes_in) },
+            out: Flow { records: rate(|s| s.records_out), bytes: rate(|s| s.bytes_out) },
+            batches: rate(|s| s.batches_in),
+            groups: groups / seconds,
+            group_bytes: if groups > 0.0 { more(|s| s.disk_bytes) / groups } else { 0.0 },
+            in_flight: shard.in_flight,
+            readers: shard.readers,
+            write: Tail::of(&shard.write.since(&before.write)),
+            propagation: Tail::of(&shard.propagation.since(&before.propagation)),
+            refused: rate(|s| s.refused),
+            stored_bytes: shard.stored_bytes,
+            oldest: shard.oldest,
+            high_water: shard.high_water,
+            keys: keys(shard),
+        }
+    };
+    let mut shards: Vec<ShardFigures> = new.shards.iter().map(figures).collect();
+    shards.sort_by(|a, b| (&a.stream, a.shard).cmp(&(&b.stream, b.shard)));
+    shards
+}
+
+fn keys(shard: &ShardSnapshot) -> Vec<HotKey> {
+    let total = shard.keys_total.max(1) as f64;
+    let hot = |k: &highwater_wire::telemetry::HotKey| HotKey {
+        key: k.key.clone(),
+        share: k.records as f64 / total,
+    };
+    shard.keys.iter().map(hot).collect()
+}
+
+/// Largest over mean of the rates of a stream's shards, for each stream with two shards and a record a second
+/// on each: 1 is even. The most uneven stream first.
+pub fn stream_skews(shards: &[ShardFigures]) -> Vec<(&str, f64)> {
+    let mut by_stream: BTreeMap<&str, (f64, f64, f64)> = BTreeMap::new();
+    for shard in shards {
+        let (n, sum, max) = by_stream.entry(&shard.stream).or_default();
+        *n += 1.0;
+        *sum += shard.into.records;
+        *max = max.max(shard.into.records);
+    }
+    let mut skews: Vec<(&str, f64)> = by_stream
+        .into_iter()
+        .filter(|(_, (n, sum, _))| *n >= 2.0 && sum / n >= 1.0)
+        .map(|(stream, (n, sum, max))| (stream, max * n / sum))
+        .collect();
+    skews.sort_by(|a, b| b.1.total_cmp(&a.1));
+    skews
+}
+
+/// That of the most uneven stream; `None` while there is none to tell.
+pub fn skew(shards: &[ShardFigures]) -> Option<f64> {
+    stream_skews(shards).first().map(|(_, skew)| *skew)
+}

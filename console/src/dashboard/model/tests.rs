@@ -1,0 +1,137 @@
+//! Synthetic snapshots in, what is shown out.
+
+use super::*;
+use crate::dashboard::fixture::{self, STARTED};
+
+fn after(seconds: std::ops::Range<u64>) -> Model {
+    let mut model = Model::new();
+    for at in seconds {
+        model.take(Box::new(fixture::snapshot(at)));
+    }
+    model
+}
+
+#[test]
+fn samples_become_points_and_headlines() {
+    let model = after(1..31);
+    let picture = model.picture();
+    assert_eq!(picture.points.len(), 29);
+    assert_eq!(picture.peaks.tps_in.value, 20_000.0);
+    assert_eq!(picture.propagation.count, 20_000, "ten seconds of two cores");
+    assert_eq!(picture.propagation.p99, 3_900_000);
+    assert_eq!(picture.slowest(WINDOWS[1]).unwrap().0, 9_000_000);
+    assert_eq!(picture.within(Duration::from_secs(5)).count(), 6);
+    assert_eq!(picture.about.uptime, Duration::from_secs(30));
+    let headline = picture.headline.as_ref().unwrap();
+    assert_eq!((headline.span, headline.into.records), (HEADLINE, 20_000.0));
+    assert_eq!(model.snapshot().unwrap().serial, 30);
+}
+
+#[test]
+fn series_distributions_and_heat() {
+    let mut model = after(1..31);
+    let mut spike = fixture::snapshot(31);
+    spike.shards[0].records_in += 500_000;
+    model.take(Box::new(spike));
+    let picture = model.picture();
+    let minute = picture.series(Series::TpsIn, WINDOWS[1], 6);
+    assert_eq!((minute[5], minute[0]), (Some(520_000.0), None), "nothing is known of before");
+    let peak = picture.peaks.tps_in;
+    assert_eq!((peak.value, peak.at_ns), (520_000.0, STARTED + 31_000_000_000));
+    assert_eq!(picture.series(Series::ShardIn("orders", 0), WINDOWS[1], 6)[5], Some(504_000.0));
+    assert_eq!(picture.series(Series::CoreBusy(1), WINDOWS[0], 2)[1], Some(0.41));
+    let unread = picture.series(Series::GroupRecords("audit", "orders"), WINDOWS[0], 10);
+    assert_eq!(unread[9], Some(31_001.0));
+    assert_eq!(picture.series(Series::CoreBusy(9), WINDOWS[0], 3), [None, None, None]);
+    let delays = picture.distribution(Measured::Propagation, WINDOWS[0]);
+    assert_eq!((delays.count(), delays.max), (20_000, 9_000_000));
+    let heat = picture.heat(WINDOWS[0], 10);
+    let row = |ns| (0..HEAT_ROWS).find(|&r| heat_bound(r).is_none_or(|b| ns <= b)).unwrap();
+    assert_eq!(heat[9][row(400_000)], 1_960, "two cores");
+    assert_eq!(heat[9][row(9_000_000)], 4);
+    assert_eq!(heat.iter().flatten().sum::<u64>(), 20_000);
+}
+
+#[test]
+fn a_snapshot_seen_before_is_no_sample() {
+    let mut model = after(1..5);
+    assert!(!model.take(Box::new(fixture::snapshot(4))));
+    assert_eq!(model.picture().points.len(), 3);
+    // Two went by unseen.
+    assert!(model.take(Box::new(fixture::snapshot(7))));
+    assert_eq!(model.picture().missed, 2);
+    assert_eq!(model.picture().points.back().unwrap().missed, 2);
+}
+
+#[test]
+fn a_restart_starts_the_differences_over() {
+    let mut model = after(1..5);
+    let mut restarted = fixture::snapshot(1);
+    restarted.started_ns = STARTED + 8_000_000_000;
+    restarted.taken_ns += 8_000_000_000;
+    model.take(Box::new(restarted.clone()));
+    assert_eq!((model.picture().restarts, model.picture().points.len()), (1, 3));
+    assert_eq!(model.picture().figures, None, "those of the old server are no news");
+    assert_eq!(model.picture().propagation, Tail::default());
+    restarted.taken_ns += 1_000_000_000;
+    restarted.uptime_ns += 1_000_000_000;
+    restarted.serial += 1;
+    model.take(Box::new(restarted));
+    let figures = model.picture().figures.as_ref().unwrap();
+    assert_eq!((figures.into.records, model.picture().missed), (0.0, 0));
+    assert_eq!(model.picture().peaks.tps_in.value, 20_000.0, "of the session");
+}
+
+#[test]
+fn a_clock_set_back_stops_nothing() {
+    let mut model = after(1..5);
+    let mut jumped = fixture::snapshot(5);
+    jumped.taken_ns -= 3_600_000_000_000;
+    assert!(model.take(Box::new(jumped)));
+    assert_eq!(model.picture().points.len(), 4);
+}
+
+#[test]
+fn a_copy_goes_its_own_way() {
+    let mut model = after(1..5);
+    let still = model.clone();
+    model.take(Box::new(fixture::snapshot(5)));
+    assert_eq!((model.picture().points.len(), still.picture().points.len()), (4, 3));
+    assert_eq!(still.snapshot().unwrap().serial, 4);
+}
+
+#[test]
+fn rings_are_bounded() {
+    let model = after(1..4_000);
+    assert_eq!(model.picture().points.len(), picture::MAX_POINTS);
+    assert!(model.recent.len() < 16);
+}
+
+/// A group whose backlog is `records(at)` and three seconds old.
+fn behind(records: impl Fn(u64) -> u64) -> Outlook {
+    let mut model = Model::new();
+    for at in 1..31 {
+        let mut snapshot = fixture::snapshot(at);
+        for group in snapshot.groups.iter_mut().filter(|g| g.shard == 0) {
+            (group.backlog_records, group.backlog_ns) = (records(at), 3_000_000_000);
+        }
+        model.take(Box::new(snapshot));
+    }
+    let picture = model.picture();
+    picture.outlook(&picture.figures.as_ref().unwrap().groups[0])
+}
+
+#[test]
+fn outlooks() {
+    let model = after(1..31);
+    let picture = model.picture();
+    let groups = &picture.figures.as_ref().unwrap().groups;
+    assert_eq!(picture.outlook(&groups[0]), Outlook::Grows);
+    assert!((picture.growth(&groups[0]) - 1_000.0).abs() < 1e-6);
+    assert_eq!(picture.outlook(&groups[1]), Outlook::KeepsUp);
+    let Outlook::Drains(eta) = behind(|at| 200_000 - 5_000 * at) else { panic!() };
+    assert_eq!(eta.as_secs(), 10);
+    assert_eq!(behind(|_| 50_000), Outlook::Holds);
+    // Positions committed every five seconds: up and down around the same.
+    assert_eq!(behind(|at| 50_000 + 1_000 * (at % 5)), Outlook::Holds);
+}

@@ -1,0 +1,189 @@
+//! Series over time with bounded memory: fine for minutes, coarse for an hour. What is dropped or drawn together
+//! keeps its largest value, so that a spike of a second survives a chart of an hour.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Fine points kept: five minutes at a sample a second.
+const FINE: usize = 300;
+
+/// Length of a coarse point, nanoseconds.
+const COARSE_NS: u64 = 10_000_000_000;
+
+/// Coarse points kept: an hour.
+const COARSE: usize = 360;
+
+/// A value is taken to hold for this long when nothing newer is known, nanoseconds.
+const HOLDS_NS: u64 = 2_500_000_000;
+
+/// One value over time: every sample of the last minutes, and the largest of every ten seconds of the last hour.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    fine: VecDeque<(u64, f64)>,
+    coarse: VecDeque<(u64, f64)>,
+}
+
+impl Trace {
+    /// Adds what was measured at `at_ns`.
+    pub fn push(&mut self, at_ns: u64, value: f64) {
+        if self.fine.len() == FINE {
+            self.fine.pop_front();
+        }
+        self.fine.push_back((at_ns, value));
+        match self.coarse.back_mut() {
+            Some((at, max)) if *at / COARSE_NS == at_ns / COARSE_NS => {
+                (*at, *max) = (at_ns, max.max(value));
+            }
+            _ => {
+                if self.coarse.len() == COARSE {
+                    self.coarse.pop_front();
+                }
+                self.coarse.push_back((at_ns, value));
+            }
+        }
+    }
+
+    /// Every sample kept, oldest first.
+    pub fn fine(&self) -> impl DoubleEndedIterator<Item = (u64, f64)> + ExactSizeIterator {
+        self.fine.iter().copied()
+    }
+
+    /// See [`columns`].
+    pub fn columns(&self, end_ns: u64, window: Duration, n: usize) -> Vec<Option<f64>> {
+        let from = self.fine.front().map_or(u64::MAX, |&(at, _)| at);
+        let older = self.coarse.iter().copied().filter(|&(at, _)| at < from);
+        columns(older.chain(self.fine()), end_ns, window, n)
+    }
+}
+
+/// The `window` up to `end_ns` in `n` columns, oldest first: each the largest value of its time. One without a
+/// value keeps that before it for a little while, and is `None` after that. Columns stand still while time goes on
+/// (their bounds are multiples of their length), so that a chart does not shimmer.
+pub fn columns(
+    points: impl Iterator<Item = (u64, f64)>,
+    end_ns: u64,
+    window: Duration,
+    n: usize,
+) -> Vec<Option<f64>> {
+    let mut columns = vec![None; n];
+    if n == 0 {
+        return columns;
+    }
+    let width = (window.as_nanos() as u64 / n as u64).max(1);
+    let first = (end_ns / width).saturating_sub(n as u64 - 1);
+    // What came just before the window holds into it.
+    let mut before = None;
+    for (at, value) in points.filter(|&(at, _)| at <= end_ns) {
+        match (at / width).checked_sub(first) {
+            Some(column) => {
+                // At most n - 1, because it is not later than the end.
+                let slot: &mut Option<f64> = &mut columns[column as usize];
+                *slot = Some(slot.map_or(value, |old| old.max(value)));
+            }
+            None => before = Some((at, value)),
+        }
+    }
+    hold(&mut columns, before, first, width);
+    columns
+}
+
+fn hold(columns: &mut [Option<f64>], before: Option<(u64, f64)>, first: u64, width: u64) {
+    let mut last = before;
+    for (i, column) in columns.iter_mut().enumerate() {
+        let start = (first + i as u64).saturating_mul(width);
+        match (*column, last) {
+            (Some(value), _) => last = Some((start, value)),
+            (None, Some((at, value))) if start.saturating_sub(at) <= HOLDS_NS.max(width) => {
+                *column = Some(value);
+            }
+            (None, _) => {}
+        }
+    }
+}
+
+/// A straight line through points: how steep, and how sure.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Slope {
+    /// Growth a second.
+    pub per_s: f64,
+    /// Its standard error; 0 through two points.
+    pub error: f64,
+}
+
+/// Least squares through `points`; `None` for fewer than two or no time between them.
+pub fn slope(points: impl Iterator<Item = (u64, f64)> + Clone) -> Option<Slope> {
+    let (start, base) = points.clone().next()?;
+    // Relative to the first, for the sake of precision.
+    let near = points.map(|(at, v)| ((at as f64 - start as f64) / 1e9, v - base));
+    let n = near.clone().count() as f64;
+    let (sum_t, sum_v) = near.clone().fold((0.0, 0.0), |(t, v), p| (t + p.0, v + p.1));
+    let (mean_t, mean_v) = (sum_t / n, sum_v / n);
+    let (mut tt, mut tv, mut vv) = (0.0, 0.0, 0.0);
+    for (t, v) in near {
+        let (t, v) = (t - mean_t, v - mean_v);
+        (tt, tv, vv) = (tt + t * t, tv + t * v, vv + v * v);
+    }
+    if n < 2.0 || tt <= 0.0 {
+        return None;
+    }
+    let per_s = tv / tt;
+    let error = if n > 2.0 { ((vv - per_s * tv).max(0.0) / (n - 2.0) / tt).sqrt() } else { 0.0 };
+    Some(Slope { per_s, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+    /// A multiple of an hour, for round columns.
+    const T0: u64 = 3_600 * S * 480_000;
+
+    #[test]
+    fn a_spike_survives_zooming_out() {
+        let mut trace = Trace::default();
+        for s in 0..3_600 {
+            trace.push(T0 + s * S, if s == 100 { 900.0 } else { 5.0 });
+        }
+        let end = T0 + 3_599 * S;
+        let hour = trace.columns(end, Duration::from_secs(3_600), 60);
+        assert_eq!(hour.iter().position(|v| *v == Some(900.0)), Some(1));
+        assert!(hour.iter().all(Option::is_some));
+        let minute = trace.columns(end, Duration::from_secs(60), 120);
+        assert!(minute.iter().all(|v| *v == Some(5.0)), "held between samples: {minute:?}");
+        assert!(trace.fine.len() <= FINE && trace.coarse.len() <= COARSE);
+    }
+
+    #[test]
+    fn columns_stand_still() {
+        let points: Vec<(u64, f64)> = (0..60).map(|s| (T0 + s * S, s as f64)).collect();
+        let at = |end: u64| {
+            let until = points.iter().copied().filter(|p| p.0 <= end);
+            columns(until, end, Duration::from_secs(60), 12)
+        };
+        let (a, b) = (at(T0 + 50 * S), at(T0 + 53 * S));
+        assert_eq!(a[..11], b[..11]);
+        assert_eq!((a[11], b[11]), (Some(50.0), Some(53.0)));
+    }
+
+    #[test]
+    fn gaps_are_gaps() {
+        let points = [(T0, 1.0), (T0 + 50 * S, 2.0)];
+        let columns = columns(points.into_iter(), T0 + 59 * S, Duration::from_secs(60), 60);
+        let known: Vec<usize> = (0..60).filter(|&i| columns[i].is_some()).collect();
+        assert_eq!(known, [0, 1, 2, 50, 51, 52]);
+        assert_eq!(super::columns([].into_iter(), 5, Duration::from_secs(1), 0), []);
+    }
+
+    #[test]
+    fn slopes_and_how_sure_they_are() {
+        let line = |noise: f64| {
+            (0..10u64).map(move |s| (T0 + s * S, 1e9 + 3.0 * s as f64 + noise * (s % 2) as f64))
+        };
+        let exact = slope(line(0.0)).unwrap();
+        assert!((exact.per_s - 3.0).abs() < 1e-6 && exact.error < 1e-6, "{exact:?}");
+        assert!(slope(line(50.0)).unwrap().error > 1.0);
+        assert_eq!(slope(line(0.0).take(1)), None);
+        assert_eq!(slope([(T0, 1.0), (T0, 2.0)].into_iter()), None);
+    }
+}

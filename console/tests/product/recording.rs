@@ -1,0 +1,40 @@
+//! What is recorded is what was seen.
+
+use crate::support::{Server, said, scratch};
+
+#[test]
+fn a_replay_tells_what_the_live_session_told() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("orders", 2);
+    let file = dir.path().join("run.rec");
+    let file = file.to_str().unwrap();
+    let live = server.ok(&["top", "--jsonl", "--limit", "3", "--record", file]);
+    assert_eq!(live.iter().filter(|b| **b == b'\n').count(), 3);
+    let replayed = server.ok(&["top", "--replay", file, "--jsonl"]);
+    assert_eq!(String::from_utf8(live).unwrap(), String::from_utf8(replayed).unwrap());
+    // A recording that is there is not overwritten.
+    let again = server.run(&["top", "--jsonl", "--limit", "1", "--record", file]);
+    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+    let none = server.run(&["top", "--replay", "/nonexistent", "--jsonl"]);
+    assert_eq!(none.status.code(), Some(5), "{}", said(&none));
+}
+
+#[test]
+fn a_flight_recorder_goes_on_in_its_file() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    let file = dir.path().join("flight.rec");
+    let file = file.to_str().unwrap();
+    for _ in 0..2 {
+        server.ok(&["record", "-o", file, "--duration", "2500ms", "--max-size", "1MiB"]);
+    }
+    let lines = server.ok(&["top", "--replay", file, "--jsonl"]);
+    assert!(lines.iter().filter(|b| **b == b'\n').count() >= 3);
+    server.terminate();
+    let gone = crate::support::highwater()
+        .args(["record", "-t", "127.0.0.1:1", "-o", file, "--duration", "100ms"])
+        .output()
+        .unwrap();
+    assert_eq!(gone.status.code(), Some(5), "{}", said(&gone));
+}

@@ -1,0 +1,194 @@
+//! A Highwater server as a target, over its own client.
+
+use std::time::Duration;
+
+use highwater_client::{
+    Acks, AppendError, Appender, AppenderOptions, Client, ClientError, ClientOptions, ConsumeError,
+    ConsumerOptions, Delivery, OnTrimmed, RetryPolicy, ShardConsumer, Start,
+};
+use highwater_wire::{
+    BatchBuilder, ErrorCode, Limits, RecordView, StreamConfig, StreamDescription,
+};
+
+use crate::LoadOptions;
+
+use super::{Chunk, Failure, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble};
+
+/// A Highwater server.
+#[derive(Clone, Debug)]
+pub struct Highwater {
+    /// `host:port`.
+    pub address: String,
+    /// Connections to each of its cores, per link.
+    pub connections: usize,
+    /// How long one batch, or one read, is tried for while the server cannot be reached.
+    pub patience: Duration,
+}
+
+impl Highwater {
+    /// As a run asks for it. A server that may restart is waited for as long as the run may take: nothing
+    /// is given up, so that the fate of no batch is unknown because of it.
+    pub fn of(options: &LoadOptions) -> Highwater {
+        Highwater {
+            address: options.target.clone(),
+            connections: options.connections,
+            patience: match options.tolerate_restart {
+                true => options.longest(),
+                false => RetryPolicy::default().deadline,
+            },
+        }
+    }
+}
+
+/// Connections to a Highwater server.
+pub struct HighwaterLink(Client);
+
+impl From<ClientError> for Refusal {
+    fn from(error: ClientError) -> Refusal {
+        Refusal(error.to_string())
+    }
+}
+
+impl Target for Highwater {
+    type Link = HighwaterLink;
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    async fn link(&self) -> Result<HighwaterLink, Refusal> {
+        let options = ClientOptions {
+            name: "highwater-loadgen".to_owned(),
+            connections_per_core: self.connections,
+            retry: RetryPolicy { deadline: self.patience, ..RetryPolicy::default() },
+            ..ClientOptions::default()
+        };
+        let client = Client::connect(&self.address, options).await;
+        client.map(HighwaterLink).map_err(|error| Refusal(error.to_string()))
+    }
+}
+
+impl Link for HighwaterLink {
+    type Sink = Appender;
+    type Outcomes = Acks;
+    type Source = ShardConsumer;
+
+    fn server(&self) -> String {
+        self.0.info().server.clone()
+    }
+
+    fn limits(&self) -> Limits {
+        let info = self.0.info();
+        Limits { max_record: info.max_record, max_batch: info.max_batch }
+    }
+
+    async fn stream(
+        &self,
+        name: &str,
+        config: &StreamConfig,
+    ) -> Result<StreamDescription, Refusal> {
+        match self.0.describe_stream(name).await {
+            Err(error) if error.code() == Some(ErrorCode::UnknownStream) => {}
+            described => return Ok(described?),
+        }
+        match self.0.create_stream(name, config.clone()).await {
+            // Somebody else was quicker.
+            Err(error) if error.code() == Some(ErrorCode::StreamExists) => {
+                Ok(self.0.describe_stream(name).await?)
+            }
+            created => Ok(created?),
+        }
+    }
+
+    async fn high_water(&self, stream: &StreamDescription, shard: u32) -> Result<u64, Refusal> {
+        Ok(self.0.locate(stream, shard, Start::Latest).await?.high_water)
+    }
+
+    async fn sink(
+        &self,
+        stream: &StreamDescription,
+        shard: u32,
+        inflight: usize,
+    ) -> Result<(Appender, Acks), Refusal> {
+        let options = AppenderOptions { inflight, ..AppenderOptions::default() };
+        Ok(self.0.appender(stream, shard, options).await?)
+    }
+
+    async fn source(
+        &self,
+        stream: &StreamDescription,
+        shard: u32,
+        from: u64,
+    ) -> Result<ShardConsumer, Refusal> {
+        let options = ConsumerOptions {
+            on_trimmed: OnTrimmed::ContinueAtOldest,
+            // Every payload's own checksum is verified.
+            verify_crc: false,
+            ..ConsumerOptions::default()
+        };
+        Ok(self.0.consumer(stream, shard, Start::At(from), options).await?)
+    }
+}
+
+impl Sink for Appender {
+    async fn ready(&mut self) {
+        Appender::ready(self).await;
+    }
+
+    async fn append(&mut self, batch: &mut BatchBuilder, tag: u64) -> Result<(), Failure> {
+        Appender::append(self, batch, tag).await.map_err(failure)
+    }
+}
+
+impl Outcomes for Acks {
+    async fn next(&mut self) -> Option<Outcome> {
+        let ack = self.recv().await?;
+        let result = match ack.result {
+            Ok(stored) => Ok(Some(stored.base_sequence)),
+            Err(AppendError::StoredBefore) => Ok(None),
+            Err(error) => Err(failure(error)),
+        };
+        Some(Outcome { tag: ack.tag, result })
+    }
+}
+
+fn failure(error: AppendError) -> Failure {
+    Failure { unknown: matches!(error, AppendError::FateUnknown(_)), message: error.to_string() }
+}
+
+impl Source for ShardConsumer {
+    type Chunk = Delivery;
+
+    async fn next(&mut self) -> Result<Option<Delivery>, Trouble> {
+        ShardConsumer::next(self).await.map_err(|error| match error {
+            ConsumeError::Gap { expected, found } => Trouble::Gap { expected, found },
+            ConsumeError::Corrupt { .. } => Trouble::Damaged(error.to_string()),
+            other => Trouble::Failed(other.to_string()),
+        })
+    }
+
+    fn resume(&mut self, at: u64) {
+        self.seek(at);
+    }
+
+    fn position(&self) -> u64 {
+        ShardConsumer::position(self)
+    }
+
+    fn trimmed(&self) -> u64 {
+        ShardConsumer::trimmed(self)
+    }
+}
+
+impl Chunk for Delivery {
+    fn each(&self, mut take: impl FnMut(RecordView<'_>, u64)) {
+        let Some(first) = self.records().next() else { return };
+        let wanted = first.sequence..self.next;
+        for batch in self.batches() {
+            let arrival_ns = batch.header().arrival_ns.to_native();
+            for record in batch.records().filter(|r| wanted.contains(&r.sequence)) {
+                take(record, arrival_ns);
+            }
+        }
+    }
+}
