@@ -51,7 +51,7 @@ pub struct RateFlags {
 
 #[derive(Debug, Args)]
 pub struct RecordFlags {
-    /// What records are: apache-log[:FILE], iot, clickstream, video, mixed ..., or a workload file (.toml),
+    /// What records are: apache-log or apache-log:FILE, iot, clickstream, video, mixed ..., or a workload file (.toml),
     /// over which flags count [default: filler of one size]
     #[arg(short, long, value_name = "NAME|FILE.toml")]
     workload: Option<WorkloadName>,
