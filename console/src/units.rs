@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use highwater_loadgen::units::{self, split};
+
 /// Why a value was refused. The flag and the value are named by the parser of the command line.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum UnitError {
@@ -58,18 +60,8 @@ const RATES: &str = "20k, 1.5M, 500 or max";
 /// A size in bytes.
 pub fn size(text: &str) -> Result<u64, UnitError> {
     let (number, unit) = split(text).ok_or(UnitError::Form { what: "size", examples: SIZES })?;
-    let factor = match unit {
-        "" | "B" => 1.0,
-        "k" | "K" | "KiB" | "Ki" => 1024.0,
-        "M" | "MiB" | "Mi" => 1024.0 * 1024.0,
-        "G" | "GiB" | "Gi" => 1024.0 * 1024.0 * 1024.0,
-        "T" | "TiB" | "Ti" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "TB" => 1e12,
-        _ => return Err(UnitError::Unit { unit: unit.to_owned(), examples: SIZES }),
-    };
+    let factor = units::size_unit(unit)
+        .ok_or_else(|| UnitError::Unit { unit: unit.to_owned(), examples: SIZES })?;
     let bytes = number * factor;
     // Above 2^53 a float no longer holds every byte; nothing here is that large.
     if bytes > (1u64 << 53) as f64 {
@@ -102,13 +94,8 @@ pub fn rate(text: &str) -> Result<Rate, UnitError> {
         return Ok(Rate::Max);
     }
     let (number, unit) = split(text).ok_or(UnitError::Form { what: "rate", examples: RATES })?;
-    let factor = match unit.trim_end_matches("/s") {
-        "" => 1.0,
-        "k" | "K" => 1e3,
-        "m" | "M" => 1e6,
-        "g" | "G" => 1e9,
-        _ => return Err(UnitError::Unit { unit: unit.to_owned(), examples: RATES }),
-    };
+    let factor = units::rate_unit(unit)
+        .ok_or_else(|| UnitError::Unit { unit: unit.to_owned(), examples: RATES })?;
     let rate = number * factor;
     if rate <= 0.0 || rate > 1e9 {
         Err(UnitError::Rate(text.to_owned()))
@@ -214,17 +201,6 @@ impl std::fmt::Display for Cores {
 
 fn range(value: &str, min: &str, max: &str) -> UnitError {
     UnitError::Range { value: value.to_owned(), min: min.to_owned(), max: max.to_owned() }
-}
-
-/// A decimal number without sign or exponent, and what follows it.
-fn split(text: &str) -> Option<(f64, &str)> {
-    let text = text.trim();
-    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    if !number.starts_with(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    Some((number.parse().ok()?, unit.trim_start()))
 }
 
 #[cfg(test)]

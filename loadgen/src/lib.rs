@@ -46,7 +46,7 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 mod timeline;
-mod units;
+pub mod units;
 mod worker;
 pub mod workload;
 

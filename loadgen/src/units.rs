@@ -14,7 +14,20 @@ pub const TIME: &str = "a number of seconds, or a time such as \"500ms\", \"10s\
 /// A size in bytes.
 pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
-    let factor = match unit {
+    let bytes = number * size_unit(unit)?;
+    // Above 2⁵³ a float no longer holds every byte; nothing here is that large.
+    (bytes <= (1u64 << 53) as f64).then(|| bytes.round() as u64)
+}
+
+/// A number of records per second; not yet checked for its range.
+pub fn rate(text: &str) -> Option<f64> {
+    let (number, unit) = split(text)?;
+    Some(number * rate_unit(unit)?)
+}
+
+/// Bytes in a unit of size; `None` if there is no such unit.
+pub fn size_unit(unit: &str) -> Option<f64> {
+    Some(match unit {
         "" | "B" => 1.0,
         "k" | "K" | "KiB" | "Ki" => 1024.0,
         "M" | "MiB" | "Mi" => 1024.0 * 1024.0,
@@ -25,23 +38,18 @@ pub fn size(text: &str) -> Option<u64> {
         "GB" => 1e9,
         "TB" => 1e12,
         _ => return None,
-    };
-    let bytes = number * factor;
-    // Above 2⁵³ a float no longer holds every byte; nothing here is that large.
-    (bytes <= (1u64 << 53) as f64).then(|| bytes.round() as u64)
+    })
 }
 
-/// A number of records per second; not yet checked for its range.
-pub fn rate(text: &str) -> Option<f64> {
-    let (number, unit) = split(text)?;
-    let factor = match unit.trim_end_matches("/s") {
+/// Records per second in a unit of rate; `None` if there is no such unit.
+pub fn rate_unit(unit: &str) -> Option<f64> {
+    Some(match unit.trim_end_matches("/s") {
         "" => 1.0,
         "k" | "K" => 1e3,
         "m" | "M" => 1e6,
         "g" | "G" => 1e9,
         _ => return None,
-    };
-    Some(number * factor)
+    })
 }
 
 /// A time.
@@ -59,7 +67,7 @@ pub fn size_text(bytes: usize) -> String {
 }
 
 /// A decimal number without sign or exponent, and what follows it.
-fn split(text: &str) -> Option<(f64, &str)> {
+pub fn split(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);

@@ -7,22 +7,13 @@ use std::process::{Command, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Server, highwater, said, scratch, text};
+use crate::support::{Server, highwater, refused, said, scratch, text};
 
 /// `load` with these words, at no target in particular.
 fn load(args: &[&str]) -> Command {
     let mut command = highwater();
     command.arg("load").args(args);
     command
-}
-
-#[track_caller]
-fn refused(output: &Output, code: i32, words: &[&str]) {
-    let said = said(output);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    for word in words {
-        assert!(said.contains(word), "{word:?} is missing in: {said}");
-    }
 }
 
 #[test]

@@ -1,18 +1,8 @@
 //! Wrong usage and faults: the exit code, and an error that names the thing, its value and the limit.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::Output;
 
-use crate::support::{Server, highwater, said, scratch, serve, text};
-
-#[track_caller]
-fn refused(output: &Output, code: i32, words: &[&str]) {
-    let said = said(output);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    for word in words {
-        assert!(said.contains(word), "{word:?} is missing in: {said}");
-    }
-}
+use crate::support::{Server, highwater, refused, said, scratch, serve, text};
 
 #[test]
 fn wrong_usage_is_exit_code_2() {

@@ -215,9 +215,10 @@ impl Served {
         event: std::os::fd::OwnedFd,
         at_rest: &mut AtRest,
     ) {
-        // Deprecated in favour of an `unsafe` one, for descriptors that may be closed meanwhile; this one is
-        // owned.
-        #[allow(deprecated)]
+        #[allow(
+            deprecated,
+            reason = "its successor is `unsafe`, for descriptors not owned; ours is"
+        )]
         let event = match AsyncFd::with_interest(event, tokio::io::Interest::READABLE) {
             Ok(event) => event,
             Err(e) => return core.fail(&format!("the log's eventfd cannot be waited for: {e}")),

@@ -102,7 +102,10 @@ impl Shard {
     }
 
     /// A subscription from `from` on: [`Output::Deliver`] as credit allows, until [`Output::Ended`].
-    #[allow(clippy::too_many_arguments)] // one call site; a struct would only rename the arguments
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call site; a struct would only rename the arguments"
+    )]
     pub fn subscribe(
         &mut self,
         now: Now,
