@@ -39,6 +39,7 @@ mod routes;
 mod run;
 mod rundir;
 pub mod schedule;
+pub mod search;
 mod stage;
 pub mod stats;
 pub mod steady;
