@@ -48,6 +48,7 @@ impl Bench {
                 retention_ms: 0,
                 retention_bytes: RETENTION,
                 ack: Default::default(),
+                ..StreamConfig::default()
             };
             let stream = engine.create_stream("bench", config)?;
             Ok((engine, ShardId { stream: stream.id, shard: 0 }))

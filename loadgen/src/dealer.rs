@@ -402,7 +402,13 @@ mod tests {
             for name in options.stream_names() {
                 let (retention_ms, retention_bytes, ack) = (0, 0, options.ack);
                 let shards = options.shards;
-                let config = StreamConfig { shards, retention_ms, retention_bytes, ack };
+                let config = StreamConfig {
+                    shards,
+                    retention_ms,
+                    retention_bytes,
+                    ack,
+                    ..StreamConfig::default()
+                };
                 let stream = link.stream(&name, &config).await.unwrap();
                 from.extend(stream.shards.iter().map(|_| 0));
                 streams.push(stream);

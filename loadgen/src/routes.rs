@@ -151,7 +151,8 @@ mod tests {
 
     fn stream(shards: u32) -> StreamDescription {
         let (retention_ms, retention_bytes, ack) = (0, 0, AckMode::Durable);
-        let config = StreamConfig { shards, retention_ms, retention_bytes, ack };
+        let config =
+            StreamConfig { shards, retention_ms, retention_bytes, ack, ..StreamConfig::default() };
         StreamDescription::evenly("s", 1, config)
     }
 

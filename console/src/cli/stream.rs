@@ -104,6 +104,7 @@ impl CreateArgs {
             retention_ms: u64::try_from(age).unwrap_or(u64::MAX),
             retention_bytes: self.retention_bytes.unwrap_or(0),
             ack: self.ack.into(),
+            ..StreamConfig::default()
         }
     }
 }

@@ -22,6 +22,7 @@ pub async fn set_up<T: Target>(
         retention_ms: 0,
         retention_bytes: options.retention_bytes,
         ack: options.ack,
+        ..StreamConfig::default()
     };
     let (mut streams, mut from) = (Vec::new(), Vec::new());
     for name in options.stream_names() {

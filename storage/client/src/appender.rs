@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use highwater_wire::{
-    AppendRequest, BatchBuilder, BatchHeader, Kind, ProducerStamp, StreamDescription, crc32c,
+    AppendRequest, BatchBuilder, BatchHeader, Kind, ProducerStamp, ShardId, StreamDescription,
+    crc32c,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -125,12 +126,7 @@ impl Appender {
             retry: client.options().retry,
         };
         let timeout = u32::try_from(config.request_timeout.as_millis()).unwrap_or(u32::MAX);
-        let request = AppendRequest {
-            stream: stream.id.into(),
-            shard: shard.into(),
-            timeout_ms: timeout.into(),
-            reserved: 0.into(),
-        };
+        let request = AppendRequest::new(ShardId { stream: stream.id, shard }, timeout);
         let state = State {
             connection: None,
             results: VecDeque::new(),

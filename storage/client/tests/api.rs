@@ -52,8 +52,13 @@ async fn read(consumer: &mut ShardConsumer) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn streams_and_positions_by_the_control_requests() {
     let (_server, client, _) = setup(1).await;
-    let config =
-        StreamConfig { shards: 4, retention_ms: 0, retention_bytes: 0, ack: AckMode::Durable };
+    let config = StreamConfig {
+        shards: 4,
+        retention_ms: 0,
+        retention_bytes: 0,
+        ack: AckMode::Durable,
+        ..StreamConfig::default()
+    };
     let created = client.create_stream("new", config.clone()).await.unwrap();
     assert_eq!(created.shards.len(), 4);
     let again = client.create_stream("new", config).await.unwrap_err();

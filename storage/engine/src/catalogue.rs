@@ -191,8 +191,13 @@ mod tests {
     fn what_is_kept_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.redb");
-        let config =
-            StreamConfig { shards: 2, retention_ms: 0, retention_bytes: 5, ack: AckMode::Written };
+        let config = StreamConfig {
+            shards: 2,
+            retention_ms: 0,
+            retention_bytes: 5,
+            ack: AckMode::Written,
+            ..StreamConfig::default()
+        };
         let mut c = Catalogue::open(&path).unwrap();
         assert_eq!(c.epoch(), 1);
         let a = c.add_stream("a", config.clone(), 7).unwrap();

@@ -341,9 +341,7 @@ impl Control {
             ControlRequest::ListGroups { stream } => {
                 self.list_groups(&stream).map(ControlReply::Groups)
             }
-            ControlRequest::Hello { .. }
-            | ControlRequest::Snapshot
-            | ControlRequest::SnapshotAfter { .. } => Err(ControlError::NotMine),
+            _ => Err(ControlError::NotMine),
         };
         reply.map_err(|e| e.to_wire())
     }
@@ -388,11 +386,11 @@ impl Control {
                 hash_start: range.start,
                 hash_end: range.end,
                 core: placement(id, self.links.len()) as u32,
-                port: 0,
                 oldest: of.map_or(0, |s| s.oldest),
                 high_water: of.map_or(0, |s| s.high_water),
                 stored_bytes: of.map_or(0, |s| s.stored_bytes),
                 state: of.map_or_else(|| "missing".to_owned(), |s| s.state.clone()),
+                ..ShardDescription::default()
             }
         });
         StreamDescription {

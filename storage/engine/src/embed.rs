@@ -102,7 +102,7 @@ struct Link {
 /// # let scratch = tempfile::tempdir_in(".")?;
 /// # let dir = scratch.path();
 /// let engine = Engine::open(dir, EngineOptions::default())?;
-/// let config = StreamConfig { shards: 1, retention_ms: 0, retention_bytes: 0, ack: Default::default() };
+/// let config = StreamConfig { shards: 1, ..StreamConfig::default() };
 /// let stream = engine.create_stream("clicks", config)?;
 /// let shard = highwater_wire::ShardId { stream: stream.id, shard: 0 };
 ///

@@ -84,5 +84,6 @@ fn of_shard(core: usize, now: Now, shard: &mut Shard) -> ShardSnapshot {
         propagation,
         keys_total,
         keys,
+        ..ShardSnapshot::default()
     }
 }

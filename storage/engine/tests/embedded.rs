@@ -27,7 +27,7 @@ fn options() -> EngineOptions {
 }
 
 fn config(shards: u32, ack: AckMode) -> StreamConfig {
-    StreamConfig { shards, retention_ms: 0, retention_bytes: 0, ack }
+    StreamConfig { shards, retention_ms: 0, retention_bytes: 0, ack, ..StreamConfig::default() }
 }
 
 fn batch(payloads: &[String], producer: ProducerStamp) -> Vec<u8> {

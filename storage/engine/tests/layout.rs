@@ -161,6 +161,7 @@ fn directory(dir: &Path) {
         retention_ms: 0,
         retention_bytes: 0,
         ack: highwater_wire::AckMode::Durable,
+        ..StreamConfig::default()
     };
     let stream = engine.create_stream("clicks", config).unwrap();
     let mut batch = BatchBuilder::default();

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use highwater_engine::{Arrivals, Core, Output, ReaderId, placement};
+use highwater_engine::{Appended, Arrivals, Core, Output, ReaderId, placement};
 use highwater_ring::UringDisk;
 use highwater_wire::{
     AppendReply, DeliverHeader, ErrorCode, FetchReply, Kind, Limits, LocateReply, SubscribeReply,
@@ -223,12 +223,8 @@ impl CoreState {
     pub fn reply(&self, connection: &Connection, correlation: u64, answer: Answer) {
         let refusal = match answer {
             Answer::Appended { result: Ok(appended), since_ns } => {
-                let reply = AppendReply {
-                    base_sequence: appended.base_sequence.into(),
-                    arrival_ns: appended.arrival_ns.into(),
-                    record_count: appended.record_count.into(),
-                    duplicate: u32::from(appended.duplicate).into(),
-                };
+                let Appended { base_sequence, arrival_ns, record_count, duplicate } = appended;
+                let reply = AppendReply::whole(base_sequence, arrival_ns, record_count, duplicate);
                 // What was stored before says nothing about the way from the device.
                 let records = if appended.duplicate { 0 } else { u64::from(appended.record_count) };
                 return connection.acknowledge(correlation, &reply.to_array(), since_ns, records);

@@ -158,12 +158,7 @@ mod tests {
 
     #[test]
     fn requests_are_read_in_place() {
-        let append = AppendRequest {
-            stream: 3.into(),
-            shard: 1.into(),
-            timeout_ms: 250.into(),
-            reserved: 0.into(),
-        };
+        let append = AppendRequest::new(ShardId { stream: 3, shard: 1 }, 250);
         with(Kind::Append, &append.to_array(), b"batch", |request| {
             let shard = ShardId { stream: 3, shard: 1 };
             assert_eq!(request, Ok(Request::Append { shard, timeout_ms: 250, batch: b"batch" }));

@@ -39,7 +39,7 @@ portable_header! {
         version: u8,
         /// Encoding of the body: [`ENCODING_RECORDS`].
         encoding: u8,
-        /// Compression of the body: 0 none.
+        /// Compression of the body: 0 none, 1 an LZ4 block, 2 a Zstandard frame.
         compression: u8,
         /// Reserved: 0.
         flags: u8,
@@ -57,8 +57,10 @@ portable_header! {
         first_timestamp_ns: u64_ule,
         /// Time of the last record.
         last_timestamp_ns: u64_ule,
-        /// Reserved: 0.
-        reserved: u64_ule,
+        /// Records of the batch as its producer sent it, if the server stored only a part of them; 0 otherwise.
+        producer_count: u32_ule,
+        /// Bytes of the compressed body without its padding; 0 if it is not compressed.
+        packed_length: u32_ule,
     }
 }
 
@@ -442,7 +444,8 @@ impl BatchBuilder {
             body_length: ((length - BatchHeader::LEN) as u32).into(),
             first_timestamp_ns: self.first_timestamp_ns.into(),
             last_timestamp_ns: self.last_timestamp_ns.into(),
-            reserved: 0.into(),
+            producer_count: 0.into(),
+            packed_length: 0.into(),
         };
         header.write_to(&mut self.bytes);
         let crc = crc32c(&self.bytes[CHECKED_FROM..]);

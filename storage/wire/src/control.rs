@@ -45,12 +45,119 @@ impl std::fmt::Display for AckMode {
     }
 }
 
+/// What may pass in a second; 0 is no bound.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+#[serde(default)]
+pub struct Quota {
+    /// Records appended, a second.
+    pub records_in: u64,
+    /// Bytes of batches appended, a second.
+    pub bytes_in: u64,
+    /// Bytes of batches read, a second.
+    pub bytes_out: u64,
+    /// What may pass at once after a quiet time, in milliseconds of the rates above; 0 for 1,000.
+    pub burst_ms: u32,
+}
+
+/// How records are chosen that a sample keeps.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum SampleBy {
+    /// By the hash of the partition key: all records of a key, or none.
+    #[default]
+    Key,
+    /// Each record for itself.
+    Record,
+}
+
+/// What happens to records beyond the quota.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backpressure {
+    /// Refused, with the time after which to retry.
+    #[default]
+    Reduce,
+    /// Refused likewise, and a split is proposed; it is done while fewer shards than this are open (0: only proposed).
+    Scale {
+        /// Open shards of the stream, at most.
+        max_shards: u32,
+    },
+    /// Held back until the quota lets them pass, within these bounds for each shard; beyond them refused.
+    Buffer {
+        /// Bytes of batches held, at most.
+        bytes: u64,
+        /// Longest time a batch would be held, milliseconds.
+        age_ms: u64,
+    },
+    /// Held back likewise; beyond the bounds the oldest held are dropped.
+    DropOldest {
+        /// Bytes of batches held, at most.
+        bytes: u64,
+        /// Longest time a batch would be held, milliseconds.
+        age_ms: u64,
+    },
+    /// Dropped.
+    DropNewest,
+    /// While the quota is used up only a part is kept, at the quota's expense; the rest is dropped and counted.
+    Sample {
+        /// Of a million records, so many are kept.
+        ppm: u32,
+        /// Which.
+        by: SampleBy,
+    },
+}
+
 /// What a stream is created with.
 #[derive(
-    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
 )]
 pub struct StreamConfig {
-    /// Number of shards, 1 to 4,096.
+    /// Number of shards it is created with, 1 to 4,096; those open now may be others.
     pub shards: u32,
     /// Segments whose last record arrived longer ago than this many milliseconds go; 0 keeps for ever.
     pub retention_ms: u64,
@@ -58,11 +165,94 @@ pub struct StreamConfig {
     pub retention_bytes: u64,
     /// When appends are acknowledged.
     pub ack: AckMode,
+    /// What each shard lets pass.
+    #[serde(default)]
+    pub quota: Quota,
+    /// What all shards together let pass.
+    #[serde(default)]
+    pub stream_quota: Quota,
+    /// What happens to records beyond a quota.
+    #[serde(default)]
+    pub backpressure: Backpressure,
+}
+
+/// Settings of a stream to be changed; `None` leaves one as it is.
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+pub struct StreamChange {
+    /// See [`StreamConfig`].
+    pub retention_ms: Option<u64>,
+    /// See [`StreamConfig`].
+    pub retention_bytes: Option<u64>,
+    /// See [`StreamConfig`].
+    pub quota: Option<Quota>,
+    /// See [`StreamConfig`].
+    pub stream_quota: Option<Quota>,
+    /// See [`StreamConfig`].
+    pub backpressure: Option<Backpressure>,
+}
+
+/// Records of a shard by what became of them, counted since the server started:
+/// `offered = acknowledged + refused + dropped + sampled_out + duplicates_recognised + pending`.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+#[serde(default)]
+pub struct ShardCounters {
+    /// In sound batches that came for the shard.
+    pub offered: u64,
+    /// Stored and acknowledged.
+    pub acknowledged: u64,
+    /// Refused, for whatever reason.
+    pub refused: u64,
+    /// Of all these, held back for a while by the stream's backpressure.
+    pub buffered: u64,
+    /// Dropped by the stream's backpressure.
+    pub dropped: u64,
+    /// Left out by the stream's backpressure because the sample does not have them.
+    pub sampled_out: u64,
+    /// Recognised as stored by an earlier attempt.
+    pub duplicates_recognised: u64,
+    /// Not answered yet.
+    pub pending: u64,
+    /// Bytes of batches held back now.
+    pub held_bytes: u64,
+    /// Producers forgotten because the shard remembers only so many.
+    pub evictions: u64,
 }
 
 /// A shard as described to a client.
 #[derive(
-    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
 )]
 pub struct ShardDescription {
     /// Number within the stream.
@@ -77,12 +267,24 @@ pub struct ShardDescription {
     pub port: u16,
     /// Oldest sequence number kept.
     pub oldest: u64,
-    /// The high-water mark.
+    /// The high-water mark; of a closed shard, its end.
     pub high_water: u64,
     /// Bytes of its segments on disk.
     pub stored_bytes: u64,
-    /// `open`, or `failed: …`, `damaged: …` with the reason.
+    /// Bytes of these that are written.
+    pub log_bytes: u64,
+    /// `open` or `closed`, or `failed: …`, `damaged: …` with the reason.
     pub state: String,
+    /// Whether a split or merge closed it: it takes no records, and what it has is read before its children's.
+    pub closed: bool,
+    /// The shards it came from.
+    pub parents: Vec<u32>,
+    /// The shards that took over from it.
+    pub children: Vec<u32>,
+    /// Its records by what became of them.
+    pub counters: ShardCounters,
+    /// A split that its load suggests; empty for none.
+    pub advice: String,
 }
 
 /// A stream as described to a client.
@@ -111,12 +313,8 @@ impl StreamDescription {
             shard,
             hash_start: range.start,
             hash_end: range.end,
-            core: 0,
-            port: 0,
-            oldest: 0,
-            high_water: 0,
-            stored_bytes: 0,
             state: "open".to_owned(),
+            ..ShardDescription::default()
         });
         let shards = shards.collect();
         StreamDescription { name: name.to_owned(), id, created_ns: 0, config, shards }
@@ -185,6 +383,46 @@ pub struct ClusterInfo {
     pub now_ns: u64,
 }
 
+/// Up to where a shard's records are given up.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+pub enum TrimBefore {
+    /// Those with a smaller sequence number.
+    Sequence(u64),
+    /// Those that arrived earlier, nanoseconds since 1970 UTC.
+    Time(u64),
+}
+
+/// The quota of all connections that greet with one name.
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+pub struct ClientQuota {
+    /// The name.
+    pub client: String,
+    /// What may pass.
+    pub quota: Quota,
+}
+
 /// A control request.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum ControlRequest {
@@ -244,6 +482,59 @@ pub enum ControlRequest {
         /// [`Snapshot::serial`] of the last one received.
         serial: u64,
     },
+    /// Change a stream's settings, at once and durably.
+    SetStream {
+        /// Its name.
+        name: String,
+        /// What is to change.
+        change: StreamChange,
+    },
+    /// Split a shard.
+    Split {
+        /// The stream.
+        name: String,
+        /// The shard, open.
+        shard: u32,
+        /// First hash keys of the second and later children; empty to let the server halve the load.
+        at: Vec<u128>,
+    },
+    /// Merge neighbouring shards into one.
+    Merge {
+        /// The stream.
+        name: String,
+        /// The shards, open and adjacent: at least two.
+        shards: Vec<u32>,
+    },
+    /// Split and merge until so many shards are open.
+    Reshard {
+        /// The stream.
+        name: String,
+        /// Open shards wanted, 1 to 4,096.
+        shards: u32,
+    },
+    /// Give up a stream's oldest records. Whole segments go; the position of the oldest record moves at once.
+    Trim {
+        /// The stream.
+        name: String,
+        /// The shard; all of them if none is named.
+        shard: Option<u32>,
+        /// Up to where.
+        before: TrimBefore,
+    },
+    /// The producer of this name: always the same id, and an epoch greater than any before, which fences those.
+    OpenProducer {
+        /// Its name.
+        name: String,
+    },
+    /// Bound all connections that greet with one name; a quota of zeros lifts it.
+    SetClientQuota {
+        /// The name.
+        client: String,
+        /// What may pass.
+        quota: Quota,
+    },
+    /// The quotas of client names.
+    ListClientQuotas,
 }
 
 /// A control reply.
@@ -272,6 +563,8 @@ pub enum ControlReply {
     Snapshot(Box<Snapshot>),
     /// To [`ControlRequest::SnapshotAfter`]: there is no other yet.
     Unchanged,
+    /// The quotas of client names.
+    ClientQuotas(Vec<ClientQuota>),
 }
 
 /// Control part of an `Error` frame.

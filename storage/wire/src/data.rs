@@ -1,33 +1,100 @@
 //! Control parts of the requests on the data path: fixed headers, read in place.
 
-use crate::le::{u32_ule, u64_ule};
+use crate::le::{u16_ule, u32_ule, u64_ule};
 use crate::{ShardId, portable_header};
 
 portable_header! {
     /// Control part of `Append`; the data is one batch.
-    pub struct AppendRequest, 16 bytes {
+    pub struct AppendRequest, 24 bytes {
         /// The stream's number.
         stream: u32_ule,
         /// The shard's number.
         shard: u32_ule,
         /// How long the client waits, in milliseconds; 0 for as long as it takes.
         timeout_ms: u32_ule,
-        /// Reserved: 0.
-        reserved: u32_ule,
+        /// Bits: 1 `APPEND_PARTIAL`, 2 `APPEND_TELL`; the others 0.
+        flags: u32_ule,
+        /// Store only if the shard's next sequence number is this one; all bits set: whatever it is.
+        expected_sequence: u64_ule,
+    }
+}
+
+/// Flag of [`AppendRequest`]: the client takes results by record, so part of the batch may be stored. Without
+/// it the batch is stored whole or refused whole.
+pub const APPEND_PARTIAL: u32 = 1;
+/// Flag of [`AppendRequest`]: list the records that were dropped or sampled out, not only their number.
+pub const APPEND_TELL: u32 = 2;
+/// [`AppendRequest::expected_sequence`] of an append that expects nothing.
+pub const ANY_SEQUENCE: u64 = u64::MAX;
+
+impl AppendRequest {
+    /// An append to `shard` that expects no sequence number and is stored whole or not at all.
+    pub fn new(shard: ShardId, timeout_ms: u32) -> AppendRequest {
+        AppendRequest {
+            stream: shard.stream.into(),
+            shard: shard.shard.into(),
+            timeout_ms: timeout_ms.into(),
+            flags: 0.into(),
+            expected_sequence: ANY_SEQUENCE.into(),
+        }
     }
 }
 
 portable_header! {
-    /// Control part of `AppendReply`.
-    pub struct AppendReply, 24 bytes {
-        /// Sequence number of the batch's first record.
+    /// Control part of `AppendReply`; the data is an array of `RecordOutcome`, of those records that were not
+    /// stored and are to be told.
+    pub struct AppendReply, 40 bytes {
+        /// Sequence number of the first record stored.
         base_sequence: u64_ule,
         /// Time of arrival, nanoseconds since 1970 UTC.
         arrival_ns: u64_ule,
-        /// Records of the batch.
+        /// Records stored.
         record_count: u32_ule,
         /// 1 if the batch had been stored by an earlier attempt; 0 otherwise.
         duplicate: u32_ule,
+        /// Records from the batch's front whose fate is decided; those behind are refused for now and may be sent again.
+        decided: u32_ule,
+        /// Of these, records dropped.
+        dropped: u32_ule,
+        /// Of these, records sampled out.
+        sampled_out: u32_ule,
+        /// When those not decided may be sent again, in milliseconds; 0 if all are.
+        retry_after_ms: u32_ule,
+    }
+}
+
+impl AppendReply {
+    /// The reply to a batch that was stored whole.
+    pub fn whole(
+        base_sequence: u64,
+        arrival_ns: u64,
+        records: u32,
+        duplicate: bool,
+    ) -> AppendReply {
+        AppendReply {
+            base_sequence: base_sequence.into(),
+            arrival_ns: arrival_ns.into(),
+            record_count: records.into(),
+            duplicate: u32::from(duplicate).into(),
+            decided: records.into(),
+            dropped: 0.into(),
+            sampled_out: 0.into(),
+            retry_after_ms: 0.into(),
+        }
+    }
+}
+
+portable_header! {
+    /// What became of consecutive records of a batch, in the data of `AppendReply`.
+    pub struct RecordOutcome, 12 bytes {
+        /// Index in the batch of the first of them.
+        first: u32_ule,
+        /// How many.
+        count: u32_ule,
+        /// Number of the error code that says why they were not stored.
+        code: u16_ule,
+        /// Reserved: 0.
+        reserved: u16_ule,
     }
 }
 

@@ -56,6 +56,10 @@ codes! {
     InvalidArgument = 13, false;
     /// The stream has no such shard.
     UnknownShard = 14, false;
+    /// The shard was closed by a split or merge; describe the stream again, its children go on.
+    ShardClosed = 15, false;
+    /// The shards cannot be split or merged so.
+    CannotReshard = 16, false;
     /// The batch is not the producer's next; the detail is the sequence expected. Resend from there.
     OutOfSequence = 20, true;
     /// A newer epoch of this producer exists; this one must stop.
@@ -64,6 +68,8 @@ codes! {
     UnknownProducer = 22, false;
     /// The batch was stored before, too long ago to know where.
     DuplicateSequence = 23, false;
+    /// The shard's next sequence number is another than expected; the detail is that number.
+    SequenceMismatch = 24, false;
     /// A queue is full; retry after the time given.
     Busy = 30, true;
     /// The memory set aside for this is spent; retry after the time given.
@@ -76,16 +82,24 @@ codes! {
     ShardDamaged = 34, false;
     /// The server is stopping, or the shard is still starting; retry.
     Unavailable = 35, true;
+    /// A quota of the shard, the stream or the client is used up; retry after the time given.
+    QuotaExceeded = 36, true;
     /// The position was removed by retention; the detail is the oldest sequence kept.
     PositionTrimmed = 40, false;
     /// The position lies beyond the high-water mark; the detail is the mark.
     PositionBeyondEnd = 41, false;
     /// No position was committed for this group and shard.
     UnknownGroup = 42, false;
+    /// The shard was closed and has no more records; the detail is its end, its children go on.
+    ShardEnded = 43, false;
     /// The request's time ran out; for an append its fate is unknown.
     TimedOut = 50, true;
     /// A defect in the server; its log says more.
     Internal = 51, false;
+    /// Of a record in a reply: dropped, as the stream's backpressure says.
+    RecordDropped = 60, false;
+    /// Of a record in a reply: sampled out, as the stream's backpressure says.
+    RecordSampledOut = 61, false;
 }
 
 /// A refusal, as it crosses the wire.

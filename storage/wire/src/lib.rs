@@ -22,15 +22,17 @@ pub use batch::{
     ENCODING_RECORDS, ProducerStamp, stamp,
 };
 pub use control::{
-    ACK_DURABLE, ACK_WRITTEN, AckMode, ClusterInfo, ControlReply, ControlRequest, ErrorReply,
-    GroupDescription, GroupShard, Position, ShardDescription, StreamConfig, StreamDescription,
+    ACK_DURABLE, ACK_WRITTEN, AckMode, Backpressure, ClientQuota, ClusterInfo, ControlReply,
+    ControlRequest, ErrorReply, GroupDescription, GroupShard, Position, Quota, SampleBy,
+    ShardCounters, ShardDescription, StreamChange, StreamConfig, StreamDescription, TrimBefore,
     decode_control_reply, decode_control_request, decode_error, encode_control_reply,
     encode_control_request, encode_error,
 };
 pub use crc::{Crc32cCombine, crc32c, crc32c_combine, crc32c_parts, crc32c_zeros};
 pub use data::{
-    AppendReply, AppendRequest, CreditRequest, DeliverHeader, FetchReply, FetchRequest,
-    LocateReply, LocateRequest, SubscribeReply, SubscribeRequest, UnsubscribeRequest,
+    ANY_SEQUENCE, APPEND_PARTIAL, APPEND_TELL, AppendReply, AppendRequest, CreditRequest,
+    DeliverHeader, FetchReply, FetchRequest, LocateReply, LocateRequest, RecordOutcome,
+    SubscribeReply, SubscribeRequest, UnsubscribeRequest,
 };
 pub use error::{ErrorCode, WireError};
 pub use frame::{
@@ -45,7 +47,7 @@ pub use record::{
 };
 
 /// Version of the protocol spoken here; the greeting carries it. Both sides must agree exactly until 1.0.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// A shard, by the number of its stream (never reused) and its own number within it.
 #[derive(

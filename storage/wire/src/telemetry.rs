@@ -3,6 +3,8 @@
 
 use serde::{Deserialize as SerdeDeserialize, Serialize as SerdeSerialize};
 
+use crate::ShardCounters;
+
 macro_rules! data {
     ($( $(#[$meta:meta])* pub struct $name:ident { $( $(#[$fmeta:meta])* $field:ident : $ty:ty, )* } )*) => { $(
         $(#[$meta])*
@@ -137,6 +139,10 @@ data! {
         duplicates: u64,
         /// Appends refused.
         refused: u64,
+        /// Records by what became of them.
+        counters: ShardCounters,
+        /// A split that its load suggests; empty for none.
+        advice: String,
         /// Oldest sequence number kept.
         oldest: u64,
         /// The high-water mark.
@@ -223,7 +229,7 @@ data! {
 }
 
 /// Version of [`Snapshot`].
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 impl Distribution {
     /// Number of values.

@@ -50,8 +50,8 @@ fn every_header_is_as_documented() {
     headers!(FrameHeader, BatchHeader, RecordHeader);
     headers!(AppendRequest, AppendReply, FetchRequest, FetchReply, SubscribeRequest);
     headers!(SubscribeReply, DeliverHeader, CreditRequest, UnsubscribeRequest);
-    headers!(LocateRequest, LocateReply);
-    assert_eq!(DOC.matches("\n### `").count(), 14, "a header without a test");
+    headers!(LocateRequest, LocateReply, RecordOutcome);
+    assert_eq!(DOC.matches("\n### `").count(), 15, "a header without a test");
 }
 
 #[test]
@@ -169,6 +169,7 @@ fn every_archived_size_is_as_documented() {
     let mut sizes = sizes!(ControlRequest, ControlReply, ErrorReply, StreamConfig);
     sizes.extend(sizes!(StreamDescription, ShardDescription, Position, GroupDescription));
     sizes.extend(sizes!(GroupShard, ClusterInfo, Snapshot, CoreSnapshot, ShardSnapshot));
+    sizes.extend(sizes!(Quota, Backpressure, StreamChange, ShardCounters, TrimBefore, ClientQuota));
     sizes.extend(sizes!(GroupSnapshot, Distribution, Refusals, HotKey));
     let documented: Vec<(&str, usize)> = table("- `String` is 8 bytes.")
         .iter()
@@ -193,6 +194,7 @@ fn control_messages_have_the_documented_bytes() {
         retention_ms: 86_400_000,
         retention_bytes: 1 << 30,
         ack: AckMode::Written,
+        ..StreamConfig::default()
     };
     let create = ControlRequest::CreateStream { name: "clicks".into(), config };
     assert_eq!(encode_control_request(&create), example("create-stream"));
@@ -208,20 +210,10 @@ fn an_append_has_the_documented_bytes() {
     let mut builder = BatchBuilder::default();
     builder.push(b"user-1", &[Header { name: "v", value: b"2" }], b"hello", 1_000_000_000).unwrap();
     let batch = builder.finish(ProducerStamp { id: 7, epoch: 0, sequence: 0 });
-    let request = AppendRequest {
-        stream: 1.into(),
-        shard: 0.into(),
-        timeout_ms: 0.into(),
-        reserved: 0.into(),
-    };
+    let request = AppendRequest::new(ShardId { stream: 1, shard: 0 }, 0);
     let bytes = frame(Kind::Append, 2, &request.to_array(), batch);
     assert_eq!(bytes, example("append-frame"));
-    let reply = AppendReply {
-        base_sequence: 42.into(),
-        arrival_ns: 2_000_000_000.into(),
-        record_count: 1.into(),
-        duplicate: 0.into(),
-    };
+    let reply = AppendReply::whole(42, 2_000_000_000, 1, false);
     let bytes = frame(Kind::AppendReply, 2, &reply.to_array(), &[]);
     assert_eq!(bytes, example("append-reply-frame"));
 }

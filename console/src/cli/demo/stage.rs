@@ -222,6 +222,7 @@ async fn create_streams(target: &str, acts: &[Act]) -> Result<(), Failure> {
             retention_ms: 0,
             retention_bytes: KEPT,
             ack: AckMode::Durable,
+            ..StreamConfig::default()
         };
         match client.create_stream(act.stream, config).await {
             // Of an earlier demo in the same directory.

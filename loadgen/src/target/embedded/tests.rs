@@ -11,8 +11,13 @@ use super::*;
 async fn engine(retention_bytes: u64) -> (TempDir, Embedded, StreamDescription) {
     let dir = tempfile::tempdir_in(".").unwrap();
     let engine = open(Some(&dir.path().join("made/if missing")));
-    let config =
-        StreamConfig { shards: 1, retention_ms: 0, retention_bytes, ack: AckMode::Durable };
+    let config = StreamConfig {
+        shards: 1,
+        retention_ms: 0,
+        retention_bytes,
+        ack: AckMode::Durable,
+        ..StreamConfig::default()
+    };
     let stream = engine.stream("s", &config).await.unwrap();
     assert_eq!(engine.stream("s", &config).await.unwrap(), stream, "there already");
     (dir, engine, stream)

@@ -132,12 +132,12 @@ impl Shard {
         batch.check(&Limits::default()).unwrap();
         let header = batch.header();
         let (id, sequence) = (header.producer_id.to_native(), header.producer_sequence.to_native());
-        let mut duplicate = 0;
+        let mut duplicate = false;
         let mut base = self.next;
         if id != 0 {
             let (next, known) = self.producers.entry(id).or_default();
             if let Some(at) = known.get(&sequence) {
-                (duplicate, base) = (1, *at);
+                (duplicate, base) = (true, *at);
             } else if sequence != *next {
                 return Err(WireError::new(ErrorCode::OutOfSequence, "gap").detail(*next));
             } else {
@@ -145,15 +145,10 @@ impl Shard {
                 *next += u64::from(batch.record_count());
             }
         }
-        if duplicate == 0 {
+        if !duplicate {
             self.store(bytes.to_vec(), arrival_ns);
         }
-        Ok(AppendReply {
-            base_sequence: base.into(),
-            arrival_ns: arrival_ns.into(),
-            record_count: batch.record_count().into(),
-            duplicate: duplicate.into(),
-        })
+        Ok(AppendReply::whole(base, arrival_ns, batch.record_count(), duplicate))
     }
 }
 
@@ -177,12 +172,11 @@ impl World {
                 shard: n as u32,
                 hash_start: range.start,
                 hash_end: range.end,
-                core: 0,
                 port,
                 oldest: self.shards.get(n).map_or(0, |s| s.oldest),
                 high_water: self.shards.get(n).map_or(0, |s| s.next),
-                stored_bytes: 0,
                 state: "open".to_owned(),
+                ..ShardDescription::default()
             });
         let shards: Vec<_> = shards.collect();
         let config = StreamConfig {
@@ -190,6 +184,7 @@ impl World {
             retention_ms: 0,
             retention_bytes: 0,
             ack: AckMode::Durable,
+            ..StreamConfig::default()
         };
         StreamDescription { name: name.clone(), id: at as u32 + 1, created_ns: 1, config, shards }
     }
@@ -243,6 +238,7 @@ impl World {
             ControlRequest::ListGroups { .. } => ControlReply::Groups(Vec::new()),
             ControlRequest::Snapshot => ControlReply::Snapshot(Box::default()),
             ControlRequest::SnapshotAfter { .. } => ControlReply::Unchanged,
+            other => panic!("{other:?} is not scripted"),
         })
     }
 

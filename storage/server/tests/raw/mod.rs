@@ -147,8 +147,13 @@ impl Raw {
     }
 
     pub fn create(&mut self, name: &str, shards: u32) -> StreamDescription {
-        let config =
-            StreamConfig { shards, retention_ms: 0, retention_bytes: 0, ack: AckMode::Durable };
+        let config = StreamConfig {
+            shards,
+            retention_ms: 0,
+            retention_bytes: 0,
+            ack: AckMode::Durable,
+            ..StreamConfig::default()
+        };
         match self.control(&ControlRequest::CreateStream { name: name.into(), config }) {
             Ok(ControlReply::Stream(stream)) => stream,
             other => panic!("{other:?}"),
@@ -156,12 +161,7 @@ impl Raw {
     }
 
     pub fn send_append(&mut self, correlation: u64, shard: ShardId, batch: &[u8]) {
-        let request = AppendRequest {
-            stream: shard.stream.into(),
-            shard: shard.shard.into(),
-            timeout_ms: 0.into(),
-            reserved: 0.into(),
-        };
+        let request = AppendRequest::new(shard, 0);
         self.send(Kind::Append, correlation, &request.to_array(), batch);
     }
 
