@@ -13,12 +13,14 @@ pub const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"HWB1");
 pub const BATCH_VERSION: u8 = 1;
 /// Encoding tag: Highwater records. Other tags are reserved for foreign batches kept verbatim.
 pub const ENCODING_RECORDS: u8 = 0;
+/// Compression tag: a Zstandard frame; the highest that is known.
+pub(crate) const COMPRESSION_ZSTD: u8 = 2;
 
 /// Zeros to pad a record with: one more than it can take.
 const PADDING: [u8; 8] = [0; 8];
 
 /// Where the producer's part (and its checksum) begins.
-const CHECKED_FROM: usize = 24;
+pub(crate) const CHECKED_FROM: usize = 24;
 
 portable_header! {
     /// In front of every batch: the first 20 bytes belong to the server, the rest to the producer.
@@ -172,30 +174,67 @@ impl<'a> BatchView<'a> {
 
     /// The door check: everything a producer could get wrong. Reads the batch once for the checksum and
     /// walks the records' structure, so that no reader needs to look again.
+    ///
+    /// # Errors
+    /// Of a compressed batch always [`BatchError::Unsupported`]: check it from outside, inflate it, and check what
+    /// is inside.
     pub fn check(&self, limits: &Limits) -> Result<(), BatchError> {
+        self.check_outside(limits)?;
+        if self.compressed() {
+            let value = self.header.compression;
+            return Err(BatchError::Unsupported { field: "compression", value });
+        }
+        self.check_inside(self.body(), limits)
+    }
+
+    /// The part of the door check that needs no look at the records: form, sizes, checksum.
+    pub fn check_outside(&self, limits: &Limits) -> Result<(), BatchError> {
         let h = self.header;
-        for (field, value, known) in [
-            ("version", h.version, BATCH_VERSION),
-            ("encoding", h.encoding, ENCODING_RECORDS),
-            ("compression", h.compression, 0),
-            ("flags", h.flags, 0),
-        ] {
+        for (field, value, known) in
+            [("version", h.version, BATCH_VERSION), ("encoding", h.encoding, ENCODING_RECORDS)]
+        {
             if value != known {
                 return Err(BatchError::Unsupported { field, value });
             }
+        }
+        if h.compression > COMPRESSION_ZSTD || h.flags != 0 {
+            let unknown =
+                if h.flags != 0 { ("flags", h.flags) } else { ("compression", h.compression) };
+            return Err(BatchError::Unsupported { field: unknown.0, value: unknown.1 });
         }
         if h.length.to_native() > limits.max_batch {
             let bytes = u64::from(h.length.to_native());
             return Err(BatchError::TooLarge { bytes, limit: limits.max_batch });
         }
         self.check_crc()?;
-        if h.record_count.to_native() == 0 {
+        // What a server stored of a batch may be nothing at all.
+        if h.record_count.to_native() == 0 && h.producer_count.to_native() == 0 {
             return Err(BatchError::Empty);
         }
-        if h.body_length.to_native() as usize != self.body().len() {
-            return Err(BatchError::Length(h.body_length.to_native()));
+        let (body, packed) = (h.body_length.to_native(), h.packed_length.to_native());
+        if !self.compressed() {
+            let fits = body as usize == self.body().len() && packed == 0;
+            return if fits { Ok(()) } else { Err(BatchError::Length(body)) };
         }
-        check_records(self.body(), h.record_count.to_native(), limits.max_record)
+        if packed == 0 || padded(packed as usize) != self.body().len() {
+            return Err(BatchError::Length(packed));
+        }
+        // Known before anything is inflated.
+        if body as usize + BatchHeader::LEN > limits.max_batch as usize {
+            let bytes = u64::from(body) + BatchHeader::LEN as u64;
+            return Err(BatchError::TooLarge { bytes, limit: limits.max_batch });
+        }
+        Ok(())
+    }
+
+    /// The part of the door check that walks the records: `body` is the body, uncompressed.
+    pub fn check_inside(&self, body: &[u8], limits: &Limits) -> Result<(), BatchError> {
+        check_records(body, self.record_count(), limits.max_record)
+    }
+
+    /// Whether the body is compressed.
+    pub fn compressed(&self) -> bool {
+        self.header.compression != 0
     }
 
     /// The checksum alone.

@@ -15,6 +15,7 @@ pub use header::FixedBytes;
 mod limits;
 mod name;
 mod record;
+pub mod select;
 pub mod telemetry;
 
 pub use batch::{

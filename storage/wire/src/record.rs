@@ -118,32 +118,39 @@ impl<'a> Iterator for RecordIter<'a> {
 pub(crate) fn check_records(body: &[u8], count: u32, max_record: u32) -> Result<(), BatchError> {
     let mut rest = body;
     for index in 0..count {
-        let head = RecordHeader::view(rest).ok_or(BatchError::Structure { record: index })?;
-        let length = head.length.to_native() as usize;
-        let key_len = usize::from(head.key_len.to_native());
-        let headers_len = usize::from(head.headers_len.to_native());
-        let front = RECORD_HEADER_LEN + key_len + headers_len;
-        if length < front || length > rest.len() {
-            return Err(BatchError::Structure { record: index });
-        }
-        let bytes = (length - RECORD_HEADER_LEN) as u64;
-        if bytes > u64::from(max_record) {
-            return Err(BatchError::RecordTooLarge { record: index, bytes, limit: max_record });
-        }
-        if key_len > 0 {
-            check_key(&rest[RECORD_HEADER_LEN..RECORD_HEADER_LEN + key_len], index)?;
-        }
-        if headers_len > 0 {
-            let raw = &rest[RECORD_HEADER_LEN + key_len..front];
-            let mut walk = HeaderIter { rest: raw };
-            while walk.next().is_some() {}
-            if !walk.rest.is_empty() {
-                return Err(BatchError::Headers { record: index });
-            }
-        }
-        rest = rest.get(padded(length)..).ok_or(BatchError::Structure { record: index })?;
+        let length = check_record(rest, index, max_record)?;
+        rest = rest.get(length..).ok_or(BatchError::Structure { record: index })?;
     }
     if rest.is_empty() { Ok(()) } else { Err(BatchError::Structure { record: count }) }
+}
+
+/// Checks the record at the start of `rest`; its length with its padding.
+#[inline]
+pub(crate) fn check_record(rest: &[u8], index: u32, max_record: u32) -> Result<usize, BatchError> {
+    let head = RecordHeader::view(rest).ok_or(BatchError::Structure { record: index })?;
+    let length = head.length.to_native() as usize;
+    let key_len = usize::from(head.key_len.to_native());
+    let headers_len = usize::from(head.headers_len.to_native());
+    let front = RECORD_HEADER_LEN + key_len + headers_len;
+    if length < front || length > rest.len() {
+        return Err(BatchError::Structure { record: index });
+    }
+    let bytes = (length - RECORD_HEADER_LEN) as u64;
+    if bytes > u64::from(max_record) {
+        return Err(BatchError::RecordTooLarge { record: index, bytes, limit: max_record });
+    }
+    if key_len > 0 {
+        check_key(&rest[RECORD_HEADER_LEN..RECORD_HEADER_LEN + key_len], index)?;
+    }
+    if headers_len > 0 {
+        let raw = &rest[RECORD_HEADER_LEN + key_len..front];
+        let mut walk = HeaderIter { rest: raw };
+        while walk.next().is_some() {}
+        if !walk.rest.is_empty() {
+            return Err(BatchError::Headers { record: index });
+        }
+    }
+    Ok(padded(length))
 }
 
 fn check_key(key: &[u8], record: u32) -> Result<(), BatchError> {
