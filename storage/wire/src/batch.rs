@@ -4,7 +4,8 @@
 use crate::le::{u32_ule, u64_ule};
 use crate::record::check_records;
 use crate::{
-    Header, Limits, RECORD_HEADER_LEN, RecordHeader, RecordIter, crc32c, padded, portable_header,
+    Compression, Header, Limits, RECORD_HEADER_LEN, RecordHeader, RecordIter, crc32c, padded,
+    portable_header,
 };
 
 /// "HWB1", little-endian.
@@ -13,14 +14,12 @@ pub const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"HWB1");
 pub const BATCH_VERSION: u8 = 1;
 /// Encoding tag: Highwater records. Other tags are reserved for foreign batches kept verbatim.
 pub const ENCODING_RECORDS: u8 = 0;
-/// Compression tag: a Zstandard frame; the highest that is known.
-pub(crate) const COMPRESSION_ZSTD: u8 = 2;
 
 /// Zeros to pad a record with: one more than it can take.
 const PADDING: [u8; 8] = [0; 8];
 
-/// Where the producer's part (and its checksum) begins.
-pub(crate) const CHECKED_FROM: usize = 24;
+/// Where the producer's part begins, which the checksum right before it covers.
+const CHECKED_FROM: usize = 24;
 
 portable_header! {
     /// In front of every batch: the first 20 bytes belong to the server, the rest to the producer.
@@ -110,6 +109,14 @@ pub enum BatchError {
     /// No records.
     #[error("batch without records")]
     Empty,
+    /// The body does not inflate to what the header announces.
+    #[error("body is no {compression} data of {length} bytes before compression")]
+    Packed {
+        /// Its compression.
+        compression: Compression,
+        /// Announced.
+        length: u32,
+    },
     /// The records do not fill the body exactly.
     #[error("record {record} of the batch does not fit its body")]
     Structure {
@@ -197,7 +204,7 @@ impl<'a> BatchView<'a> {
                 return Err(BatchError::Unsupported { field, value });
             }
         }
-        if h.compression > COMPRESSION_ZSTD || h.flags != 0 {
+        if Compression::from_tag(h.compression).is_none() || h.flags != 0 {
             let unknown =
                 if h.flags != 0 { ("flags", h.flags) } else { ("compression", h.compression) };
             return Err(BatchError::Unsupported { field: unknown.0, value: unknown.1 });
@@ -235,6 +242,16 @@ impl<'a> BatchView<'a> {
     /// Whether the body is compressed.
     pub fn compressed(&self) -> bool {
         self.header.compression != 0
+    }
+
+    /// The compressed body without its padding.
+    pub(crate) fn packed(&self) -> Result<&'a [u8], BatchError> {
+        let length = self.header.packed_length.to_native();
+        let packed = self.body().get(..length as usize).filter(|packed| !packed.is_empty());
+        match packed {
+            Some(packed) if padded(packed.len()) == self.body().len() => Ok(packed),
+            _ => Err(BatchError::Length(length)),
+        }
     }
 
     /// The checksum alone.
@@ -324,6 +341,25 @@ pub fn stamp(bytes: &mut [u8], base_sequence: u64, arrival_ns: u64, epoch: u32) 
     bytes[0..8].copy_from_slice(&base_sequence.to_le_bytes());
     bytes[8..16].copy_from_slice(&arrival_ns.to_le_bytes());
     bytes[16..20].copy_from_slice(&epoch.to_le_bytes());
+}
+
+/// Writes the producer's stamp over that of the one batch in `bytes`, and its checksum anew.
+///
+/// # Panics
+/// If `bytes` is shorter than a batch header.
+pub fn restamp(bytes: &mut [u8], producer: ProducerStamp) {
+    let Some(mut header) = BatchHeader::view(bytes).copied() else { return };
+    header.producer_id = producer.id.into();
+    header.producer_epoch = producer.epoch.into();
+    header.producer_sequence = producer.sequence.into();
+    header.write_to(bytes);
+    seal(bytes);
+}
+
+/// Writes the checksum of the one batch in `bytes`, which are all of it.
+pub(crate) fn seal(bytes: &mut [u8]) {
+    let crc = crc32c(&bytes[CHECKED_FROM..]);
+    bytes[CHECKED_FROM - 4..CHECKED_FROM].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// Who a batch is from, for idempotence. All zero: nobody in particular.
@@ -487,8 +523,7 @@ impl BatchBuilder {
             packed_length: 0.into(),
         };
         header.write_to(&mut self.bytes);
-        let crc = crc32c(&self.bytes[CHECKED_FROM..]);
-        self.bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+        seal(&mut self.bytes);
         &self.bytes
     }
 

@@ -4,6 +4,7 @@
 //! `layout` keeps the two together.
 
 mod batch;
+mod compress;
 mod control;
 mod crc;
 mod data;
@@ -20,8 +21,9 @@ pub mod telemetry;
 
 pub use batch::{
     BATCH_MAGIC, BATCH_VERSION, BatchBuilder, BatchError, BatchHeader, BatchIter, BatchView,
-    ENCODING_RECORDS, ProducerStamp, stamp,
+    ENCODING_RECORDS, ProducerStamp, restamp, stamp,
 };
+pub use compress::{Compression, Packer, UnknownCompression, Unpacker};
 pub use control::{
     ACK_DURABLE, ACK_WRITTEN, AckMode, Backpressure, ClientQuota, ClusterInfo, ControlReply,
     ControlRequest, ErrorReply, GroupDescription, GroupShard, Position, Quota, SampleBy,

@@ -1,7 +1,7 @@
 //! Part of a batch as a batch: what a server stores when quotas, limits or a sample leave records out.
 
-use crate::batch::CHECKED_FROM;
-use crate::{BatchError, BatchHeader, RECORD_HEADER_LEN, RecordHeader, RecordIter, crc32c, padded};
+use crate::batch::seal;
+use crate::{BatchError, BatchHeader, RECORD_HEADER_LEN, RecordHeader, RecordIter, padded};
 
 /// A batch of those records for which `keep` is true of their index: stamped as the producer stamped the whole,
 /// uncompressed, saying that `decided` records from the front of what was sent are decided. It may have no records
@@ -43,8 +43,7 @@ pub fn cut(
         ..*header
     };
     cut.write_to(&mut bytes);
-    let crc = crc32c(&bytes[CHECKED_FROM..]);
-    bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+    seal(&mut bytes);
     bytes
 }
 
