@@ -67,6 +67,9 @@ pub enum CompareError {
         /// What was asked.
         margin: f64,
     },
+    /// A side has no run.
+    #[error("there is no run to compare")]
+    Nothing,
     /// The runs differ in what must be the same for a difference to mean anything.
     #[error("the runs are not comparable: {}", differences::words(.differences))]
     Differ {
@@ -133,9 +136,11 @@ pub struct Row {
 pub struct Which {
     /// Its directory.
     pub path: PathBuf,
+    /// How many runs, of which this is the first.
+    pub runs: usize,
     /// Nanoseconds since 1970 UTC.
     pub started_ns: u64,
-    /// Length of the measured window.
+    /// Length of the measured window; over all runs.
     pub duration_s: f64,
     /// Ten-second blocks in it.
     pub blocks: usize,
@@ -175,20 +180,46 @@ pub fn compare(a: &Path, b: &Path, options: &CompareOptions) -> Result<Compariso
     if !(0.0..=MARGIN_MAX).contains(&options.margin) {
         return Err(CompareError::Margin { margin: options.margin });
     }
-    compare_runs(&read_run(a)?, &read_run(b)?, options)
+    compare_runs(&[read_run(a)?], &[read_run(b)?], options)
+}
+
+/// Compares several runs of B with several of A, made in turn: each side's ten-second blocks are drawn from all its
+/// runs together. Void runs are left out as long as a side has others; both sides need at least one run.
+pub fn compare_many(
+    a: &[PathBuf],
+    b: &[PathBuf],
+    options: &CompareOptions,
+) -> Result<Comparison, CompareError> {
+    if !(0.0..=MARGIN_MAX).contains(&options.margin) {
+        return Err(CompareError::Margin { margin: options.margin });
+    }
+    let read = |paths: &[PathBuf]| paths.iter().map(|path| read_run(path)).collect();
+    let (a, b): (Result<Vec<_>, RunReadError>, Result<Vec<_>, _>) = (read(a), read(b));
+    compare_runs(&a?, &b?, options)
 }
 
 fn compare_runs(
-    a: &RunFiles,
-    b: &RunFiles,
+    a: &[RunFiles],
+    b: &[RunFiles],
     options: &CompareOptions,
 ) -> Result<Comparison, CompareError> {
-    let differences = differences::between(&a.report, &b.report);
+    let (Some(first), true) = (a.first(), !b.is_empty()) else {
+        return Err(CompareError::Nothing);
+    };
+    let mut differences = Vec::new();
+    for run in a.iter().skip(1).chain(b) {
+        for difference in differences::between(&first.report, &run.report) {
+            if !differences.contains(&difference) {
+                differences.push(difference);
+            }
+        }
+    }
+    let (left_out, a, b) = (left_out(a, b), counted(a), counted(b));
     if !differences.is_empty() && !options.force {
         return Err(CompareError::Differ { differences });
     }
     // Two seeds: of one, the same blocks would be drawn from both.
-    let (of_a, of_b) = (Figures::of(a, options.seed), Figures::of(b, !options.seed));
+    let (of_a, of_b) = (Figures::of(&a, options.seed), Figures::of(&b, !options.seed));
     let judged = if options.metrics.is_empty() {
         let asked =
             |metric: &Metric| !metric.optional() || (of_a.has(*metric) && of_b.has(*metric));
@@ -196,12 +227,13 @@ fn compare_runs(
     } else {
         options.metrics.clone()
     };
-    let (whole, reasons) = of_runs(a, b);
+    let (whole, mut reasons) = of_runs(&a, &b);
+    reasons.extend(left_out);
     let mut rows: Vec<Row> = Metric::all()
         .filter(|metric| of_a.has(*metric) || of_b.has(*metric) || judged.contains(metric))
         .map(|metric| row(metric, &of_a, &of_b))
         .collect();
-    let duration_s = a.report.duration_s.min(b.report.duration_s);
+    let duration_s = seconds(&a).min(seconds(&b));
     for row in rows.iter_mut().filter(|row| judged.contains(&row.metric)) {
         let (verdict, reason) = match whole {
             Some(Verdict::CannotTell) => (Verdict::CannotTell, None),
@@ -216,23 +248,50 @@ fn compare_runs(
         reasons,
         margin: options.margin,
         seed: options.seed,
-        a: which(a),
-        b: which(b),
+        a: which(&a),
+        b: which(&b),
         differences,
         rows,
     })
 }
 
-fn which(run: &RunFiles) -> Which {
-    let report = &run.report;
+/// The runs that count: all of them if none does.
+fn counted(runs: &[RunFiles]) -> Vec<&RunFiles> {
+    let valid: Vec<&RunFiles> = runs.iter().filter(|run| run.report.valid).collect();
+    // Lost records are not made up for by being void as well.
+    if valid.is_empty() || runs.iter().any(|run| !run.report.intact()) {
+        runs.iter().collect()
+    } else {
+        valid
+    }
+}
+
+/// Which runs are left out.
+fn left_out(a: &[RunFiles], b: &[RunFiles]) -> Vec<String> {
+    let of = |(name, runs): (&str, &[RunFiles])| {
+        let out = runs.len() - counted(runs).len();
+        (out > 0).then(|| format!("{out} of {} runs of {name} are void and left out", runs.len()))
+    };
+    [("A", a), ("B", b)].into_iter().filter_map(of).collect()
+}
+
+fn seconds(runs: &[&RunFiles]) -> f64 {
+    runs.iter().map(|run| run.report.duration_s).sum()
+}
+
+/// The runs of a side; there is at least one.
+fn which(runs: &[&RunFiles]) -> Which {
+    let first = runs.first().map(|run| &run.report);
+    let void = runs.iter().find(|run| !run.report.valid);
     Which {
-        path: run.path.clone(),
-        started_ns: report.started_ns,
-        duration_s: report.duration_s,
-        blocks: blocks(run),
-        target: report.target.clone(),
-        server: report.server.clone(),
-        void_reason: report.void_reason.clone().filter(|_| !report.valid),
+        path: runs.first().map(|run| run.path.clone()).unwrap_or_default(),
+        runs: runs.len(),
+        started_ns: first.map_or(0, |report| report.started_ns),
+        duration_s: seconds(runs),
+        blocks: runs.iter().map(|run| blocks(run)).sum(),
+        target: first.map(|report| report.target.clone()).unwrap_or_default(),
+        server: first.map(|report| report.server.clone()).unwrap_or_default(),
+        void_reason: void.and_then(|run| run.report.void_reason.clone()),
     }
 }
 
@@ -242,23 +301,24 @@ fn blocks(run: &RunFiles) -> usize {
 }
 
 /// What follows from the runs as a whole, whatever the figures say.
-fn of_runs(a: &RunFiles, b: &RunFiles) -> (Option<Verdict>, Vec<String>) {
+fn of_runs(a: &[&RunFiles], b: &[&RunFiles]) -> (Option<Verdict>, Vec<String>) {
     let mut reasons = Vec::new();
-    for (name, run) in [("A", a), ("B", b)] {
-        if !run.report.valid {
+    for (name, runs) in [("A", a), ("B", b)] {
+        if let Some(run) = runs.iter().find(|run| !run.report.valid) {
             let why = run.report.void_reason.as_deref().unwrap_or("no reason given");
             reasons.push(format!("{name} is void: {why}"));
         }
-        if blocks(run) < BLOCKS_MIN {
+        if runs.iter().map(|run| blocks(run)).sum::<usize>() < BLOCKS_MIN {
             reasons.push(format!(
                 "{name} is {:.0} s long: fewer than {BLOCKS_MIN} blocks of {BLOCK_S} s have no interval",
-                run.report.duration_s
+                seconds(runs)
             ));
         }
     }
-    if !a.report.intact() {
+    let damaged = |runs: &[&RunFiles]| runs.iter().any(|run| !run.report.intact());
+    if damaged(a) {
         reasons.push("A lost, doubled, reordered or damaged records".to_owned());
-    } else if !b.report.intact() {
+    } else if damaged(b) {
         // No latency makes up for that.
         reasons
             .insert(0, "B lost, doubled, reordered or damaged records, and A did not".to_owned());
@@ -267,25 +327,29 @@ fn of_runs(a: &RunFiles, b: &RunFiles) -> (Option<Verdict>, Vec<String>) {
     ((!reasons.is_empty()).then_some(Verdict::CannotTell), reasons)
 }
 
-/// What one run says about each metric.
+/// What the runs of a side say about each metric.
 struct Figures(Vec<(Metric, u64, Option<Resampled>)>);
 
 impl Figures {
-    fn of(run: &RunFiles, seed: u64) -> Figures {
+    fn of(runs: &[&RunFiles], seed: u64) -> Figures {
         let mut found = Vec::new();
-        let acked = counts(run, |sample| sample.acked_per_s);
-        let consumed = counts(run, |sample| sample.consumed_per_s);
+        let all = |per_second: fn(&Progress) -> f64| -> Vec<(f64, f64)> {
+            runs.iter().flat_map(|run| counts(run, per_second)).collect()
+        };
+        let acked = all(|sample| sample.acked_per_s);
+        let consumed = all(|sample| sample.consumed_per_s);
         for (metric, blocks) in [(Metric::AckedRate, acked), (Metric::ConsumedRate, consumed)] {
             let records: f64 = blocks.iter().map(|(count, _)| count).sum();
             let figure = Resampled::rate(&blocks, seed).filter(|_| records > 0.0);
             found.push((metric, records.round() as u64, figure));
         }
         for name in metric::SERIES {
-            let blocks = run.series.iter().find(|series| series.name == name);
-            let blocks = blocks.map_or(&[] as &[Counted], |series| &series.blocks);
+            let series = runs.iter().flat_map(|run| &run.series);
+            let series = series.filter(|series| series.name == name);
+            let blocks: Vec<Counted> = series.flat_map(|series| series.blocks.clone()).collect();
             let records = blocks.iter().map(Counted::count).sum();
             let quantiles = Quantile::ALL.map(Quantile::share);
-            let mut figures = Resampled::quantiles(blocks, &quantiles, seed).into_iter();
+            let mut figures = Resampled::quantiles(&blocks, &quantiles, seed).into_iter();
             for quantile in Quantile::ALL {
                 let metric = Metric::Latency { name, quantile };
                 // Nanoseconds: nobody reads those.

@@ -54,7 +54,7 @@ pub mod workload;
 pub use check::{CHECK_SCHEMA, CheckReport, HEADROOM, check};
 pub use compare::{
     COMPARE_SCHEMA, CompareError, CompareOptions, Comparison, Difference, Estimate, Metric,
-    MetricError, Quantile, Row, Side, Verdict, Which, compare,
+    MetricError, Quantile, Row, Side, Verdict, Which, compare, compare_many,
 };
 pub use environment::{Environment, Lint, Place, Severity};
 pub use error::LoadError;

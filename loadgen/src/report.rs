@@ -10,6 +10,7 @@ mod html;
 mod machine;
 mod markdown;
 mod pages;
+mod search;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -426,5 +427,17 @@ impl Report {
 /// and runs nothing. Without samples or histograms both are shorter.
 pub(crate) fn write_reports(run: &RunFiles) -> (String, String) {
     let document = pages::document(&run.report, &run.samples, |name| run.histogram(name));
+    (markdown::markdown(&document), html::html(&document))
+}
+
+/// A search written down for people, in the same two forms.
+pub(crate) fn search_reports(file: &crate::search::SearchFile) -> (String, String) {
+    let document = search::search(file);
+    (markdown::markdown(&document), html::html(&document))
+}
+
+/// A sweep written down for people.
+pub(crate) fn sweep_reports(file: &crate::search::SweepFile) -> (String, String) {
+    let document = search::sweep(file);
     (markdown::markdown(&document), html::html(&document))
 }

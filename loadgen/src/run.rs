@@ -7,6 +7,7 @@ mod judge;
 mod orders;
 mod patience;
 mod recovery;
+mod session;
 mod setup;
 mod stop;
 mod totals;
@@ -16,16 +17,15 @@ mod watcher;
 
 pub use goal::Goal;
 pub use orders::{Halt, Orders};
+pub use session::Session;
 pub use stop::Stop;
 pub use void::DOUBT_MAX;
 
-#[cfg(target_os = "linux")]
-use crate::target::embedded;
-use crate::target::{Highwater, Null, NullError, Target};
+use crate::target::Target;
 use crate::{LoadError, LoadOptions, Observer, Report};
 
 /// Runs one trial against what `options.target` names (`host:port` of a Highwater server, on Linux
-/// `embedded[:DIR]` for the engine in this process, or `null[:...]`, see [`Null`]) and reports. Blocks; tells `observer` once a second, on this thread. After
+/// `embedded[:DIR]` for the engine in this process, or `null[:...]`, see [`crate::Null`]) and reports. Blocks; tells `observer` once a second, on this thread. After
 /// [`Stop::request`] no more records are made; what was sent is still drained and reported, with
 /// `interrupted` set.
 ///
@@ -36,19 +36,11 @@ pub fn run(
     observer: &mut dyn Observer,
     stop: &Stop,
 ) -> Result<Report, LoadError> {
-    options.validate()?;
-    if options.target == "null" || options.target.starts_with("null:") {
-        let null: Null = options.target.parse().map_err(|why: NullError| LoadError::NoTarget {
-            target: options.target.clone(),
-            why: why.to_string(),
-        })?;
-        return run_on(null, options, observer, stop);
-    }
-    #[cfg(target_os = "linux")]
-    if let Some(dir) = embedded::directory(&options.target) {
-        return embedded::run(dir, options, observer, stop);
-    }
-    run_on(Highwater::of(&options), options, observer, stop)
+    let session = Session::open(&options)?;
+    let mut report = session.run(options, observer, stop)?;
+    // The figures stand, whatever becomes of the directory.
+    report.notes.extend(session.close());
+    Ok(report)
 }
 
 /// [`run`] on any target; `options.target` is then only a name.

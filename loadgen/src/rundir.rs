@@ -227,7 +227,7 @@ fn write_report(dir: &Path, report: &Report) -> Result<(), RunDirError> {
 }
 
 /// Writes a file that appears only once it is whole and on disk.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".");
     unfinished.push(UNFINISHED);

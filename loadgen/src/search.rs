@@ -1,9 +1,28 @@
 //! The highest rate a target sustains under a goal, found by trials; and the same over a grid of settings.
+//!
+//! [`search`] carries trials out, [`controller`] chooses them and is pure, [`fit`] is the statistics, [`sim`] has
+//! targets of known truth to try both on.
 
+mod conduct;
+pub mod controller;
 mod file;
+pub mod fit;
+mod measure;
+pub mod sim;
+mod store;
+mod sweep;
+#[cfg(test)]
+mod tests;
+pub(crate) mod text;
+mod verdict;
 
+pub use conduct::{SearchError, SearchRequest, Spectator, search, trial_dir};
+pub use controller::{Next, Search, Step};
 pub use file::{
     AxisValues, Backlog, Block, Bound, Curve, Ended, Goal, GoalResult, Hysteresis, Interval,
     SEARCH_FILE, SEARCH_SCHEMA, SWEEP_FILE, SWEEP_SCHEMA, SearchFile, SearchResult, SearchSettings,
     Setting, Soak, Stage, SweepFile, SweepMode, SweepPoint, TrialRecord, Walk,
 };
+pub use store::{StoreError, read_search, read_sweep};
+pub use sweep::{SweepRequest, SweepSpectator, grid, sweep};
+pub use text::about;

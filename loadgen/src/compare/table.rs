@@ -57,8 +57,12 @@ impl fmt::Display for Comparison {
 fn which(f: &mut fmt::Formatter<'_>, name: &str, which: &Which) -> fmt::Result {
     writeln!(
         f,
-        "{name}  {}: {} from {}, {}, {} {}",
+        "{name}  {}{}: {} from {}, {}, {} {}",
         which.path.display(),
+        match which.runs {
+            0 | 1 => String::new(),
+            runs => format!(" and {} more", runs - 1),
+        },
         seconds(which.duration_s),
         moment(which.started_ns),
         counted(which.blocks as u64, "block"),

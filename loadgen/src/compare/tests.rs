@@ -189,3 +189,42 @@ fn how_much_longer_grows_with_the_square_of_the_width() {
     assert!(wide.contains("350 s more"), "{wide}");
     assert!(more_seconds(1.03, (0.9, 1.2), 1.03, 60.0).contains("on the margin"));
 }
+
+/// Made in turn, a machine that grows slower meanwhile is on both sides; and a void run costs only itself.
+#[test]
+fn many_runs_of_each_side_are_judged_together() {
+    let drift = |n: u64, b: f64| Shape {
+        seconds: 20,
+        us: 500.0 * (1.0 + 0.01 * n as f64) * b,
+        seed: 20 + n,
+        ..GOOD
+    };
+    let sides = |b: f64| {
+        // A B B A A B B A.
+        let order = [0, 3, 4, 7].map(|n| run(drift(n, 1.0), |_| {}));
+        let other = [1, 2, 5, 6].map(|n| run(drift(n, b), |_| {}));
+        let paths = |runs: &[tempfile::TempDir]| -> Vec<PathBuf> {
+            runs.iter().map(|run| run.path().to_owned()).collect()
+        };
+        let options = CompareOptions { margin: 0.06, ..CompareOptions::default() };
+        compare_many(&paths(&order), &paths(&other), &options).unwrap()
+    };
+    let alike = sides(1.0);
+    assert_eq!(alike.verdict, Verdict::NotWorse, "{alike}");
+    assert_eq!((alike.a.runs, alike.a.blocks), (4, 8));
+    assert_eq!(sides(1.25).verdict, Verdict::Worse);
+
+    let (sound, other) = (run(GOOD, |_| {}), run(Shape { seed: 5, ..GOOD }, |_| {}));
+    let void = run(Shape { us: 5_000.0, ..GOOD }, |report| {
+        report.valid = false;
+        report.void_reason = Some("late".to_owned());
+    });
+    let (a, b) = (vec![sound.path().to_owned()], [other.path(), void.path()].map(Path::to_owned));
+    let found = compare_many(&a, &b, &CompareOptions::default()).unwrap();
+    assert_eq!(found.verdict, Verdict::NotWorse, "{found}");
+    assert_eq!(found.reasons, ["1 of 2 runs of B are void and left out"]);
+    assert!(matches!(
+        compare_many(&a, &[], &CompareOptions::default()),
+        Err(CompareError::Nothing)
+    ));
+}

@@ -28,11 +28,12 @@ const LINES: [RGBColor; 6] = [
     RGBColor(0x6b, 0x76, 0x84),
 ];
 /// Of the bands, by [`Band::kind`].
-const BANDS: [RGBColor; 4] = [
+const BANDS: [RGBColor; 5] = [
     RGBColor(0x80, 0x88, 0x90),
     RGBColor(0xe0, 0x8a, 0x1e),
     RGBColor(0x3a, 0x86, 0xd8),
     RGBColor(0xb0, 0x60, 0xc8),
+    RGBColor(0x2f, 0x9e, 0x6c),
 ];
 const TEXT_COLOUR: RGBColor = RGBColor(0x60, 0x69, 0x74);
 const AXIS_COLOUR: RGBColor = RGBColor(0x8a, 0x93, 0x9e);
@@ -65,7 +66,7 @@ pub struct Line {
     pub pieces: Vec<Vec<(f64, f64)>>,
 }
 
-/// What happened over a stretch of the x axis.
+/// What a stretch of the x axis is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BandKind {
     /// Not measured yet.
@@ -76,6 +77,8 @@ pub enum BandKind {
     CatchUp,
     /// A burst.
     Burst,
+    /// Where an estimate lies with 95 %.
+    Estimate,
 }
 
 impl BandKind {
@@ -86,6 +89,7 @@ impl BandKind {
             BandKind::Outage => "group away",
             BandKind::CatchUp => "catching up",
             BandKind::Burst => "burst",
+            BandKind::Estimate => "estimate, 95 % interval",
         }
     }
 }
@@ -194,6 +198,23 @@ impl Axis {
         Axis { ends, ticks, ..Axis::bare(title, Scale::Linear) }
     }
 
+    /// Shares from `least` (more than a millionth) to `most`, logarithmic; values are given in millionths.
+    pub fn share(least: f64, most: f64) -> Axis {
+        let (low, high) = ((least * 1e6).max(1.0).log10(), (most * 1e6).max(10.0).log10());
+        let within = |place: &f64| *place >= low - 1e-9 && *place <= high + 1e-9;
+        let decades = (low.floor() as i32..=high.ceil() as i32).map(f64::from);
+        let ticks = decades.clone().filter(within);
+        let ticks =
+            ticks.map(|place| (place, format!("{} %", trimmed_small(10f64.powf(place - 4.0)))));
+        let between = |decade: f64| (2..10).map(move |m| decade + f64::from(m).log10());
+        Axis {
+            ends: (low, high),
+            ticks: ticks.collect(),
+            minor: decades.flat_map(between).filter(within).collect(),
+            ..Axis::bare("share of records (log scale)", Scale::Log)
+        }
+    }
+
     /// Seconds of a run.
     pub fn time(from: f64, to: f64) -> Axis {
         let span = (to - from).max(1e-3);
@@ -273,6 +294,11 @@ fn trimmed(value: f64) -> String {
     let text = format!("{value:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
+}
+
+/// The same for powers of ten below 1.
+fn trimmed_small(value: f64) -> String {
+    format!("{value:.4}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A count with a decimal prefix: `20k`, `1.5M`.
@@ -404,5 +430,6 @@ mod tests {
         assert!(!svg.contains("NaN") && !svg.contains("http"));
         assert!(Axis::count("n", 0.0).ends.1 > 0.0);
         assert!(!Axis::time(5.0, 5.0).title.is_empty());
+        assert_eq!(labels(&Axis::share(0.0001, 1.0)), ["0.01 %", "0.1 %", "1 %", "10 %", "100 %"]);
     }
 }

@@ -96,7 +96,7 @@ const WHAT_COUNTS: &str = "Response: intended send time to acknowledgement. Prop
     fewer than 10 records beyond it is left out.";
 
 /// Writes `us` behind a number as the unit is printed.
-fn micro(text: &str) -> String {
+pub(super) fn micro(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     let mut rest = text;
     while let Some(at) = rest.find(" us") {
@@ -111,7 +111,7 @@ fn micro(text: &str) -> String {
 }
 
 /// As a shell needs it.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%[]".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -158,7 +158,7 @@ fn trust(r: &Report) -> String {
     format!("generator late by {} at p99 (bound {}){steal}", time(late.p99_us), time(late.bound_us))
 }
 
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(char::to_uppercase);
     let text: String = first.into_iter().flatten().chain(chars).collect();
@@ -304,9 +304,14 @@ fn remarks(r: &Report, blocks: &mut Vec<Block>) {
         };
         blocks.push(Block::Remarks(r.notes.iter().map(note).collect()));
     }
-    if !r.lints.is_empty() {
+    lints(&r.lints, blocks);
+}
+
+/// What is wrong with the machine.
+pub(super) fn lints(found: &[crate::Lint], blocks: &mut Vec<Block>) {
+    if !found.is_empty() {
         blocks.push(Block::Heading("What the machine does to the figures".into()));
-        let mut lints: Vec<&crate::Lint> = r.lints.iter().collect();
+        let mut lints: Vec<&crate::Lint> = found.iter().collect();
         lints.sort_by_key(|lint| lint.severity != Severity::Warning);
         let remark = |lint: &crate::Lint| Remark {
             tone: if lint.severity == Severity::Warning { Tone::Unsure } else { Tone::Plain },

@@ -333,7 +333,7 @@ impl Report {
     }
 
     /// What was checked and what was found.
-    pub(super) fn integrity_in_words(&self) -> String {
+    pub(crate) fn integrity_in_words(&self) -> String {
         if self.checked_records == 0 && !self.checked {
             return "not checked (nothing was read back)".to_owned();
         }

@@ -1,6 +1,6 @@
 //! The engine in this process as a target: what a stream costs without a network.
 //!
-//! One engine per run, shared by all links. Its threads are its own, each pinned to a CPU; answers come back by a
+//! One engine, shared by all links. Its threads are its own, each pinned to a CPU; answers come back by a
 //! call on them that wakes the worker. Appends carry no producer stamp: in one process nothing is ever resent.
 
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use highwater_wire::{
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::{LoadError, LoadOptions, Observer, Report, Stop};
+use crate::LoadOptions;
 
 use super::{Chunk, Failure, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble};
 
@@ -30,26 +30,6 @@ const POLL: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 256 << 10;
 /// Between attempts to get into a mailbox that is full.
 const RETRY: Duration = Duration::from_millis(1);
-
-/// Runs one trial against the engine `options.target` names, as [`crate::run`] does. What the engine has to say of
-/// itself is in the report's notes.
-pub fn run(
-    dir: Option<PathBuf>,
-    options: LoadOptions,
-    observer: &mut dyn Observer,
-    stop: &Stop,
-) -> Result<Report, LoadError> {
-    options.validate()?;
-    let target = options.target.clone();
-    let refused = |doing| move |why: Refusal| LoadError::Target { target, doing, message: why.0 };
-    let engine = Embedded::open(EmbeddedOptions::of(dir, &options))
-        .map_err(refused("opening the engine"))?;
-    let mut report = crate::run_on(engine.clone(), options, observer, stop)?;
-    report.notes.extend(engine.notes());
-    // The figures stand, whatever becomes of the directory.
-    report.notes.extend(engine.close().err().map(|why| why.0));
-    Ok(report)
-}
 
 /// The directory in `embedded` (`Some(None)`: a temporary one) or `embedded:DIR`; `None` for any other target.
 pub fn directory(target: &str) -> Option<Option<PathBuf>> {

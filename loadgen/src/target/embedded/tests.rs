@@ -221,7 +221,7 @@ fn a_whole_run_accounts_for_every_record_and_leaves_nothing_behind() {
         retention_bytes: 16 << 20,
         ..LoadOptions::default()
     };
-    let report = crate::run(options, &mut (), &Stop::default()).unwrap();
+    let report = crate::run(options, &mut (), &crate::Stop::default()).unwrap();
     assert!(report.intact() && report.checked, "{report}");
     assert_eq!((report.errors, report.refused, report.unknown), (0, 0, 0), "{report}");
     assert_eq!(report.unread + report.lost, 0);

@@ -1,0 +1,636 @@
+//! Chooses the trials of a search, and says what follows from them. Pure: it is told what a trial came to, and answers
+//! with the next one or the end; the same history and seed give the same answers, which is how an
+//! interrupted search goes on.
+//!
+//! A search goes up in doublings until what waits grows, which tells what the target can do at all; looks over the range
+//! below that in shuffled order; then tries rates around the estimate of [`super::fit`], spread evenly over an interval
+//! that shrinks with what is known. All goals are judged by all trials. When
+//! the estimate is as good as was asked, or the time left is what the rest needs, it overloads the target
+//! on purpose and comes down again in three steps: one that recovers behaves as before. The rest of the
+//! time is one long trial at the rate to be published.
+
+use super::file::{
+    Backlog, Block, Ended, Hysteresis, SearchResult, SearchSettings, Soak, Stage, Walk,
+};
+use super::fit::{Capacity, Crossing, Growth, Point, capacity, crossing};
+use super::verdict;
+use crate::stats::Slope;
+
+/// A trial to be made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// What for.
+    pub stage: Stage,
+    /// Records per second.
+    pub rate: f64,
+    /// Length of the measured window.
+    pub seconds: f64,
+    /// Before it, not measured.
+    pub settle_s: f64,
+    /// The settling may end sooner, once rate and latency are steady.
+    pub until_steady: bool,
+    /// Follows the one before at once.
+    pub at_once: bool,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Next {
+    /// A trial.
+    Trial(Step),
+    /// Nothing.
+    Done(Ended),
+}
+
+/// What a trial came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Why it does not count.
+    pub void: Option<String>,
+    /// Length of the measured window.
+    pub measured_s: f64,
+    /// With everything around it.
+    pub spent_s: f64,
+    /// Its stretches.
+    pub blocks: Vec<Block>,
+    /// What waited.
+    pub backlog: Option<Backlog>,
+    /// 99th percentile of the response.
+    pub p99_us: f64,
+}
+
+/// A trial that counts.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Made {
+    pub step: Step,
+    pub outcome: Outcome,
+    /// From 1, void ones counted.
+    pub number: u32,
+}
+
+impl Made {
+    /// Share of records beyond a goal's bound; `None` without records.
+    pub fn share(&self, goal: usize) -> Option<f64> {
+        share(&self.outcome.blocks, goal)
+    }
+
+    /// Whether what waited grew by more than `stable`, beyond doubt.
+    pub fn unstable(&self, stable: f64) -> bool {
+        self.outcome.backlog.is_some_and(|b| b.significant && b.growth > stable)
+    }
+}
+
+fn share(blocks: &[Block], goal: usize) -> Option<f64> {
+    let records: u64 = blocks.iter().map(|block| block.records).sum();
+    let over: u64 = blocks.iter().filter_map(|block| block.over.get(goal)).sum();
+    (records > 0).then(|| over as f64 / records as f64)
+}
+
+/// How what waits changed: its growth over the last two thirds of `waits`, each a time in seconds and a number of
+/// records, at `rate` records per second offered. `None` with fewer than three of them.
+pub fn growth(waits: &[(f64, f64)], rate: f64) -> Option<Backlog> {
+    let late = waits.get(waits.len() / 3..).filter(|late| late.len() >= 3)?;
+    let slope = Slope::of(late)?;
+    let at_end = late.last().map_or(0.0, |(_, waits)| *waits);
+    Some(Backlog { growth: slope.slope / rate, significant: slope.significant(), at_end })
+}
+
+/// Where the search is.
+#[derive(Clone, Debug, PartialEq)]
+enum Phase {
+    /// Next at this rate.
+    Ramp(f64),
+    /// These are left, the last one next.
+    Coarse(Vec<f64>),
+    Refine,
+    Overload(f64),
+    /// These are left, the last one next.
+    Descent(Vec<f64>),
+    Soak {
+        rate: f64,
+        seconds: f64,
+    },
+    Done,
+}
+
+/// Each rate of the ramp is the one before times this.
+const RAMP: f64 = 2.0;
+/// Rates of the coarse look, as shares of what the target can do at all.
+const COARSE: [f64; 5] = [0.3, 0.45, 0.6, 0.75, 0.9];
+/// Where it gives out at a goal's bound, nothing beyond this share of that is tried.
+const NEAR: f64 = 0.97;
+/// If nothing tried was too much, what the target can do is taken to be this much more than the most tried.
+const MORE: f64 = 1.25;
+/// A trial of which this share is beyond a bound needs no growing backlog to be too much.
+const HOPELESS: f64 = 0.5;
+/// A trial of which so many times the allowed share is beyond the bound has missed the goal clearly.
+const CLEAR: f64 = 5.0;
+/// Refining goes on this far around the estimate: at least and at most, as a share of it.
+const AROUND: (f64, f64) = (0.02, 0.25);
+/// Refining takes so many trials at least: a narrow interval may be luck while there are few.
+const REFINE_LEAST: usize = 6;
+/// Overload is this much more than the estimate, and the steps down are these shares of it.
+const OVERLOAD: f64 = 1.3;
+const DOWN: [f64; 3] = [0.5, 0.7, 0.9];
+/// So many times the records to be expected may be late on the way down, with three standard errors on top.
+const WORSE: f64 = 3.0;
+/// Share of the budget that the soak gets at least.
+const SOAK_SHARE: f64 = 0.3;
+/// A soak should be so long; or 20 times the time between slow stretches.
+pub const SOAK_S: f64 = 600.0;
+const SOAK_PERIODS: f64 = 20.0;
+/// Less is no soak.
+const SOAK_LEAST_S: f64 = 20.0;
+/// Share of the budget for the first warm-up, and the most it gets.
+const WARM_UP: (f64, f64) = (0.04, 30.0);
+/// Of a trial's window, what goes before it.
+const SETTLE: f64 = 0.2;
+/// Void trials in a row: at one rate, and before the search gives up.
+const VOID_AT_RATE: u32 = 3;
+const VOID_IN_ROW: u32 = 8;
+/// A rate that cannot be offered so close above one that can bounds the search at the latter.
+const CLOSE: f64 = 1.1;
+/// Below the first rate divided by this nothing is tried.
+const LOWEST: f64 = 1024.0;
+
+/// What the trials say about all goals together.
+#[derive(Clone, Debug, PartialEq)]
+enum Belief {
+    /// They are met wherever it was tried.
+    Above,
+    /// One of them is missed wherever it was tried.
+    Below,
+    At(Found),
+}
+
+/// The rate at which the first of them gives out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Found {
+    rate: f64,
+    interval: (f64, f64),
+    /// Beyond this no trial tells more.
+    most: f64,
+}
+
+impl Found {
+    fn precise(&self, precision: f64) -> bool {
+        self.interval.1 - self.interval.0 <= 2.0 * precision * self.rate
+    }
+
+    /// Half the interval's width, as a share.
+    fn reach(&self) -> f64 {
+        (self.interval.1 - self.interval.0) / 2.0 / self.rate
+    }
+}
+
+/// A search under way.
+#[derive(Clone, Debug)]
+pub struct Search {
+    settings: SearchSettings,
+    phase: Phase,
+    made: Vec<Made>,
+    trials: u32,
+    void_at_rate: u32,
+    void_in_row: u32,
+    spent_s: f64,
+    /// Time trials take beyond settling and measuring: total and number.
+    around: (f64, u32),
+    /// No trial goes beyond.
+    highest: f64,
+    /// The rate that could not be offered, and why, if there was one.
+    limited: Option<(f64, String)>,
+    ended: Option<Ended>,
+    soak: Option<Soak>,
+    random: fastrand::Rng,
+    turn: f64,
+}
+
+impl Search {
+    /// Nothing tried yet.
+    pub fn new(settings: SearchSettings) -> Search {
+        let mut random = fastrand::Rng::with_seed(settings.seed);
+        Search {
+            phase: Phase::Ramp(settings.start_rate.min(settings.max_rate)),
+            highest: settings.max_rate,
+            limited: None,
+            turn: random.f64(),
+            random,
+            settings,
+            made: Vec::new(),
+            trials: 0,
+            void_at_rate: 0,
+            void_in_row: 0,
+            spent_s: 0.0,
+            around: (0.0, 0),
+            ended: None,
+            soak: None,
+        }
+    }
+
+    /// What was asked.
+    pub fn settings(&self) -> &SearchSettings {
+        &self.settings
+    }
+
+    /// Time spent so far.
+    pub fn spent_s(&self) -> f64 {
+        self.spent_s
+    }
+
+    /// What to do now; the same until an outcome is recorded.
+    pub fn next(&self) -> Next {
+        let trial_s = self.settings.trial_s;
+        let of = |stage, rate, seconds| Step {
+            stage,
+            rate,
+            seconds,
+            settle_s: (seconds.min(trial_s) * SETTLE).max(1.0),
+            until_steady: false,
+            at_once: false,
+        };
+        Next::Trial(match &self.phase {
+            Phase::Ramp(rate) => {
+                let step = of(Stage::Ramp, *rate, (trial_s / 2.0).max(4.0));
+                if self.made.is_empty() {
+                    let (share, most) = WARM_UP;
+                    let settle_s = (self.settings.budget_s * share).min(most);
+                    Step { settle_s, until_steady: true, ..step }
+                } else {
+                    step
+                }
+            }
+            Phase::Coarse(left) => match left.last() {
+                Some(rate) => of(Stage::Coarse, *rate, trial_s),
+                None => return Next::Done(Ended::Budget),
+            },
+            Phase::Refine => of(Stage::Refine, self.refined(), trial_s),
+            Phase::Overload(rate) => of(Stage::Overload, *rate, (trial_s / 2.0).max(4.0)),
+            Phase::Descent(left) => match left.last() {
+                Some(rate) => {
+                    Step { at_once: true, ..of(Stage::Descent, *rate, (trial_s / 2.0).max(4.0)) }
+                }
+                None => return Next::Done(Ended::Budget),
+            },
+            Phase::Soak { rate, seconds } => of(Stage::Soak, *rate, *seconds),
+            Phase::Done => return Next::Done(self.ended.unwrap_or(Ended::Budget)),
+        })
+    }
+
+    /// Takes in what the trial that [`Search::next`] asked for came to.
+    pub fn record(&mut self, outcome: Outcome) {
+        let Next::Trial(step) = self.next() else { return };
+        self.trials += 1;
+        self.spent_s += outcome.spent_s;
+        if outcome.void.is_some() {
+            return self.again(&step, &outcome);
+        }
+        (self.void_at_rate, self.void_in_row) = (0, 0);
+        let around = outcome.spent_s - outcome.measured_s - step.settle_s;
+        self.around = (self.around.0 + around.max(0.0), self.around.1 + 1);
+        self.made.push(Made { step, outcome, number: self.trials });
+        self.advance(&step);
+    }
+
+    /// A trial did not count: the same again, or something else if it never does.
+    fn again(&mut self, step: &Step, outcome: &Outcome) {
+        self.void_at_rate += 1;
+        self.void_in_row += 1;
+        if self.void_in_row >= VOID_IN_ROW || self.left_s() < outcome.spent_s {
+            return self.end(Ended::Void);
+        }
+        if self.void_at_rate < VOID_AT_RATE {
+            return;
+        }
+        self.void_at_rate = 0;
+        let best = self.made.iter().map(|made| made.step.rate).fold(0.0, f64::max);
+        if step.rate > best {
+            // What cannot be offered cannot be tried: nothing beyond it either.
+            self.limited = outcome.void.clone().map(|why| (step.rate, why));
+            self.highest = match best {
+                0.0 => step.rate / RAMP.sqrt(),
+                best if step.rate < best * CLOSE => best,
+                best => (step.rate * best).sqrt(),
+            };
+        }
+        match &mut self.phase {
+            Phase::Ramp(rate) if best == 0.0 => *rate = self.highest,
+            Phase::Ramp(_) => self.phase = self.coarse(self.highest),
+            Phase::Coarse(left) | Phase::Descent(left) => {
+                left.pop();
+                self.advance(step);
+            }
+            Phase::Refine => self.turn = self.random.f64(),
+            Phase::Overload(_) => self.phase = self.soaking(),
+            Phase::Soak { .. } | Phase::Done => self.end(Ended::Void),
+        }
+    }
+
+    fn end(&mut self, why: Ended) {
+        self.phase = Phase::Done;
+        self.ended.get_or_insert(why);
+    }
+
+    fn left_s(&self) -> f64 {
+        self.settings.budget_s - self.spent_s
+    }
+
+    /// What a trial with a window of `seconds` takes.
+    fn cost_s(&self, seconds: f64) -> f64 {
+        let (total, number) = self.around;
+        let around = if number == 0 { 1.0 } else { total / f64::from(number) };
+        seconds + (seconds.min(self.settings.trial_s) * SETTLE).max(1.0) + around
+    }
+
+    /// What overload, descent and soak need.
+    fn reserve_s(&self) -> f64 {
+        let short = (self.settings.trial_s / 2.0).max(4.0);
+        let soak = (self.settings.budget_s * SOAK_SHARE).min(SOAK_S);
+        soak + (DOWN.len() + 1) as f64 * self.cost_s(short)
+    }
+
+    /// Where to go after a trial that counts.
+    fn advance(&mut self, step: &Step) {
+        match &mut self.phase {
+            Phase::Ramp(rate) => {
+                let rate = *rate;
+                if self.gave_out() || rate >= self.highest || self.left_s() < self.reserve_s() {
+                    self.phase = self.coarse(rate);
+                } else {
+                    self.phase = Phase::Ramp((rate * RAMP).min(self.highest));
+                }
+            }
+            Phase::Coarse(left) => {
+                left.retain(|rate| *rate != step.rate);
+                let empty = left.is_empty();
+                if empty || self.left_s() < self.reserve_s() + self.cost_s(self.settings.trial_s) {
+                    self.phase = Phase::Refine;
+                    self.refine_or_go_on();
+                }
+            }
+            Phase::Refine => self.refine_or_go_on(),
+            Phase::Overload(_) => {
+                let estimate = step.rate / OVERLOAD;
+                self.phase = Phase::Descent(DOWN.map(|share| share * estimate).to_vec());
+            }
+            Phase::Descent(left) => {
+                left.retain(|rate| *rate != step.rate);
+                if left.is_empty() {
+                    self.phase = self.soaking();
+                }
+            }
+            Phase::Soak { rate, .. } => {
+                let rate = *rate;
+                self.soaked(rate);
+            }
+            Phase::Done => {}
+        }
+    }
+
+    /// Whether the last trial was too much beyond doubt.
+    fn gave_out(&self) -> bool {
+        let Some(last) = self.made.last() else { return false };
+        let mut goals = 0..self.settings.goals.len();
+        let hopeless = |goal| last.share(goal).is_some_and(|share| share > HOPELESS);
+        last.unstable(self.settings.stable) || goals.any(hopeless)
+    }
+
+    /// Rates over the range below `top`, which the target cannot do, or is the highest there is.
+    fn coarse(&mut self, top: f64) -> Phase {
+        let top = self.capacity().map_or(top, |known| known.rate);
+        let mut rates = COARSE.map(|share| share * top).to_vec();
+        self.random.shuffle(&mut rates);
+        Phase::Coarse(rates)
+    }
+
+    /// Goes on refining unless it is enough, there is no time, or there is nothing to refine.
+    fn refine_or_go_on(&mut self) {
+        let time = self.left_s() > self.reserve_s() + self.cost_s(self.settings.trial_s);
+        let highest = self.made.iter().map(|made| made.step.rate).fold(0.0, f64::max);
+        let lowest = self.made.iter().map(|made| made.step.rate).fold(f64::INFINITY, f64::min);
+        let enough = match self.belief() {
+            Belief::At(found) => {
+                let refined = self.made.iter().filter(|made| made.step.stage == Stage::Refine);
+                let enough = refined.count() >= REFINE_LEAST;
+                let precise = enough && found.precise(self.settings.precision);
+                precise.then_some(Ended::Precision)
+            }
+            Belief::Above => (highest >= self.highest * 0.999).then_some(Ended::NotReached),
+            Belief::Below => {
+                (lowest <= self.settings.start_rate / LOWEST).then_some(Ended::Unreachable)
+            }
+        };
+        let Some(why) = enough.or((!time).then_some(Ended::Budget)) else {
+            self.turn = (self.turn + GOLDEN).fract();
+            return;
+        };
+        self.ended = Some(why);
+        self.phase = match self.belief() {
+            Belief::At(found) => Phase::Overload(found.rate * OVERLOAD),
+            Belief::Above => self.soaking(),
+            Belief::Below => Phase::Done,
+        };
+    }
+
+    /// The next rate to try around the estimate; above or below all that was tried if there is none.
+    fn refined(&self) -> f64 {
+        let rates = self.made.iter().map(|made| made.step.rate);
+        let rate = match self.belief() {
+            Belief::At(found) => {
+                let around = (1.5 * found.reach()).clamp(AROUND.0, AROUND.1);
+                let rate = found.rate * (1.0 + around * (2.0 * self.turn - 1.0));
+                // Beyond what it can do at all, nothing is learnt about a goal.
+                rate.min(found.most)
+            }
+            Belief::Above => rates.fold(0.0, f64::max) * RAMP.sqrt(),
+            Belief::Below => rates.fold(f64::INFINITY, f64::min) / RAMP,
+        };
+        rate.min(self.highest)
+    }
+
+    /// The soak that there is time for, if there is a rate to soak at.
+    fn soaking(&mut self) -> Phase {
+        let Some(rate) = self.result().published_rate else { return Phase::Done };
+        let room = self.left_s() - self.cost_s(0.0);
+        let seconds = room.min(self.soak_wanted_s());
+        if seconds < SOAK_LEAST_S { Phase::Done } else { Phase::Soak { rate, seconds } }
+    }
+
+    /// How long a soak should be.
+    fn soak_wanted_s(&self) -> f64 {
+        let slow = |block: &&Block| {
+            let mut goals = self.settings.goals.iter().enumerate();
+            goals.any(|(at, goal)| {
+                let over = block.over.get(at).copied().unwrap_or(0) as f64;
+                over > goal.allowed / 4.0 * block.records as f64
+            })
+        };
+        let estimate = match self.belief() {
+            Belief::At(found) => found.rate,
+            _ => f64::INFINITY,
+        };
+        let blocks = || {
+            let below = self.made.iter().filter(|made| made.step.rate <= estimate);
+            below.flat_map(|made| &made.outcome.blocks)
+        };
+        let seconds: f64 = blocks().map(|block| block.seconds).sum();
+        let slow = blocks().filter(slow).count();
+        if slow == 0 { SOAK_S } else { SOAK_S.max(SOAK_PERIODS * seconds / slow as f64) }
+    }
+
+    fn soaked(&mut self, rate: f64) {
+        let Some(last) = self.made.last() else { return };
+        let mut goals = self.settings.goals.iter().enumerate();
+        let kept = |(at, goal): (usize, &super::file::Goal)| {
+            last.share(at).is_some_and(|share| share <= goal.allowed)
+        };
+        let held = goals.all(kept) && !last.unstable(self.settings.stable);
+        let seconds = last.outcome.measured_s;
+        self.soak = Some(Soak { rate, seconds, wanted_s: self.soak_wanted_s(), held });
+        self.phase = if held { Phase::Done } else { self.soaking() };
+        if self.phase == Phase::Done {
+            self.ended.get_or_insert(Ended::Budget);
+        }
+    }
+
+    /// What the trials say about all goals together.
+    fn belief(&self) -> Belief {
+        let known = self.capacity();
+        let full = self.assumed_capacity();
+        let mut belief = known.map_or(Belief::Above, |known| {
+            Belief::At(Found { rate: known.rate, interval: known.interval, most: f64::INFINITY })
+        });
+        for goal in 0..self.settings.goals.len() {
+            let (points, allowed) = self.points(goal);
+            match crossing(&points, allowed, full) {
+                Crossing::Nothing | Crossing::Above => {}
+                Crossing::Below => return Belief::Below,
+                Crossing::At(fit) => {
+                    let higher = matches!(&belief, Belief::At(found) if found.rate <= fit.rate);
+                    if !higher {
+                        let most = known.map_or(f64::INFINITY, |known| known.rate * NEAR);
+                        let most = most.max(fit.rate);
+                        belief = Belief::At(Found { rate: fit.rate, interval: fit.interval, most });
+                    }
+                }
+            }
+        }
+        belief
+    }
+
+    /// At which rate what waits begins to grow; `None` if it did not anywhere.
+    pub(super) fn capacity(&self) -> Option<Capacity> {
+        let trials: Vec<Growth> = self
+            .made
+            .iter()
+            .filter_map(|made| {
+                let backlog = made.outcome.backlog?;
+                let share = if backlog.significant { backlog.growth.max(0.0) } else { 0.0 };
+                Some(Growth { rate: made.step.rate, share })
+            })
+            .collect();
+        capacity(&trials, self.settings.stable)
+    }
+
+    /// The same, or a guess.
+    pub(super) fn assumed_capacity(&self) -> f64 {
+        let highest = self.made.iter().map(|made| made.step.rate).fold(0.0, f64::max);
+        self.capacity().map_or(highest * MORE, |known| known.rate)
+    }
+
+    /// The points of a goal, and what is allowed.
+    pub(super) fn points(&self, goal: usize) -> (Vec<Point>, f64) {
+        let Some(asked) = self.settings.goals.get(goal) else { return (Vec::new(), 0.5) };
+        let cap = (CLEAR * asked.allowed).min(0.5);
+        let points = self.made.iter().flat_map(|made| {
+            let unstable = made.unstable(self.settings.stable);
+            let blocks = made.outcome.blocks.iter().filter(|block| block.records > 0);
+            blocks.map(move |block| {
+                let over = block.over.get(goal).copied().unwrap_or(0);
+                let share = over as f64 / block.records as f64;
+                // How much of an overload is late depends on how long it is, not on the rate.
+                let share = if unstable { share.min(cap) } else { share };
+                Point { rate: made.step.rate, seconds: block.seconds, share }
+            })
+        });
+        (points.collect(), asked.allowed)
+    }
+
+    /// What follows from the trials so far.
+    pub fn result(&self) -> SearchResult {
+        verdict::result(self)
+    }
+
+    pub(super) fn made(&self) -> &[Made] {
+        &self.made
+    }
+
+    /// The rate that could not be offered, and why.
+    pub(crate) fn limited(&self) -> Option<&(f64, String)> {
+        self.limited.as_ref()
+    }
+
+    pub(super) fn soak(&self) -> Option<Soak> {
+        self.soak
+    }
+
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
+    /// What came of walking down.
+    pub(super) fn hysteresis(&self) -> Option<Hysteresis> {
+        let steps: Vec<Walk> = self
+            .made
+            .iter()
+            .filter(|made| made.step.stage == Stage::Descent)
+            .filter_map(|down| {
+                let before = self.made.iter().filter(|made| made.number < down.number);
+                let up = before
+                    .filter(|made| {
+                        matches!(made.step.stage, Stage::Ramp | Stage::Coarse | Stage::Refine)
+                    })
+                    .min_by(|a, b| {
+                        let off = |made: &Made| (made.step.rate / down.step.rate).ln().abs();
+                        off(a).total_cmp(&off(b))
+                    })?;
+                Some(Walk {
+                    rate: down.step.rate,
+                    down_us: down.outcome.p99_us,
+                    up_us: up.outcome.p99_us,
+                    trial: down.number,
+                })
+            })
+            .collect();
+        (!steps.is_empty()).then(|| Hysteresis { recovers: self.recovers(), steps })
+    }
+
+    /// Whether the shares on the way down are what the curve of the trials before says, as far as can be told.
+    fn recovers(&self) -> bool {
+        (0..self.settings.goals.len()).all(|goal| {
+            let before = Search {
+                made: self
+                    .made
+                    .iter()
+                    .filter(|made| !matches!(made.step.stage, Stage::Descent | Stage::Soak))
+                    .cloned()
+                    .collect(),
+                ..self.clone()
+            };
+            let (points, allowed) = before.points(goal);
+            let full = before.assumed_capacity();
+            let Crossing::At(fit) = crossing(&points, allowed, full) else { return true };
+            let down = self.made.iter().filter(|made| made.step.stage == Stage::Descent);
+            let (mut seen, mut expected, mut variance) = (0.0, 0.0, 0.0);
+            for made in down {
+                let (rate, seconds) = (made.step.rate, made.outcome.measured_s);
+                seen += made.share(goal).unwrap_or(0.0) * seconds;
+                expected += fit.share(rate).0 * seconds;
+                variance += (fit.scatter(rate, seconds) * seconds).powi(2);
+            }
+            seen <= WORSE * expected + 3.0 * variance.sqrt()
+        })
+    }
+}
+
+/// The golden ratio's fraction: its multiples are spread evenly however many there are.
+const GOLDEN: f64 = 0.618_033_988_749_895;
