@@ -36,5 +36,8 @@ mod recording;
 #[path = "product/refusals.rs"]
 mod refusals;
 
+#[path = "product/search.rs"]
+mod search;
+
 #[path = "product/truth.rs"]
 mod truth;

@@ -1,5 +1,6 @@
 //! `highwater load`: load, measured; and what was measured, reported and compared.
 
+mod abba;
 mod backlog;
 mod burst;
 mod check;
@@ -13,7 +14,9 @@ mod plan;
 mod refusal;
 mod report;
 mod run;
+mod search;
 mod slo;
+mod sweep;
 mod verdict;
 mod words;
 
@@ -39,12 +42,16 @@ enum LoadCommand {
     Burst(Box<burst::BurstArgs>),
     /// Keep a consumer group away for a while: how fast it catches up, and at whose cost
     Backlog(Box<backlog::BacklogArgs>),
+    /// Find the highest rate it sustains under goals, with an interval, and one that can be relied on
+    Search(Box<search::SearchArgs>),
+    /// A search, or a run, at every point of a grid of settings: what each of them is worth
+    Sweep(Box<sweep::SweepArgs>),
     /// Try this generator alone: whether it can do twice the rate
     Check(Box<check::CheckArgs>),
     /// Write the reports of a run directory again
     Report(report::ReportArgs),
-    /// Two runs side by side: is the second worse? Exit codes: 0 no, 3 yes, 4 cannot tell
-    Compare(compare::CompareArgs),
+    /// Two runs side by side, or two builds in turn: is the second worse? Exit codes: 0 no, 3 yes, 4 cannot tell
+    Compare(Box<compare::CompareArgs>),
 }
 
 /// Carries it out.
@@ -53,6 +60,8 @@ pub fn run(args: LoadArgs) -> Result<(), Failure> {
         LoadCommand::Run(args) => run::run(&args),
         LoadCommand::Burst(args) => burst::run(&args),
         LoadCommand::Backlog(args) => backlog::run(&args),
+        LoadCommand::Search(args) => search::run(&args),
+        LoadCommand::Sweep(args) => sweep::run(&args),
         LoadCommand::Check(args) => check::run(&args),
         LoadCommand::Report(args) => report::run(&args),
         LoadCommand::Compare(args) => compare::run(&args),

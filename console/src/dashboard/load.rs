@@ -69,6 +69,26 @@ pub struct Plan {
     pub slo_us: Option<f64>,
     /// Lateness from which on the generator is not to be trusted, microseconds.
     pub lag_budget_us: Option<f64>,
+    /// Of a search: time for everything, seconds.
+    pub budget_s: Option<f64>,
+}
+
+/// What a search does just now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stage {
+    /// Which trial, what for, at which rate; or that it is between two.
+    pub words: String,
+    /// Of the budget, seconds, when that was last counted; `None`: as before.
+    pub left_s: Option<f64>,
+}
+
+/// The response curve a search has fitted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Response {
+    /// Share of records allowed beyond the bound.
+    pub allowed: f64,
+    /// Records a second and the share beyond it, by ascending rate; empty before there is one.
+    pub curve: Vec<(f64, f64)>,
 }
 
 /// A trial of a search.
@@ -106,11 +126,13 @@ pub enum LoadEvent {
     Begins(Plan),
     /// A second passed.
     Tick(Tick),
+    /// A search does something else.
+    Stage(Stage),
+    /// A search has another curve.
+    Response(Response),
     /// A trial of a search ended.
-    #[cfg_attr(not(test), expect(dead_code, reason = "told by a search that runs in a terminal"))]
     Trial(Trial),
     /// What the search believes now.
-    #[cfg_attr(not(test), expect(dead_code, reason = "told by a search that runs in a terminal"))]
     Estimate(Estimate),
     /// It is over: the result in lines.
     #[cfg_attr(not(test), allow(dead_code, reason = "told by a run that stays on the screen"))]
@@ -128,6 +150,12 @@ pub struct LoadFeed {
     pub trials: Vec<Trial>,
     /// What the search believes.
     pub estimate: Option<Estimate>,
+    /// What a search does now.
+    pub stage: Option<Stage>,
+    /// Its response curve.
+    pub curve: Option<Response>,
+    /// Seconds of ticks since `stage` last said what is left.
+    pub since_s: f64,
     /// The result, once there is one.
     pub result: Option<Vec<String>>,
 }
@@ -137,7 +165,16 @@ impl LoadFeed {
     pub fn take(&mut self, event: LoadEvent) {
         match event {
             LoadEvent::Begins(plan) => *self = LoadFeed { plan, ..LoadFeed::default() },
+            LoadEvent::Stage(stage) => {
+                let left_s = stage.left_s.or_else(|| self.stage.as_ref()?.left_s);
+                if stage.left_s.is_some() {
+                    self.since_s = 0.0;
+                }
+                self.stage = Some(Stage { left_s, ..stage });
+            }
+            LoadEvent::Response(curve) => self.curve = Some(curve),
             LoadEvent::Tick(tick) => {
+                self.since_s += 1.0;
                 if self.ticks.len() == MAX_TICKS {
                     self.ticks.pop_front();
                 }
@@ -148,6 +185,12 @@ impl LoadFeed {
             LoadEvent::Estimate(estimate) => self.estimate = Some(estimate),
             LoadEvent::Ended(lines) => self.result = Some(lines),
         }
+    }
+
+    /// What is left of a search's budget, seconds.
+    pub fn left_s(&self) -> Option<f64> {
+        let counted = self.stage.as_ref().and_then(|stage| stage.left_s).or(self.plan.budget_s)?;
+        Some((counted - self.since_s).max(0.0))
     }
 
     /// The last `n` seconds, right-aligned: `n` values, `None` where there was no tick.
@@ -204,5 +247,20 @@ mod tests {
         assert_eq!(feed.series(2, |t| Some(t.acked_per_s)), [None, None]);
         feed.take(LoadEvent::Ended(vec!["done".into()]));
         assert!(feed.result.is_some());
+    }
+
+    #[test]
+    fn what_is_left_of_a_budget_goes_down_between_trials_too() {
+        let mut feed = LoadFeed::default();
+        assert_eq!(feed.left_s(), None);
+        feed.take(LoadEvent::Begins(Plan { budget_s: Some(60.0), ..Plan::default() }));
+        let stage = |left_s| LoadEvent::Stage(Stage { words: String::new(), left_s });
+        feed.take(stage(None));
+        feed.take(LoadEvent::Tick(Tick::default()));
+        assert_eq!(feed.left_s(), Some(59.0));
+        feed.take(stage(Some(40.0)));
+        feed.take(stage(None));
+        feed.take(LoadEvent::Tick(Tick::default()));
+        assert_eq!(feed.left_s(), Some(39.0));
     }
 }

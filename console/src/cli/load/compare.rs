@@ -1,17 +1,22 @@
-//! `highwater load compare`: two runs side by side.
+//! `highwater load compare`: two runs side by side, or two builds or configurations in turn.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use highwater_loadgen::{CompareError, CompareOptions, Metric, Verdict};
 
+use super::abba::{self, AbbaFlags};
+use super::flags::LoadFlags;
 use crate::failure::{Failure, chain};
 use crate::{output, units};
 
 /// `highwater load compare`.
 #[derive(Debug, Args)]
+#[command(mut_arg("seed", |arg| arg.help("Seed of the resampling; with --abba also of arrivals, keys and payloads [default: 1]")))]
+#[command(mut_arg("duration", |arg| arg.help("How long to measure each run [default: 30s]")))]
+#[command(mut_arg("slo", |arg| arg.hide(true)))]
 pub struct CompareArgs {
-    /// Run directory of the run to compare with
+    /// Run directory of the run to compare with; see --abba for what else
     #[arg(value_name = "A")]
     a: PathBuf,
     /// Run directory of the run to be judged
@@ -24,15 +29,16 @@ pub struct CompareArgs {
     /// [default: response.p99, propagation.p99 and acknowledged.rate]
     #[arg(long, value_name = "METRIC")]
     on: Vec<Metric>,
-    /// Seed of the resampling
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
     /// Compare although the runs were not alike
     #[arg(long)]
     force: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten, next_help_heading = "Runs made in turn")]
+    abba: AbbaFlags,
+    #[command(flatten, next_help_heading = "Runs made in turn: the load")]
+    load: LoadFlags,
 }
 
 /// Carries it out.
@@ -40,10 +46,17 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let options = CompareOptions {
         margin: args.margin,
         metrics: args.on.clone(),
-        seed: args.seed,
-        force: args.force,
+        seed: args.load.seed().unwrap_or(1),
+        // Two configurations differ in what is compared.
+        force: args.force || args.abba.abba,
     };
-    let comparison = highwater_loadgen::compare(&args.a, &args.b, &options).map_err(refusal)?;
+    let comparison = if args.abba.abba {
+        let [a, b] = abba::run(&args.abba, &args.load, [&args.a, &args.b])?;
+        highwater_loadgen::compare_many(&a, &b, &options)
+    } else {
+        highwater_loadgen::compare(&args.a, &args.b, &options)
+    };
+    let comparison = comparison.map_err(refusal)?;
     match args.json {
         true => output::json(&comparison)?,
         false => output::text(&comparison)?,
@@ -59,6 +72,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
 fn refusal(error: CompareError) -> Failure {
     match error {
         CompareError::Read(error) => Failure::Failed(chain(&error)),
+        CompareError::Nothing => Failure::Unclear(error.to_string()),
         CompareError::Margin { .. } => Failure::Usage(format!("--margin: {error}")),
         CompareError::Differ { .. } => {
             Failure::Usage(format!("{error} (--force compares them all the same)"))

@@ -9,6 +9,11 @@ use super::flags::Request;
 use super::words::{PayloadSize, WorkloadName, warmup_word};
 use crate::units::Cores;
 
+/// The command for a run with these options.
+pub fn of_options(options: &highwater_loadgen::LoadOptions) -> Vec<String> {
+    words(&Request { options: options.clone(), workload: None, slo: Vec::new() })
+}
+
 /// The command for `request`, word by word.
 pub fn words(request: &Request) -> Vec<String> {
     let o = &request.options;

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::units::{self, Cores};
 
 /// What is loaded, and how hard.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct LoadFlags {
     #[command(flatten)]
     pub rate: RateFlags,
@@ -31,7 +31,7 @@ pub struct LoadFlags {
     pub run: RunFlags,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct RateFlags {
     /// A server, the engine in this process, or nothing at all [default: 127.0.0.1:7411]
     #[arg(short, long, env = "HIGHWATER_TARGET")]
@@ -49,7 +49,7 @@ pub struct RateFlags {
     warmup: Option<WarmUpRule>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct RecordFlags {
     /// What records are: apache-log or apache-log:FILE, iot, clickstream, video, mixed ..., or a workload file (.toml),
     /// over which flags count [default: filler of one size]
@@ -66,7 +66,7 @@ pub struct RecordFlags {
     key_distribution: Option<KeyDistribution>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct StreamFlags {
     /// The stream; created if missing [default: load- and a random number]
     #[arg(long, value_name = "NAME")]
@@ -91,7 +91,7 @@ pub struct StreamFlags {
     consumers: Option<usize>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct ProducerFlags {
     /// Producers, each with its own order [default: 1]
     #[arg(long, value_name = "N")]
@@ -114,7 +114,7 @@ pub struct ProducerFlags {
     connections: Option<usize>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct RunFlags {
     /// Pin the generator's workers to these CPUs [default: not pinned]
     #[arg(long, value_name = "LIST", value_parser = units::cores)]
@@ -206,6 +206,15 @@ impl BurstFlags {
 }
 
 impl ArrivalFlags {
+    /// Spaced like this, at a steady rate.
+    pub fn spaced(spacing: super::burst::BurstSpacing) -> ArrivalFlags {
+        let arrival = match Arrival::from(spacing) {
+            Arrival::Constant => Spacing::Constant,
+            Arrival::Poisson => Spacing::Poisson,
+        };
+        ArrivalFlags { arrival: Some(arrival), ..ArrivalFlags::default() }
+    }
+
     fn given(&self) -> bool {
         self.arrival.is_some() || self.trace.is_some() || self.burst.given()
     }
@@ -273,19 +282,74 @@ pub struct Request {
 }
 
 impl LoadFlags {
+    /// The measured window as typed, if it was.
+    pub fn duration(&self) -> Option<Duration> {
+        self.rate.duration
+    }
+
+    /// Whether a rate was typed.
+    pub fn has_rate(&self) -> bool {
+        self.rate.rate.is_some()
+    }
+
+    /// The seed as typed, if it was.
+    pub fn seed(&self) -> Option<u64> {
+        self.run.seed
+    }
+
+    /// Nothing but a workload.
+    pub fn of_workload(workload: WorkloadName) -> LoadFlags {
+        let records = RecordFlags { workload: Some(workload), ..RecordFlags::default() };
+        LoadFlags { records, ..LoadFlags::default() }
+    }
+
+    /// Options that are random because nobody typed them.
+    pub fn by_chance(&self) -> Vec<&'static str> {
+        let stream = self.streams.stream.is_none().then_some("stream");
+        let seed = self.run.seed.is_none().then_some("seed");
+        stream.into_iter().chain(seed).collect()
+    }
+
+    /// Where trials warm up as they must.
+    pub fn refuse_warmup(&self) -> Result<(), Failure> {
+        match self.rate.warmup {
+            None => Ok(()),
+            Some(_) => Err(Failure::Usage(
+                "--warmup: a search warms up by itself, within its --budget".to_owned(),
+            )),
+        }
+    }
+
     /// All layers together, checked; files named are read.
     pub fn request(&self, kind: Kind<'_>) -> Result<Request, Failure> {
+        self.request_with(kind, None)
+    }
+
+    /// The same with further flags over those typed.
+    pub fn request_with(
+        &self,
+        kind: Kind<'_>,
+        over: Option<&LoadFlags>,
+    ) -> Result<Request, Failure> {
         let mut options = LoadOptions::default();
         if let Kind::Backlog(..) = kind {
             options.groups = 2;
         }
         let mut said = WorkloadFile::default();
-        match &self.records.workload {
+        let workload = over.and_then(|over| over.records.workload.as_ref());
+        let workload = workload.or(self.records.workload.as_ref());
+        match workload {
             None => {}
             Some(WorkloadName::File(path)) => said = file::apply(path, &mut options)?,
             Some(WorkloadName::Named(_, workload)) => options.workload = workload.clone(),
         }
         self.apply(&mut options)?;
+        if let Some(over) = over {
+            // Of these the target may come from the environment, which is no reason to leave the one typed.
+            let target = options.target.clone();
+            over.apply(&mut options)?;
+            options.target = target;
+        }
         match kind {
             Kind::Run(arrival) => arrival.apply(&mut options)?,
             Kind::Burst(spacing, burst) => {
@@ -312,7 +376,7 @@ impl LoadFlags {
         }
         slo::tighten(&mut options.late_bound, &self.run.slo);
         refusal::check(&options)?;
-        let (workload, slo) = (self.records.workload.clone(), self.run.slo.clone());
+        let (workload, slo) = (workload.cloned(), self.run.slo.clone());
         Ok(Request { options, workload, slo })
     }
 

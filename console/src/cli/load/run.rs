@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use highwater_loadgen::{Observer, Report, RunDir, RunDirError, Stop, Tick};
+use highwater_loadgen::{Observer, RunDir, RunDirError, Stop, Tick};
 
 use super::flags::{ArrivalFlags, Kind, LoadFlags, Request};
 use super::lines::Lines;
@@ -29,16 +29,16 @@ pub struct RunArgs {
 pub struct ResultFlags {
     /// Write the report as JSON; alone or with - on standard output, instead of the table
     #[arg(long, value_name = "FILE|-", num_args = 0..=1, default_missing_value = "-")]
-    json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
     /// Keep everything in this directory: run.json, samples.jsonl, latency.hlog, report.md, report.html
     #[arg(short, long, value_name = "DIR")]
-    output: Option<PathBuf>,
+    pub output: Option<PathBuf>,
     /// What to show meanwhile [default: live on a terminal, otherwise lines]
     #[arg(long, value_enum)]
     view: Option<View>,
     /// Say what would be done and how long it would take, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub dry_run: bool,
 }
 
 /// What is shown while a run goes on.
@@ -60,6 +60,18 @@ impl View {
     }
 }
 
+impl ResultFlags {
+    /// What to show meanwhile.
+    pub fn view(&self) -> Result<View, Failure> {
+        let view = self.view.unwrap_or_else(View::fitting);
+        if view == View::Live && !dashboard::possible() {
+            let what = "--view live needs a terminal; use --view lines";
+            return Err(Failure::Usage(what.to_owned()));
+        }
+        Ok(view)
+    }
+}
+
 impl RunArgs {
     /// What it asks of a run.
     pub fn request(&self) -> Result<Request, Failure> {
@@ -77,18 +89,8 @@ pub fn carry_out(request: Request, results: &ResultFlags) -> Result<(), Failure>
     if results.dry_run {
         return output::text(plan::text(&request)?);
     }
-    let view = results.view.unwrap_or_else(View::fitting);
-    if view == View::Live && !dashboard::possible() {
-        return Err(Failure::Usage("--view live needs a terminal; use --view lines".to_owned()));
-    }
-    let stop = Stop::default();
-    let on_signal = stop.clone();
-    // The first ends production, the second the wait for what is under way, the third the process.
-    signals::on_each(move || {
-        let over = on_signal.level() == 2;
-        on_signal.request();
-        !over
-    })?;
+    let view = results.view()?;
+    let stop = stop_on_signals()?;
     let words = echo::words(&request);
     let mut watch = Watch {
         lines: (view == View::Lines).then_some(Lines),
@@ -125,6 +127,18 @@ pub fn carry_out(request: Request, results: &ResultFlags) -> Result<(), Failure>
     kept.and(told)
 }
 
+/// The first signal ends production, the second the wait for what is under way, the third the process.
+pub fn stop_on_signals() -> Result<Stop, Failure> {
+    let stop = Stop::default();
+    let on_signal = stop.clone();
+    signals::on_each(move || {
+        let over = on_signal.level() == 2;
+        on_signal.request();
+        !over
+    })?;
+    Ok(stop)
+}
+
 /// Who looks on.
 struct Watch {
     lines: Option<Lines>,
@@ -143,7 +157,10 @@ impl Observer for Watch {
 }
 
 /// The report as text, as JSON, or both.
-fn tell(report: &Report, json: Option<&Path>) -> Result<(), Failure> {
+pub fn tell<T: serde::Serialize + std::fmt::Display>(
+    report: &T,
+    json: Option<&Path>,
+) -> Result<(), Failure> {
     let Some(path) = json else { return output::text(report) };
     if path.as_os_str() == "-" {
         return output::json(report);

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use highwater_loadgen::search::Goal;
 use highwater_loadgen::{Distribution, Distributions, Report, Slo as Judged};
 
 use crate::failure::Failure;
@@ -25,6 +26,9 @@ enum Percentile {
     At(usize),
     Max,
 }
+
+/// Share of records beyond each of [`Distribution::PERCENTILES`].
+const BEYOND: [f64; 5] = [0.5, 0.1, 0.01, 0.001, 0.0001];
 
 /// Not a bound.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +77,16 @@ pub fn tighten(late_bound: &mut Duration, slos: &[Slo]) {
 }
 
 impl Slo {
+    /// As a search asks for it; `None` for the maximum, of which no share can be allowed beyond.
+    pub fn goal(&self) -> Option<Goal> {
+        let Percentile::At(at) = self.percentile else { return None };
+        Some(Goal {
+            of: format!("{}.{}", self.latency, Distribution::PERCENTILES.get(at)?),
+            bound_us: self.limit.as_secs_f64() * 1e6,
+            allowed: *BEYOND.get(at)?,
+        })
+    }
+
     /// The bound in microseconds, if it is one on the response's 99th percentile.
     pub fn response_p99_us(&self) -> Option<f64> {
         let p99 = Percentile::At(2);

@@ -15,7 +15,9 @@ use crate::human;
 /// Where the panels are.
 pub fn areas(app: &App, body: Rect) -> Vec<Rect> {
     let result = app.load.as_ref().and_then(|feed| feed.result.as_ref()).map_or(0, Vec::len);
-    let outcome = (result as u16).saturating_add(2).clamp(4, (body.height / 3).max(4));
+    let searching = app.load.as_ref().is_some_and(|feed| feed.plan.budget_s.is_some());
+    let least = if searching { 5 } else { 4 };
+    let outcome = (result as u16).saturating_add(2).clamp(least, (body.height / 3).max(least));
     let [upper, outcome] =
         Layout::vertical([Constraint::Min(0), Constraint::Length(outcome)]).areas(body);
     let halves = [Constraint::Percentage(50), Constraint::Percentage(50)];
@@ -147,8 +149,11 @@ fn distribution(
         .draw(area, row, buffer);
 }
 
-/// Acknowledged and offered records over time.
+/// Acknowledged and offered records over time; in a search what is late by rate.
 pub fn rate(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
+    if let Some(feed) = app.load.as_ref().filter(|feed| feed.curve.is_some()) {
+        return curve(app, feed, focused, area, buffer);
+    }
     let theme = app.look.theme;
     let inner = panel::frame(app, "Rate", "acked filled, offered line", focused, area, buffer);
     let Some(feed) = &app.load else { return };
@@ -161,6 +166,52 @@ pub fn rate(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
         scale: Scale::linear(top, human::count),
         below: vec![(0.0, format!("-{}", human::span(app.window()))), (1.0, "now".to_owned())],
         limit: None,
+    };
+    chart::draw(&chart, theme, app.look.glyphs, inner, buffer);
+}
+
+/// Shares less than the allowed one by this factor are drawn on the bottom edge.
+const DEEP: f64 = 100.0;
+
+/// The trials of a search and the curve through them: share of records over the SLO by rate.
+fn curve(app: &App, feed: &LoadFeed, focused: bool, area: Rect, buffer: &mut Buffer) {
+    let theme = app.look.theme;
+    let words = "share over the SLO by rate; trials dim, fit bold";
+    let inner = panel::frame(app, "Response curve", words, focused, area, buffer);
+    let Some(response) = &feed.curve else { return };
+    let counted: Vec<(f64, f64)> = feed
+        .trials
+        .iter()
+        .filter(|trial| trial.kept.is_some())
+        .map(|trial| (trial.rate, trial.over))
+        .collect();
+    let top = counted.iter().map(|(rate, _)| *rate).fold(0.0, f64::max);
+    if top <= 0.0 {
+        return panel::nothing(app, "no trial counts yet", inner, buffer);
+    }
+    let least = (response.allowed / DEEP).clamp(1e-6, 0.01);
+    let dots = panel::dots(app, inner);
+    let drawn = |points: &[(f64, f64)]| {
+        let mut values: Vec<Option<f64>> = vec![None; dots];
+        for (rate, share) in points {
+            let dot = (rate / top * dots.saturating_sub(1) as f64).round().max(0.0) as usize;
+            if let Some(value) = values.get_mut(dot) {
+                let place = share.clamp(least, 1.0).log10();
+                *value = Some(value.map_or(place, |there: f64| there.max(place)));
+            }
+        }
+        values
+    };
+    let label = |share: f64| (share.log10(), format!("{}%", share * 100.0));
+    let labels = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0].into_iter().filter(|at| *at >= least);
+    let chart = Chart {
+        curves: vec![
+            Curve::line(drawn(&counted), theme.dim()),
+            Curve::line(drawn(&response.curve), theme.tail()),
+        ],
+        scale: Scale { bounds: [least.log10(), 0.0], labels: labels.map(label).collect() },
+        below: vec![(0.0, "0".to_owned()), (1.0, format!("{}/s", human::count(top)))],
+        limit: Some((response.allowed.max(least).log10(), "SLO".to_owned())),
     };
     chart::draw(&chart, theme, app.look.glyphs, inner, buffer);
 }
@@ -297,6 +348,12 @@ pub fn outcome(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
                 theme.dim(),
             )
             .draw(inner, 1, buffer);
+        stage(app, feed, inner, 2, buffer);
+        return;
+    }
+    if feed.stage.is_some() {
+        panel::text(app, "no estimate yet", theme.dim(), inner, 0, buffer);
+        stage(app, feed, inner, 1, buffer);
         return;
     }
     let worst = feed.ticks.iter().map(|t| t.response.p99).fold(0.0, f64::max);
@@ -313,6 +370,16 @@ pub fn outcome(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
         let text = format!("{late} of {} over the SLO", human::plural(feed.ticks.len(), "second"));
         panel::text(app, &text, theme.dim(), below(inner, 1), 0, buffer);
     }
+}
+
+/// What a search does now, and the time it has.
+fn stage(app: &App, feed: &LoadFeed, area: Rect, row: u16, buffer: &mut Buffer) {
+    let theme = app.look.theme;
+    let words = feed.stage.as_ref().map_or("", |stage| stage.words.as_str());
+    let left = feed.left_s().map_or_else(String::new, |left| {
+        format!("  {} left", human::duration(std::time::Duration::from_secs_f64(left.min(1e9))))
+    });
+    Words::new(area).add(words, Style::new()).add(left, theme.dim()).draw(area, row, buffer);
 }
 
 fn over(feed: &LoadFeed, tick: &Tick) -> bool {

@@ -6,7 +6,9 @@ use crate::dashboard::app::{App, Look, Screen};
 use crate::dashboard::browse::{Answer, Payload, Record, Records};
 use crate::dashboard::fixture;
 use crate::dashboard::glyphs::Glyphs;
-use crate::dashboard::load::{Estimate, LoadEvent, LoadFeed, Percentiles, Plan, Tick, Trial};
+use crate::dashboard::load::{
+    Estimate, LoadEvent, LoadFeed, Percentiles, Plan, Response, Stage, Tick, Trial,
+};
 use crate::dashboard::player::{Link, Player};
 use crate::dashboard::recording::{Head, Recorder, Tape};
 use crate::dashboard::source::{Sample, What};
@@ -66,6 +68,7 @@ pub fn loaded(seconds: u64, color: bool) -> App {
         words: "poisson 20.0k/s of 512 B into 4 shards".into(),
         slo_us: Some(10_000.0),
         lag_budget_us: Some(200.0),
+        budget_s: None,
     }));
     let mut rng = fastrand::Rng::with_seed(3);
     for second in 0..seconds {
@@ -116,6 +119,16 @@ pub fn alone() -> App {
 pub fn searching(seconds: u64, color: bool) -> App {
     let mut app = loaded(seconds, color);
     let feed = app.load.get_or_insert_with(LoadFeed::default);
+    feed.plan.what = "search".to_owned();
+    feed.plan.budget_s = Some(900.0);
+    let left = |words: &str, left_s| LoadEvent::Stage(Stage { words: words.to_owned(), left_s });
+    feed.take(left("between trials", Some(312.0)));
+    feed.take(left("trial 5, refine: 650,000/s for 16 s", None));
+    let curve = (0..30).map(|n| {
+        let rate = 300e3 + 18e3 * f64::from(n);
+        (rate, 0.0036 / (1.0 - rate / 1e6))
+    });
+    feed.take(LoadEvent::Response(Response { allowed: 0.01, curve: curve.collect() }));
     for (rate, over, p99_us, kept) in [
         (300e3, 0.0005, 2_100.0, Some(true)),
         (900e3, 0.31, 84_000.0, Some(false)),
