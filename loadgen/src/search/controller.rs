@@ -74,6 +74,13 @@ impl Made {
         share(&self.outcome.blocks, goal)
     }
 
+    /// Records that were due per second: with random arrivals a little more or less than asked.
+    fn offered(&self) -> f64 {
+        let records: u64 = self.outcome.blocks.iter().map(|block| block.records).sum();
+        let seconds: f64 = self.outcome.blocks.iter().map(|block| block.seconds).sum();
+        if seconds > 0.0 { records as f64 / seconds } else { self.step.rate }
+    }
+
     /// Whether what waited grew by more than `stable`, beyond doubt.
     pub fn unstable(&self, stable: f64) -> bool {
         self.outcome.backlog.is_some_and(|b| b.significant && b.growth > stable)
@@ -150,6 +157,8 @@ const VOID_AT_RATE: u32 = 3;
 const VOID_IN_ROW: u32 = 8;
 /// A rate that cannot be offered so close above one that can bounds the search at the latter.
 const CLOSE: f64 = 1.1;
+/// So often what could not be offered is tried once more, when everything below is done.
+const AGAIN: u32 = 3;
 /// Below the first rate divided by this nothing is tried.
 const LOWEST: f64 = 1024.0;
 
@@ -199,6 +208,8 @@ pub struct Search {
     highest: f64,
     /// The rate that could not be offered, and why, if there was one.
     limited: Option<(f64, String)>,
+    /// How often the way up was tried again nevertheless.
+    again: u32,
     ended: Option<Ended>,
     soak: Option<Soak>,
     random: fastrand::Rng,
@@ -213,6 +224,7 @@ impl Search {
             phase: Phase::Ramp(settings.start_rate.min(settings.max_rate)),
             highest: settings.max_rate,
             limited: None,
+            again: 0,
             turn: random.f64(),
             random,
             settings,
@@ -296,7 +308,7 @@ impl Search {
         self.void_at_rate += 1;
         self.void_in_row += 1;
         if self.void_in_row >= VOID_IN_ROW || self.left_s() < outcome.spent_s {
-            return self.end(Ended::Void);
+            return self.give_up();
         }
         if self.void_at_rate < VOID_AT_RATE {
             return;
@@ -323,6 +335,20 @@ impl Search {
             Phase::Overload(_) => self.phase = self.soaking(),
             Phase::Soak { .. } | Phase::Done => self.end(Ended::Void),
         }
+    }
+
+    /// Nothing counts any more. What is known by now is soaked, if anything is and nothing was.
+    fn give_up(&mut self) {
+        let before = matches!(self.phase, Phase::Ramp(_) | Phase::Coarse(_) | Phase::Refine);
+        if !before || self.made.is_empty() {
+            return self.end(Ended::Void);
+        }
+        self.void_in_row = 0;
+        self.ended = Some(match self.belief() {
+            Belief::Above => Ended::NotReached,
+            Belief::At(_) | Belief::Below => Ended::Void,
+        });
+        self.phase = self.soaking();
     }
 
     fn end(&mut self, why: Ended) {
@@ -414,7 +440,18 @@ impl Search {
                 let precise = enough && found.precise(self.settings.precision);
                 precise.then_some(Ended::Precision)
             }
-            Belief::Above => (highest >= self.highest * 0.999).then_some(Ended::NotReached),
+            Belief::Above if highest >= self.highest * 0.999 => {
+                // What disturbed the machine may be over: with time left, the way up is tried again.
+                let again = time && self.highest < self.settings.max_rate;
+                if again && self.again < AGAIN {
+                    self.again += 1;
+                    self.highest = self.settings.max_rate;
+                    None
+                } else {
+                    Some(Ended::NotReached)
+                }
+            }
+            Belief::Above => None,
             Belief::Below => {
                 (lowest <= self.settings.start_rate / LOWEST).then_some(Ended::Unreachable)
             }
@@ -525,7 +562,7 @@ impl Search {
             .filter_map(|made| {
                 let backlog = made.outcome.backlog?;
                 let share = if backlog.significant { backlog.growth.max(0.0) } else { 0.0 };
-                Some(Growth { rate: made.step.rate, share })
+                Some(Growth { rate: made.offered(), share })
             })
             .collect();
         capacity(&trials, self.settings.stable)

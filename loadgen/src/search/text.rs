@@ -83,8 +83,9 @@ impl GoalResult {
     }
 }
 
-/// Rows with columns aligned, the first to the left.
+/// Rows with columns aligned, the first to the left; so is the last if it is called a remark.
 pub(crate) fn aligned(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
+    let sentence = rows.first().and_then(|head| head.last()).is_some_and(|last| last == "remark");
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |at: usize| {
         rows.iter()
@@ -97,8 +98,12 @@ pub(crate) fn aligned(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::
     for row in rows {
         let mut line = String::new();
         for (at, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-            line +=
-                &if at == 0 { format!("  {cell:<width$}") } else { format!("  {cell:>width$}") };
+            // The first names the row, the last may be a sentence.
+            line += &match at {
+                0 => format!("  {cell:<width$}"),
+                _ if sentence && at + 1 == columns => format!("  {cell}"),
+                _ => format!("  {cell:>width$}"),
+            };
         }
         writeln!(f, "{}", line.trim_end())?;
     }

@@ -65,8 +65,7 @@ fn notes(result: &SearchResult, search: &Search, file: &SearchFile) -> Vec<Strin
     let void = file.trials.iter().filter(|trial| trial.void_reason.is_some()).count();
     if let Some((rate, why)) = search.limited() {
         notes.push(format!(
-            "{}/s could not be offered ({why}): this generator on this machine is what ended the way up, not the target. \
-             See load check.",
+            "{}/s could not be offered ({why}): this machine is what bounds what was tried, not the target. See load check.",
             about(*rate)
         ));
     }
