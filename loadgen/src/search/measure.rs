@@ -42,6 +42,8 @@ pub struct Gauge<'a> {
     /// Times a record is read.
     groups: u64,
     seconds: Vec<Second>,
+    /// Of the window, before its first second.
+    early: Vec<(u64, u64)>,
     waits: Vec<(f64, f64)>,
     /// Ends this trial.
     trial: Stop,
@@ -79,6 +81,7 @@ impl<'a> Gauge<'a> {
             rate,
             groups: groups.max(1) as u64,
             seconds: Vec::new(),
+            early: Vec::new(),
             waits: Vec::new(),
             trial: Stop::new(),
             search,
@@ -138,9 +141,7 @@ impl<'a> Gauge<'a> {
             if let Some(last) = stretches.last_mut() {
                 last.seconds += second.seconds;
                 last.due += second.due;
-                for (sum, more) in last.seen.iter_mut().zip(&second.seen) {
-                    *sum = (sum.0 + more.0, sum.1 + more.1);
-                }
+                add(&mut last.seen, &second.seen);
             }
             left -= second.seconds;
         }
@@ -194,22 +195,39 @@ impl Observer for Gauge<'_> {
             found.map_or((0, 0), |(_, histogram)| beyond(histogram, *bound_ns))
         });
         let seen: Vec<(u64, u64)> = seen.collect();
-        if p.phase == Phase::Measure {
-            let due = p.offered_per_s * p.interval_s;
-            self.seconds.push(Second { seconds: p.interval_s, due, seen });
-            let waits = p.offered.saturating_sub(p.acked + p.refused) + p.backlog;
-            self.waits.push((p.t_s, waits as f64));
-            let hopeless = waits as f64 > OVERRUN_S * self.rate && self.seconds.len() >= LEAST_S;
-            if hopeless && self.trial.level() == 0 {
-                self.overrun = true;
-                self.trial.request();
+        let waits = p.offered.saturating_sub(p.acked + p.refused) + p.backlog;
+        let due = p.offered_per_s * p.interval_s;
+        let second = Second { seconds: p.interval_s, due, seen };
+        self.take(p.phase, p.t_s, waits as f64, second);
+    }
+}
+
+impl Gauge<'_> {
+    /// Takes in an interval that ended at `t_s` with so many records waiting.
+    fn take(&mut self, phase: Phase, t_s: f64, waits: f64, mut second: Second) {
+        match (phase, self.seconds.last_mut()) {
+            (Phase::Measure, _) => {
+                add(&mut second.seen, &std::mem::take(&mut self.early));
+                self.seconds.push(second);
+                self.waits.push((t_s, waits));
+                let hopeless = waits > OVERRUN_S * self.rate && self.seconds.len() >= LEAST_S;
+                if hopeless && self.trial.level() == 0 {
+                    self.overrun = true;
+                    self.trial.request();
+                }
             }
-        } else if let Some(last) = self.seconds.last_mut() {
             // Answers that came when the window was over.
-            for (sum, more) in last.seen.iter_mut().zip(&seen) {
-                *sum = (sum.0 + more.0, sum.1 + more.1);
-            }
+            (_, Some(last)) => add(&mut last.seen, &second.seen),
+            // An interval that lies mostly in the warm-up has the first records of the window.
+            (_, None) if self.early.is_empty() => self.early = second.seen,
+            (_, None) => add(&mut self.early, &second.seen),
         }
+    }
+}
+
+fn add(sum: &mut [(u64, u64)], more: &[(u64, u64)]) {
+    for (sum, more) in sum.iter_mut().zip(more) {
+        *sum = (sum.0 + more.0, sum.1 + more.1);
     }
 }
 
@@ -292,4 +310,51 @@ pub fn check(load: &LoadOptions, settings: &SearchSettings) -> Option<(&'static 
         .or_else(|| within("stable", settings.stable, 1e-4, 0.5, "of the rate"))
         .or_else(|| within("max-rate", settings.max_rate, 1.0, 1e9, "records/s"))
         .or_else(|| within("rate", settings.start_rate, 1.0, settings.max_rate, "records/s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rundir::tests::report;
+
+    fn second(due: f64, over: u64, seen: u64) -> Second {
+        Second { seconds: 1.0, due, seen: vec![(over, seen)] }
+    }
+
+    /// The interval in which the window begins may count as warm-up; its records are the window's all the same, and not
+    /// missing. Those that never came are.
+    #[test]
+    fn every_record_of_the_window_counts_once_wherever_it_was_seen() {
+        let goals = [Goal { of: "response.p99.9".into(), bound_us: 1e4, allowed: 0.001 }];
+        let search = Stop::new();
+        let mut nobody = ();
+        let mut gauge = Gauge::new(&goals, 100.0, 1, &search, &mut nobody);
+        gauge.take(Phase::Warmup, -1.0, 0.0, second(100.0, 0, 0));
+        gauge.take(Phase::Warmup, 0.2, 0.0, second(100.0, 1, 20));
+        for t in 1..=30 {
+            gauge.take(Phase::Measure, f64::from(t), 0.0, second(100.0, 0, 99));
+        }
+        gauge.take(Phase::Drain, 31.0, 0.0, second(0.0, 2, 8));
+        let report = Report { offered_rate: 100.0, ..report(30.0) };
+        let blocks = gauge.blocks(&report);
+        let sums = |of: fn(&Block) -> u64| -> Vec<u64> { blocks.iter().map(of).collect() };
+        assert_eq!(sums(|block| block.records), [1_000; 3]);
+        // 2,998 of 3,000 were seen: two are missing, at the end.
+        assert_eq!(sums(|block| block.over[0]), [1, 0, 4]);
+    }
+
+    #[test]
+    fn a_trial_that_runs_away_is_ended_and_is_not_void_for_that() {
+        let search = Stop::new();
+        let mut nobody = ();
+        let mut gauge = Gauge::new(&[], 100.0, 1, &search, &mut nobody);
+        for t in 1..=5 {
+            assert_eq!(gauge.trial.level(), 0, "second {t}");
+            gauge.take(Phase::Measure, f64::from(t), 120.0 * f64::from(t), second(200.0, 0, 0));
+        }
+        assert!(gauge.overrun && gauge.stop().level() == 1);
+        let stopped = Report { interrupted: true, ..report(5.0) };
+        assert_eq!(void(&stopped, true), None);
+        assert_eq!(void(&stopped, false).as_deref(), Some("interrupted"));
+    }
 }
