@@ -1,7 +1,7 @@
 //! What follows from the trials of a search: each goal's curve and crossing, and the rate that may be relied on.
 
 use super::controller::Search;
-use super::file::{Bound, Curve, Ended, GoalResult, Interval, SearchFile, SearchResult};
+use super::file::{Bound, Curve, Ended, GoalResult, Interval, SearchFile, SearchResult, Stage};
 use super::fit::{Crossing, Fit, crossing};
 use super::text::about;
 
@@ -86,7 +86,9 @@ fn notes(result: &SearchResult, search: &Search, file: &SearchFile) -> Vec<Strin
         )),
         Some(_) => {}
         None if result.published_rate.is_some() => {
-            notes.push("There was no time for a soak: the published rate rests on short trials.".to_owned());
+            let void = file.trials.iter().any(|trial| trial.stage == Stage::Soak);
+            let why = if void { "The soak was void" } else { "There was no time for a soak" };
+            notes.push(format!("{why}: the published rate rests on short trials."));
         }
         None => {}
     }
