@@ -52,7 +52,7 @@ pub(crate) struct Reply {
 #[derive(Debug)]
 pub(crate) enum SubscriptionEvent {
     Started { high_water: u64 },
-    Delivery { high_water: u64, sent_ns: u64, data: Bytes },
+    Delivery { high_water: u64, next: u64, sent_ns: u64, data: Bytes },
     Ended(ClientError),
 }
 
@@ -263,8 +263,8 @@ impl Permit<'_> {
     }
 
     /// Queues a frame that has no reply.
-    pub(crate) fn send(self, kind: Kind, control: Control) {
-        self.permit.send(Outgoing { kind, correlation: 0, control, body: None });
+    pub(crate) fn send(self, kind: Kind, control: Control, body: Option<Arc<Vec<u8>>>) {
+        self.permit.send(Outgoing { kind, correlation: 0, control, body });
     }
 }
 
@@ -481,6 +481,7 @@ fn subscription_event(reply: &Reply) -> SubscriptionEvent {
         Kind::Deliver => {
             DeliverHeader::view(&reply.control).map(|header| SubscriptionEvent::Delivery {
                 high_water: header.high_water.to_native(),
+                next: header.next.to_native(),
                 sent_ns: header.sent_ns.to_native(),
                 data: reply.data.clone(),
             })

@@ -1,7 +1,8 @@
 //! The consumer of one shard: pushed by the server as credit allows, resumed where it stopped when the
 //! connection breaks.
 
-use std::time::Duration;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use highwater_wire::{
@@ -9,11 +10,12 @@ use highwater_wire::{
     WireError,
 };
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::client::find;
-use crate::connection::{Connection, Slot, SubscriptionEvent};
+use crate::connection::{Connection, Permit, Slot, SubscriptionEvent};
 use crate::delivery::{Flaw, check};
+use crate::delivery_receipts::DeliveryReceipts;
 use crate::writer::Control;
 use crate::{Client, ClientError, ConsumeError, ConsumerOptions, Delivery, OnTrimmed, Start};
 
@@ -52,6 +54,10 @@ struct Subscription {
     events: mpsc::UnboundedReceiver<SubscriptionEvent>,
     /// Bytes delivered and not yet given back as credit.
     used: u64,
+    /// Of deliveries handed out that the server has not been told of.
+    receipts: DeliveryReceipts,
+    /// Wakes when they are due; set once for all of them.
+    report: Pin<Box<Sleep>>,
     /// When it must have been answered; `None` once it was.
     answer_by: Option<Instant>,
     /// When it was answered.
@@ -62,9 +68,14 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         self.connection.forget(self.correlation);
         // With the queue full the server goes on until the credit is spent; that is bounded too.
+        if self.receipts.due().is_some()
+            && let Ok(permit) = self.connection.try_permit()
+        {
+            give_back(permit, self.correlation, &mut self.used, &mut self.receipts);
+        }
         if let Ok(permit) = self.connection.try_permit() {
             let request = UnsubscribeRequest { subscription: self.correlation.into() };
-            permit.send(Kind::Unsubscribe, Control::fixed(request.to_array()));
+            permit.send(Kind::Unsubscribe, Control::fixed(request.to_array()), None);
         }
     }
 }
@@ -196,6 +207,8 @@ impl ShardConsumer {
                     correlation,
                     events,
                     used: 0,
+                    receipts: DeliveryReceipts::default(),
+                    report: Box::pin(tokio::time::sleep_until(Instant::now())),
                     answer_by: Instant::now().checked_add(after),
                     started: None,
                 });
@@ -211,10 +224,14 @@ impl ShardConsumer {
                 self.high_water = self.high_water.max(high_water);
                 Ok(None)
             }
-            SubscriptionEvent::Delivery { high_water, sent_ns, data } => {
+            SubscriptionEvent::Delivery { high_water, next, sent_ns, data } => {
                 self.high_water = self.high_water.max(high_water);
                 self.retry = Retry::default();
-                self.take(high_water, sent_ns, data)
+                let delivery = self.take(high_water, sent_ns, data)?;
+                if let Some(subscription) = &mut self.subscription {
+                    subscription.handed_out(next);
+                }
+                Ok(delivery)
             }
             SubscriptionEvent::Ended(ClientError::Refused(error)) => {
                 self.refused(error).map(|()| None)
@@ -299,24 +316,50 @@ impl ShardConsumer {
 }
 
 impl Subscription {
-    /// The next event; gives credit back first once `refill` bytes were used. Waits at most `after` for the
-    /// answer to the request, and for room to give credit back.
+    /// The delivery up to `next` is handed to the application.
+    fn handed_out(&mut self, next: u64) {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let received_ns = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
+        if self.receipts.note(next, received_ns, Instant::now())
+            && let Some(due) = self.receipts.due()
+        {
+            self.report.as_mut().reset(due);
+        }
+    }
+
+    /// Sends receipts, and with them what credit there is to give back, if there is room now.
+    fn report(&mut self) {
+        if let Ok(permit) = self.connection.try_permit() {
+            give_back(permit, self.correlation, &mut self.used, &mut self.receipts);
+        } else {
+            self.receipts.put_off(Instant::now());
+            if let Some(due) = self.receipts.due() {
+                self.report.as_mut().reset(due);
+            }
+        }
+    }
+
+    /// The next event; gives credit back first once `refill` bytes were used, and sends receipts that are due.
+    /// Waits at most `after` for the answer to the request, and for room to give credit back.
     async fn next(&mut self, refill: u64, after: Duration) -> SubscriptionEvent {
         if self.used >= refill {
             match self.connection.permit_within(after).await {
                 Ok(permit) => {
-                    let request = CreditRequest {
-                        subscription: self.correlation.into(),
-                        bytes: self.used.into(),
-                    };
-                    permit.send(Kind::Credit, Control::fixed(request.to_array()));
-                    self.used = 0;
+                    give_back(permit, self.correlation, &mut self.used, &mut self.receipts);
                 }
                 Err(error) => return SubscriptionEvent::Ended(error),
             }
+        } else if self.receipts.are_due(Instant::now()) {
+            self.report();
         }
         let event = match self.answer_by {
-            None => self.events.recv().await,
+            None => loop {
+                tokio::select! {
+                    biased;
+                    event = self.events.recv() => break event,
+                    () = &mut self.report, if self.receipts.due().is_some() => self.report(),
+                }
+            },
             Some(by) => match tokio::time::timeout_at(by, self.events.recv()).await {
                 Ok(event) => event,
                 Err(_) => {
@@ -340,4 +383,16 @@ impl Subscription {
             }),
         }
     }
+}
+
+/// Gives `used` bytes of credit back, and tells of what was handed out.
+fn give_back(
+    permit: Permit<'_>,
+    correlation: u64,
+    used: &mut u64,
+    receipts: &mut DeliveryReceipts,
+) {
+    let bytes = std::mem::take(used);
+    let request = CreditRequest { subscription: correlation.into(), bytes: bytes.into() };
+    permit.send(Kind::Credit, Control::fixed(request.to_array()), receipts.take());
 }

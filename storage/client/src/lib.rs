@@ -45,6 +45,7 @@ mod client;
 mod connection;
 mod consumer;
 mod delivery;
+mod delivery_receipts;
 mod error;
 mod gather;
 mod options;

@@ -9,7 +9,7 @@ mod support;
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use highwater_client::wire::{
     AckMode, BatchBuilder, ErrorCode, Position, StreamConfig, StreamDescription,
@@ -141,6 +141,43 @@ async fn more_than_the_credit_is_read_because_credit_is_given_back() {
         records += delivery.records().count();
     }
     assert_eq!(records, 20);
+}
+
+#[tokio::test]
+async fn the_server_is_told_when_deliveries_were_handed_out() {
+    let (server, client, stream) = setup(1).await;
+    let mut consumer =
+        client.consumer(&stream, 0, Start::Oldest, ConsumerOptions::default()).await.unwrap();
+    let told = |count: usize| {
+        let server = &server;
+        async move {
+            while server.world().receipts.len() < count {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let wall_ns = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let mut within = Vec::new();
+    for n in 0..3u8 {
+        server.store(0, 1, &[&[n]]);
+        let before = wall_ns();
+        assert_eq!(read(&mut consumer).await, [[n]]);
+        within.push((u64::from(n) + 1, before..=wall_ns()));
+    }
+    // Credit is not due for long, and nothing more comes.
+    tokio::select! {
+        delivery = consumer.next() => panic!("{delivery:?}"),
+        () = told(3) => {}
+    }
+    for (receipt, (next, within)) in server.world().receipts.iter().zip(&within) {
+        assert_eq!(receipt.next.to_native(), *next);
+        assert!(within.contains(&receipt.received_ns.to_native()), "{receipt:?} {within:?}");
+    }
+    // One that leaves tells the rest.
+    server.store(0, 1, &[b"last"]);
+    assert_eq!(read(&mut consumer).await, [b"last"]);
+    drop(consumer);
+    told(4).await;
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use crate::options::bounds::{
     PENDING, REPLY_STALL_S, WRITE_STALL_S,
 };
 use crate::outgoing::{Outgoing, Queued, Sent, advance};
+use crate::receipts::Receipts;
 use crate::receive::{Exhausted, ReceiveBuffer};
 use crate::request::frame_error;
 use crate::router::RemoteCredit;
@@ -36,6 +37,7 @@ const WRITE_BYTES: usize = 1 << 20;
 pub(crate) struct Subscription {
     pub flow: Flow,
     pub remote: Option<RemoteCredit>,
+    pub receipts: Receipts,
 }
 
 /// What the tasks of a connection share.
@@ -258,15 +260,17 @@ impl Connection {
         {
             let mut out = self.out.borrow_mut();
             let mut subscriptions = self.subscriptions.borrow_mut();
-            for Sent { subscription, bytes, held } in out.sent(n) {
+            let now = core.clock.now();
+            for Sent { subscription, next, bytes, held } in out.sent(n) {
                 core.held.set(core.held.get().saturating_sub(held));
                 if let Some(subscription) = subscriptions.get_mut(&subscription) {
                     subscription.flow.sent(bytes as u64);
+                    let count = |arrivals, at_ns| core.handed_over(arrivals, at_ns);
+                    subscription.receipts.handed(next, now.wall_ns, count);
                     delivered = true;
                 }
             }
             if out.has_passed() {
-                let now = core.clock.now();
                 for way in out.passed() {
                     core.figures.passed(&way, now.mono_ns);
                     if let Some(arrivals) = way.arrivals {

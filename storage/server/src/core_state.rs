@@ -65,6 +65,8 @@ pub(crate) struct CoreState {
     pub queued: Rc<Queued>,
     /// Bytes of control requests under way.
     pub control_bytes: Cell<usize>,
+    /// Batches delivered whose receipts are awaited.
+    pub unreceipted: Rc<Cell<usize>>,
     /// Memory may have come back.
     pub space: Notify,
     /// The log task has something to do.
@@ -110,6 +112,7 @@ impl CoreState {
             held_limit: parts.held_limit,
             queued: Rc::default(),
             control_bytes: Cell::new(0),
+            unreceipted: Rc::default(),
             space: Notify::new(),
             log_wake: Notify::new(),
             progress: Notify::new(),
@@ -280,7 +283,7 @@ impl CoreState {
     }
 
     /// Records for one of this core's subscriptions.
-    pub fn deliver(&self, reader: ReaderId, chunk: highwater_engine::Chunk) {
+    pub fn deliver(&self, reader: ReaderId, mut chunk: highwater_engine::Chunk) {
         let Some((connection, correlation)) = self.subscriber(reader) else { return };
         let queued = connection.queued();
         let all = self.queued.bytes();
@@ -291,23 +294,28 @@ impl CoreState {
                  core: read faster or subscribe to less at once"
             );
             let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
-            if let Some(gone) = connection.subscriptions.borrow_mut().remove(&correlation) {
+            if let Some(mut gone) = connection.subscriptions.borrow_mut().remove(&correlation) {
+                gone.receipts.settle(|arrivals, at_ns| self.handed_over(arrivals, at_ns));
                 self.unsubscribe(reader, gone.flow.owner);
             }
             return connection.refuse(self, correlation, &error);
         }
+        let sent_ns = wall_ns();
         if let Some(subscription) = connection.subscriptions.borrow_mut().get_mut(&correlation) {
             subscription.flow.delivered(chunk.bytes as u64);
+            let arrivals = chunk.arrivals.take().filter(|_| connection.answers());
+            chunk.arrivals =
+                arrivals.and_then(|a| subscription.receipts.delivered(chunk.next, sent_ns, a));
         }
         let header = DeliverHeader {
             high_water: chunk.high_water.into(),
             next: chunk.next.into(),
-            sent_ns: wall_ns().into(),
+            sent_ns: sent_ns.into(),
         };
         connection.send_chunk(self, Kind::Deliver, correlation, &header.to_array(), chunk);
     }
 
-    /// Batches have gone to the socket: told to the core whose they are.
+    /// Batches were received, or went to the socket of one who does not say: told to the core whose they are.
     pub fn handed_over(&self, arrivals: Arrivals, at_ns: u64) {
         match placement(arrivals.shard, self.cores) {
             here if here == self.index => self.engine.borrow_mut().handed_over(&arrivals, at_ns),
@@ -319,7 +327,9 @@ impl CoreState {
     pub fn ended(&self, reader: ReaderId, error: &WireError) {
         let Some((connection, correlation)) = self.subscriber(reader) else { return };
         self.readers.borrow_mut().remove(&reader);
-        connection.subscriptions.borrow_mut().remove(&correlation);
+        if let Some(mut gone) = connection.subscriptions.borrow_mut().remove(&correlation) {
+            gone.receipts.settle(|arrivals, at_ns| self.handed_over(arrivals, at_ns));
+        }
         connection.refuse(self, correlation, error);
     }
 
@@ -402,7 +412,9 @@ impl CoreState {
     /// Ends all subscriptions of a connection.
     pub fn unsubscribe_all(&self, connection: &Connection) {
         let subscriptions = std::mem::take(&mut *connection.subscriptions.borrow_mut());
-        for subscription in subscriptions.into_values() {
+        for mut subscription in subscriptions.into_values() {
+            // Its last receipts may have been lost with the connection.
+            subscription.receipts.settle(|arrivals, at_ns| self.handed_over(arrivals, at_ns));
             self.unsubscribe(subscription.flow.reader, subscription.flow.owner);
         }
     }

@@ -32,6 +32,7 @@ mod outgoing;
 mod pending;
 mod prometheus;
 mod publisher;
+mod receipts;
 mod receive;
 mod request;
 mod router;

@@ -78,6 +78,11 @@ pub(crate) mod bounds {
     pub const FETCH_BYTES: usize = 8 << 20;
     /// Subscriptions of a connection.
     pub const SUBSCRIPTIONS: usize = 1024;
+    /// Batches of a core delivered live whose consumers have not said yet when they had them; what is delivered
+    /// beyond counts when the socket has it. 16 bytes each.
+    pub const UNRECEIPTED: usize = 256 << 10;
+    /// The same of a subscription that never said anything.
+    pub const UNRECEIPTED_UNTOLD: usize = 1024;
     /// Requests handed over from one core to another and not yet answered.
     pub const FORWARDED: usize = 1024;
     /// Of these, fetches that wait for records.

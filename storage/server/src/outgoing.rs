@@ -21,6 +21,8 @@ struct Mark {
     end: u64,
     /// Correlation of the subscription; 0 for a fetch.
     subscription: u64,
+    /// Sequence number after its last record.
+    next: u64,
     /// Bytes of batches.
     bytes: usize,
     /// Capacity of the log buffers held.
@@ -32,6 +34,8 @@ struct Mark {
 pub(crate) struct Sent {
     /// Correlation of the subscription; 0 for a fetch.
     pub subscription: u64,
+    /// Sequence number after the last record sent.
+    pub next: u64,
     /// Bytes of batches sent.
     pub bytes: usize,
     /// Capacity of the log buffers no longer held.
@@ -56,7 +60,7 @@ pub(crate) struct Way {
     /// When they became durable, monotonic nanoseconds.
     pub since_ns: u64,
     pub records: u64,
-    /// Of a delivery: when its batches arrived.
+    /// Of what nobody will send a receipt for: when its batches arrived.
     pub arrivals: Option<Arrivals>,
 }
 
@@ -167,7 +171,13 @@ impl Outgoing {
         }
         self.count(bytes);
         let subscription = if kind == Kind::Deliver { correlation } else { 0 };
-        self.marks.push_back(Mark { end: self.pushed, subscription, bytes, held });
+        self.marks.push_back(Mark {
+            end: self.pushed,
+            subscription,
+            next: chunk.next,
+            bytes,
+            held,
+        });
         held
     }
 
@@ -227,7 +237,8 @@ impl Outgoing {
         self.sent += n as u64;
         std::iter::from_fn(move || {
             let mark = self.marks.pop_front_if(|mark| mark.end <= self.sent)?;
-            Some(Sent { subscription: mark.subscription, bytes: mark.bytes, held: mark.held })
+            let Mark { subscription, next, bytes, held, .. } = mark;
+            Some(Sent { subscription, next, bytes, held })
         })
     }
 
@@ -265,7 +276,8 @@ mod tests {
 
     fn chunk(bytes: usize) -> Chunk {
         let buf = AlignedBuf::alloc(4096).freeze();
-        Chunk { slices: vec![Slice { buf, start: 8, end: 8 + bytes }], bytes, ..Chunk::default() }
+        let slices = vec![Slice { buf, start: 8, end: 8 + bytes }];
+        Chunk { slices, bytes, next: 5, ..Chunk::default() }
     }
 
     #[test]
@@ -290,9 +302,9 @@ mod tests {
         assert_eq!(out.bytes(), total);
         assert_eq!(out.sent(56 + 99).count(), 0);
         let sent: Vec<Sent> = out.sent(1).collect();
-        assert_eq!(sent, [Sent { subscription: 7, bytes: 100, held: 4096 }]);
+        assert_eq!(sent, [Sent { subscription: 7, next: 5, bytes: 100, held: 4096 }]);
         let sent: Vec<Sent> = out.sent(106).collect();
-        assert_eq!(sent, [Sent { subscription: 0, bytes: 50, held: 0 }]);
+        assert_eq!(sent, [Sent { subscription: 0, next: 5, bytes: 50, held: 0 }]);
         assert_eq!(out.bytes(), 0);
     }
 

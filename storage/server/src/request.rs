@@ -2,8 +2,8 @@
 
 use highwater_engine::Start;
 use highwater_wire::{
-    AppendRequest, ControlRequest, CreditRequest, ErrorCode, FetchRequest, Frame, FrameError, Kind,
-    LocateRequest, ShardId, SubscribeRequest, UnsubscribeRequest, WireError,
+    AppendRequest, ControlRequest, CreditRequest, DeliveryReceipt, ErrorCode, FetchRequest, Frame,
+    FrameError, Kind, LocateRequest, ShardId, SubscribeRequest, UnsubscribeRequest, WireError,
     decode_control_request,
 };
 
@@ -13,12 +13,34 @@ use crate::options::bounds::FETCH_WAIT_MS;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
     Control(ControlRequest),
-    Append { shard: ShardId, timeout_ms: u32, batch: &'a [u8] },
-    Fetch { shard: ShardId, fetch: Fetch },
-    Subscribe { shard: ShardId, from: u64, credit: u64, max_bytes: u32 },
-    Credit { subscription: u64, bytes: u64 },
-    Unsubscribe { subscription: u64 },
-    Locate { shard: ShardId, start: Start },
+    Append {
+        shard: ShardId,
+        timeout_ms: u32,
+        batch: &'a [u8],
+    },
+    Fetch {
+        shard: ShardId,
+        fetch: Fetch,
+    },
+    Subscribe {
+        shard: ShardId,
+        from: u64,
+        credit: u64,
+        max_bytes: u32,
+    },
+    /// With [`DeliveryReceipt`]s back to back, any number of them.
+    Credit {
+        subscription: u64,
+        bytes: u64,
+        receipts: &'a [u8],
+    },
+    Unsubscribe {
+        subscription: u64,
+    },
+    Locate {
+        shard: ShardId,
+        start: Start,
+    },
 }
 
 /// One read.
@@ -46,9 +68,14 @@ fn fatal(code: ErrorCode, message: String) -> Refusal {
 /// The request in a frame.
 pub(crate) fn parse<'a>(frame: &Frame<'a>) -> Result<Request<'a>, Refusal> {
     let control = frame.control;
-    if !frame.data.is_empty() && frame.kind != Kind::Append {
+    let surplus = match frame.kind {
+        Kind::Append => 0,
+        Kind::Credit => frame.data.len() % DeliveryReceipt::LEN,
+        _ => frame.data.len(),
+    };
+    if surplus > 0 {
         let message =
-            format!("{:?} carries {} bytes of data; 0 allowed", frame.kind, frame.data.len());
+            format!("{:?} carries {surplus} bytes of data too many; 0 allowed", frame.kind);
         return Err(fatal(ErrorCode::MalformedFrame, message));
     }
     macro_rules! header {
@@ -98,6 +125,7 @@ pub(crate) fn parse<'a>(frame: &Frame<'a>) -> Result<Request<'a>, Refusal> {
             Request::Credit {
                 subscription: header.subscription.to_native(),
                 bytes: header.bytes.to_native(),
+                receipts: frame.data,
             }
         }
         Kind::Unsubscribe => Request::Unsubscribe {
@@ -198,6 +226,11 @@ mod tests {
         with(Kind::Deliver, &[0; 24], b"", |refusal| {
             let Err(Refusal::Request(error)) = refusal else { panic!("{refusal:?}") };
             assert_eq!(error.code, ErrorCode::UnknownRequest);
+        });
+        let receipt = DeliveryReceipt { next: 5.into(), received_ns: 9.into() };
+        with(Kind::Credit, &[0; 16], &receipt.to_array(), |request| {
+            let Ok(Request::Credit { receipts, .. }) = request else { panic!("{request:?}") };
+            assert_eq!(DeliveryReceipt::each(receipts).collect::<Vec<_>>(), [receipt]);
         });
         let mut locate = [0u8; 24];
         locate[8] = 9;

@@ -3,8 +3,8 @@
 
 use highwater_engine::{AppendError, ReadRequest, ReaderId, placement};
 use highwater_wire::{
-    ClusterInfo, ControlReply, ControlRequest, ErrorCode, Frame, Kind, PROTOCOL_VERSION, ShardId,
-    WireError, encode_control_reply,
+    ClusterInfo, ControlReply, ControlRequest, DeliveryReceipt, ErrorCode, Frame, Kind,
+    PROTOCOL_VERSION, ShardId, WireError, encode_control_reply,
 };
 
 use crate::clock::wall_ns;
@@ -13,6 +13,7 @@ use crate::core_state::CoreState;
 use crate::flow::Flow;
 use crate::options::bounds::{APPEND_WAIT_MS, CORE_OUT, FETCH_BYTES, RETRY_MS, SUBSCRIPTIONS};
 use crate::pending::Pending;
+use crate::receipts::Receipts;
 use crate::request::{Fetch, Refusal, Request, parse};
 use crate::router::{Answer, Ask, RemoteCredit, Signal, address};
 
@@ -67,17 +68,21 @@ pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_
         Request::Subscribe { shard, from, credit, max_bytes } => {
             subscribe(core, connection, correlation, shard, from, credit, max_bytes)
         }
-        Request::Credit { subscription, bytes } => {
+        Request::Credit { subscription, bytes, receipts } => {
             // For one that ended a moment ago it comes to nothing.
             if let Some(subscription) = connection.subscriptions.borrow_mut().get_mut(&subscription)
             {
                 subscription.flow.add_credit(bytes);
+                let receipts = DeliveryReceipt::each(receipts);
+                let count = |arrivals, at_ns| core.handed_over(arrivals, at_ns);
+                subscription.receipts.credited(receipts, wall_ns(), count);
             }
             if core.top_up(connection) { Step::Worked } else { Step::Done }
         }
         Request::Unsubscribe { subscription } => {
             let ended = connection.subscriptions.borrow_mut().remove(&subscription);
-            if let Some(subscription) = ended {
+            if let Some(mut subscription) = ended {
+                subscription.receipts.left(|arrivals, at_ns| core.handed_over(arrivals, at_ns));
                 core.unsubscribe(subscription.flow.reader, subscription.flow.owner);
             }
             Step::Done
@@ -289,7 +294,8 @@ fn subscribe(
     let mut flow = Flow::new(reader, owner, credit);
     let granted = core.grant(&mut flow, connection, count + 1);
     let remote = (owner != core.index).then(|| RemoteCredit::opening(granted));
-    let subscription = Subscription { flow, remote: remote.clone() };
+    let receipts = Receipts::new(&core.unreceipted);
+    let subscription = Subscription { flow, remote: remote.clone(), receipts };
     connection.subscriptions.borrow_mut().insert(correlation, subscription);
     let forget = || {
         connection.subscriptions.borrow_mut().remove(&correlation);

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use highwater_server::{Server, StartError};
-use highwater_wire::telemetry::{HotKey, Refusals};
+use highwater_wire::telemetry::{HotKey, Refusals, Snapshot};
 use highwater_wire::{
     BatchIter, ControlReply, ControlRequest, DeliverHeader, ErrorCode, FetchReply, FetchRequest,
     Kind, LocateReply, LocateRequest, Position, ShardId, SubscribeReply, UnsubscribeRequest,
@@ -556,6 +556,42 @@ fn snapshots_tell_stages_keys_and_reasons() {
     assert_eq!((shard.readers, shard.high_water), (1, 1_000));
     assert!(shard.keys_total > 0);
     assert_eq!(shard.keys, [HotKey { key: "key".into(), records: shard.keys_total }]);
+}
+
+/// On the core that owns the shard and on one that hands its figures over.
+#[test]
+fn propagation_ends_when_the_consumer_says_it_has_the_record() {
+    let fixture = Fixture::start(2);
+    let mut client = fixture.client();
+    let id = shard(client.create("clicks", 1).id, 0);
+    let mut readers = [fixture.client_of(0), fixture.client_of(1)];
+    for reader in &mut readers {
+        reader.subscribe(7, id, 0, 1 << 20);
+        reader.expect();
+    }
+    let arrival_ns = client.append(id, &batch(50, 100, 1)).arrival_ns.to_native();
+    for reader in &mut readers {
+        assert_eq!(reader.expect().kind, Kind::Deliver);
+    }
+    let handed = |s: &Snapshot| s.cores.iter().map(|core| core.deliver.count()).sum::<u64>();
+    let propagated = |s: &Snapshot| s.cores.iter().map(|c| c.propagation.count()).sum::<u64>();
+    let until = |client: &mut Raw, done: &dyn Fn(&Snapshot) -> bool| loop {
+        let snapshot = client.snapshot();
+        if done(&snapshot) {
+            break snapshot;
+        }
+    };
+    let snapshot = until(&mut client, &|s| handed(s) == 100);
+    assert_eq!(propagated(&snapshot), 0, "nobody has said that he has them");
+    // Clocks that are an hour wrong, either way.
+    let hour = 3_600_000_000_000;
+    readers[0].receipt(7, 50, arrival_ns - hour);
+    readers[1].receipt(7, 50, arrival_ns + hour);
+    let snapshot = until(&mut client, &|s| propagated(s) == 100);
+    let owner = snapshot.cores.iter().find(|core| core.propagation.count() > 0).unwrap();
+    assert_eq!((owner.propagation.count(), owner.core), (100, snapshot.shards[0].core));
+    // Within what has passed since.
+    assert!(owner.propagation.max < hour / 2, "{}", owner.propagation.max);
 }
 
 /// Counted, not timed: an idle core looks after retention once a second, and nothing else.

@@ -181,6 +181,24 @@ portable_header! {
 }
 
 portable_header! {
+    /// When the consumer handed a delivery to its application: the data of `Credit` is any number of these, in
+    /// the order of the deliveries.
+    pub struct DeliveryReceipt, 16 bytes {
+        /// The `next` of the delivery; those before it that have none of their own were received with it.
+        next: u64_ule,
+        /// The consumer's clock, nanoseconds since 1970 UTC.
+        received_ns: u64_ule,
+    }
+}
+
+impl DeliveryReceipt {
+    /// The receipts that lie back to back in `bytes`; what is left over at the end is not looked at.
+    pub fn each(bytes: &[u8]) -> impl Iterator<Item = DeliveryReceipt> + '_ {
+        bytes.chunks_exact(DeliveryReceipt::LEN).filter_map(DeliveryReceipt::view).copied()
+    }
+}
+
+portable_header! {
     /// Control part of `Unsubscribe`.
     pub struct UnsubscribeRequest, 8 bytes {
         /// The subscription: the correlation id of its `Subscribe`.

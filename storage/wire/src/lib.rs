@@ -34,8 +34,8 @@ pub use control::{
 pub use crc::{Crc32cCombine, crc32c, crc32c_combine, crc32c_parts, crc32c_zeros};
 pub use data::{
     ANY_SEQUENCE, APPEND_PARTIAL, APPEND_TELL, AppendReply, AppendRequest, CreditRequest,
-    DeliverHeader, FetchReply, FetchRequest, LocateReply, LocateRequest, RecordOutcome,
-    SubscribeReply, SubscribeRequest, UnsubscribeRequest,
+    DeliverHeader, DeliveryReceipt, FetchReply, FetchRequest, LocateReply, LocateRequest,
+    RecordOutcome, SubscribeReply, SubscribeRequest, UnsubscribeRequest,
 };
 pub use error::{ErrorCode, WireError};
 pub use frame::{

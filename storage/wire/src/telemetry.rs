@@ -104,8 +104,9 @@ data! {
         deliver: Distribution,
         /// From arrival of a batch to its acknowledgement by the engine, by record.
         append: Distribution,
-        /// From arrival of a batch to its hand-over to the socket of a consumer that had caught up (replay does not
-        /// count), by record: propagation delay as the broker sees it.
+        /// Propagation delay, by record: from arrival of a batch until a consumer that had caught up (replay does not
+        /// count) handed it to its application, by that consumer's clock; of one that does not say when, and of a
+        /// fetch, until the socket had it.
         propagation: Distribution,
     }
 
@@ -165,7 +166,7 @@ data! {
         readers: u32,
         /// Duration of durable writes.
         write: Distribution,
-        /// From arrival to hand-over to the socket, as for the core.
+        /// Propagation delay, as for the core.
         propagation: Distribution,
         /// Records behind `keys`: those of about the last ten seconds, as sampled.
         keys_total: u64,

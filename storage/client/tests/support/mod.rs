@@ -59,6 +59,8 @@ pub struct World {
     positions: Vec<Position>,
     pub producers: u64,
     pub subscriptions: u64,
+    /// What consumers said they had, as they said it.
+    pub receipts: Vec<DeliveryReceipt>,
     clock: u64,
 }
 
@@ -369,6 +371,7 @@ impl World {
             }
             Kind::Credit => {
                 let request = CreditRequest::view(frame.control).unwrap();
+                self.receipts.extend(DeliveryReceipt::each(frame.data));
                 if let Some(s) = subscriptions.get_mut(&request.subscription.to_native()) {
                     s.credit += request.bytes.to_native() as i64;
                 }

@@ -5,11 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use highwater_server::{Server, ServerOptions};
+use highwater_wire::telemetry::Snapshot;
 use highwater_wire::{
     AckMode, AppendReply, AppendRequest, BatchBuilder, ControlReply, ControlRequest, CreditRequest,
-    Decoded, ErrorCode, FetchRequest, Kind, PROTOCOL_VERSION, ProducerStamp, ShardId, StreamConfig,
-    StreamDescription, SubscribeRequest, WireError, decode_control_reply, decode_error,
-    decode_frame, encode_control_request, encode_frame,
+    Decoded, DeliveryReceipt, ErrorCode, FetchRequest, Kind, PROTOCOL_VERSION, ProducerStamp,
+    ShardId, StreamConfig, StreamDescription, SubscribeRequest, WireError, decode_control_reply,
+    decode_error, decode_frame, encode_control_request, encode_frame,
 };
 use tempfile::TempDir;
 
@@ -198,6 +199,20 @@ impl Raw {
     pub fn credit(&mut self, subscription: u64, bytes: u64) {
         let request = CreditRequest { subscription: subscription.into(), bytes: bytes.into() };
         self.send(Kind::Credit, subscription, &request.to_array(), &[]);
+    }
+
+    /// Tells when the delivery up to `next` was received.
+    pub fn receipt(&mut self, subscription: u64, next: u64, received_ns: u64) {
+        let request = CreditRequest { subscription: subscription.into(), bytes: 0.into() };
+        let receipt = DeliveryReceipt { next: next.into(), received_ns: received_ns.into() };
+        self.send(Kind::Credit, subscription, &request.to_array(), &receipt.to_array());
+    }
+
+    pub fn snapshot(&mut self) -> Snapshot {
+        match self.control(&ControlRequest::Snapshot) {
+            Ok(ControlReply::Snapshot(snapshot)) => *snapshot,
+            other => panic!("{other:?}"),
+        }
     }
 }
 
