@@ -13,10 +13,8 @@ const SECOND: u64 = 1_000_000_000;
 /// A thousand values a second, `scale` times (0.4 ms, 3.9 ms, 9 ms) long, after `at` seconds.
 fn tail(at: u64, scale: f64) -> Distribution {
     let value = |us: f64| (us * 1e3 * scale) as u64;
-    let buckets =
-        vec![(value(400.0), 980 * at), (value(3_900.0), 18 * at), (value(9_000.0), 2 * at)];
-    let sum = buckets.iter().map(|(v, n)| v * n).sum();
-    Distribution { buckets, max: value(9_000.0), sum }
+    let buckets = [(value(400.0), 980 * at), (value(3_900.0), 18 * at), (value(9_000.0), 2 * at)];
+    Distribution::of(buckets, value(9_000.0))
 }
 
 /// Its snapshot `at` seconds after the start.

@@ -7,12 +7,12 @@ use std::sync::mpsc::Sender;
 
 use highwater_ring::{AlignedBuf, BufferPool, Completion, Disk, Done, FileId, Job, Op};
 use highwater_wire::ShardId;
-use highwater_wire::telemetry::{CoreSnapshot, GroupSnapshot, ShardSnapshot};
 
 use crate::checkpoint::{self, checkpoint_path};
 use crate::io::{Io, What};
 use crate::options::CoreOptions;
 use crate::shard::{ReadRequest, Shard, ShardLog};
+use crate::snapshot::CoreReport;
 use crate::types::{
     AppendError, Arrivals, Backlog, Located, Now, Output, ReadError, ReaderId, ShardSpec,
     ShardStatus, Start,
@@ -73,6 +73,8 @@ pub struct Core<D: Disk> {
     disk: D,
     io: Io,
     shards: BTreeMap<ShardId, Shard>,
+    /// The shards of the last report.
+    told: Vec<ShardId>,
     readers: BTreeMap<ReaderId, ShardId>,
     removals: BTreeMap<u64, Sender<Result<(), Arc<str>>>>,
     next_number: u64,
@@ -127,6 +129,7 @@ impl<D: Disk> Core<D> {
             disk,
             io: Io::new(pool, options, seed),
             shards: shards.into_iter().map(|(s, log)| (s.id, Shard::new(s, epoch, log))).collect(),
+            told: Vec::new(),
             readers: BTreeMap::new(),
             removals: BTreeMap::new(),
             next_number: 0,
@@ -487,10 +490,15 @@ impl<D: Disk> Core<D> {
         self.failure.as_ref()
     }
 
-    /// A copy of all figures. Fields that only the server knows are left at zero.
-    pub fn snapshot(&mut self, now: Now) -> (CoreSnapshot, Vec<ShardSnapshot>, Vec<GroupSnapshot>) {
-        let shards = self.shards.values_mut();
-        crate::snapshot::take(self.number, now, &self.disk, &mut self.io, shards)
+    /// A copy of the figures: with `all` of every shard, otherwise of those that have changed since the last
+    /// report. After a shard has come or gone it is of all in any case.
+    pub fn report(&mut self, now: Now, all: bool) -> CoreReport {
+        let known = self.told.iter().eq(self.shards.keys());
+        if !known {
+            self.told = self.shards.keys().copied().collect();
+        }
+        let (complete, shards) = (all || !known, self.shards.values_mut());
+        crate::snapshot::take(self.number, now, complete, &self.disk, &mut self.io, shards)
     }
 }
 

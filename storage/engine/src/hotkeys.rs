@@ -115,6 +115,11 @@ impl HotKeys {
         }
     }
 
+    /// Whether there is nothing to tell of.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.total < 1.0
+    }
+
     /// Records of about the last ten seconds, and the keys most of them have, by how many at least.
     pub fn tell(&mut self, mono_ns: u64) -> (u64, Vec<HotKey>) {
         self.fade(mono_ns);

@@ -34,6 +34,7 @@ pub use crate::options::{CoreOptions, Planted, SegmentSizes};
 pub use crate::producers::{Producer, REMEMBERED, Stored};
 pub use crate::segment::Seal;
 pub use crate::shard::{ReadRequest, ShardLog};
+pub use crate::snapshot::CoreReport;
 pub use crate::stats::Durations;
 pub use crate::store::{CoreSeed, OpenError, Store, StoreOptions, in_flight_bytes};
 pub use crate::types::{

@@ -7,17 +7,34 @@ use crate::io::Io;
 use crate::shard::Shard;
 use crate::types::Now;
 
-/// The figures of a core, its shards and their groups.
+/// What a core tells of itself.
+#[derive(Clone, Debug, Default)]
+pub struct CoreReport {
+    /// The core. Fields that only the server knows are left at zero.
+    pub core: CoreSnapshot,
+    /// Its shards whose figures have changed since the last report.
+    pub shards: Vec<ShardSnapshot>,
+    /// Whether `shards` are all it has.
+    pub complete: bool,
+    /// The groups on its shards, all of them.
+    pub groups: Vec<GroupSnapshot>,
+}
+
+/// The figures of a core and of its shards: of all of them, or of those that have something new to tell.
 pub(crate) fn take<'a, D: Disk>(
     core: usize,
     now: Now,
+    complete: bool,
     disk: &D,
     io: &mut Io,
     shards: impl Iterator<Item = &'a mut Shard>,
-) -> (CoreSnapshot, Vec<ShardSnapshot>, Vec<GroupSnapshot>) {
-    let (mut all, mut groups) = (Vec::new(), Vec::new());
+) -> CoreReport {
+    let (mut told, mut groups) = (Vec::new(), Vec::new());
+    let (mut groups_in_flight, mut refused) = (0, 0);
     for shard in shards {
-        all.push(of_shard(core, now, shard));
+        groups_in_flight += shard.writing() as u32;
+        refused += shard.stats.refused;
+        told.extend(of_shard(core, now, complete, shard));
         groups.extend(shard.positions().map(|(group, position)| {
             let backlog = shard.backlog(now, position);
             GroupSnapshot {
@@ -31,16 +48,16 @@ pub(crate) fn take<'a, D: Disk>(
             }
         }));
     }
-    let snapshot = CoreSnapshot {
+    let core = CoreSnapshot {
         core: core as u32,
         taken_ns: now.wall_ns,
         uptime_ns: now.mono_ns,
         ring_in_flight: disk.in_flight() as u32,
-        groups_in_flight: all.iter().map(|s| s.in_flight).sum(),
+        groups_in_flight,
         buffer_used: io.pool.used_bytes() as u64,
         buffer_capacity: io.pool.capacity_bytes() as u64,
         waiting: io.waiting_used as u64,
-        refused: all.iter().map(|s| s.refused).sum(),
+        refused,
         group_bytes: io.stats.group_bytes.copy(),
         queue: io.stats.queue.copy(),
         write: io.stats.write.copy(),
@@ -48,15 +65,36 @@ pub(crate) fn take<'a, D: Disk>(
         propagation: io.stats.propagation.copy(),
         ..CoreSnapshot::default()
     };
-    (snapshot, all, groups)
+    CoreReport { core, shards: told, complete, groups }
 }
 
-fn of_shard(core: usize, now: Now, shard: &mut Shard) -> ShardSnapshot {
-    let (write, propagation) = (shard.stats.write.copy(), shard.stats.propagation.copy());
-    let (keys_total, keys) = shard.stats.keys.tell(now.mono_ns);
+/// The figures of a shard; `None` if they are those told last and not `always` wanted.
+fn of_shard(core: usize, now: Now, always: bool, shard: &mut Shard) -> Option<ShardSnapshot> {
+    let mut plain = numbers(core, shard);
+    let stats = &mut shard.stats;
+    let told = stats.told.as_deref();
+    plain.keys_total = told.map_or(0, |told| told.keys_total);
+    let same = told == Some(&plain) && stats.keys.is_empty() && plain.keys_total == 0;
+    if same && !always && !stats.write.changed() && !stats.propagation.changed() {
+        return None;
+    }
+    let (keys_total, keys) = stats.keys.tell(now.mono_ns);
+    plain.keys_total = keys_total;
+    let whole = ShardSnapshot {
+        stream: String::new(),
+        write: stats.write.copy(),
+        propagation: stats.propagation.copy(),
+        keys,
+        ..plain.clone()
+    };
+    stats.told = Some(Box::new(plain));
+    Some(ShardSnapshot { stream: shard.spec().stream.clone(), ..whole })
+}
+
+/// What costs nothing to copy.
+fn numbers(core: usize, shard: &Shard) -> ShardSnapshot {
     let stats = &shard.stats;
     ShardSnapshot {
-        stream: shard.spec().stream.clone(),
         stream_id: shard.id().stream,
         shard: shard.id().shard,
         core: core as u32,
@@ -80,10 +118,6 @@ fn of_shard(core: usize, now: Now, shard: &mut Shard) -> ShardSnapshot {
         cold_segments: stats.cold_segments,
         in_flight: shard.writing() as u32,
         readers: shard.reader_count() as u32,
-        write,
-        propagation,
-        keys_total,
-        keys,
         ..ShardSnapshot::default()
     }
 }

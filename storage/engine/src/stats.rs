@@ -1,7 +1,7 @@
 //! Counters and latency distributions, written by the owning core only.
 
 use hdrhistogram::Histogram;
-use highwater_wire::telemetry::Distribution;
+use highwater_wire::telemetry::{Distribution, ShardSnapshot};
 
 use crate::hotkeys::HotKeys;
 
@@ -18,8 +18,8 @@ struct Kept {
     /// The representatives of its buckets that are not empty, ascending: some hundred of thousands, so that a copy
     /// does not walk them all.
     used: Vec<u64>,
-    /// The last copy, if nothing was added since.
-    copy: Option<Distribution>,
+    /// Whether anything was added since the last copy.
+    changed: bool,
 }
 
 impl Durations {
@@ -28,11 +28,16 @@ impl Durations {
         if self.0.is_none() {
             let histogram = Histogram::new_with_bounds(BOUNDS.0, BOUNDS.1, 2).ok();
             self.0 = histogram
-                .map(|histogram| Box::new(Kept { histogram, used: Vec::new(), copy: None }));
+                .map(|histogram| Box::new(Kept { histogram, used: Vec::new(), changed: false }));
         }
         if let Some(kept) = &mut self.0 {
             kept.record(ns.clamp(BOUNDS.0, BOUNDS.1), count);
         }
+    }
+
+    /// Whether anything was added since the last copy.
+    pub fn changed(&self) -> bool {
+        self.0.as_ref().is_some_and(|kept| kept.changed)
     }
 
     /// A copy for telemetry.
@@ -50,18 +55,14 @@ impl Kept {
             }
         }
         self.histogram.saturating_record_n(value, count);
-        self.copy = None;
+        self.changed = true;
     }
 
     fn copy(&mut self) -> Distribution {
-        let (histogram, used) = (&self.histogram, &self.used);
-        let copy = self.copy.get_or_insert_with(|| {
-            let buckets: Vec<(u64, u64)> =
-                used.iter().map(|&value| (value, histogram.count_at(value))).collect();
-            let sum = |sum: u64, &(v, n): &(u64, u64)| sum.saturating_add(v.saturating_mul(n));
-            Distribution { sum: buckets.iter().fold(0, sum), max: histogram.max(), buckets }
-        });
-        copy.clone()
+        self.changed = false;
+        let histogram = &self.histogram;
+        let buckets = self.used.iter().map(|&value| (value, histogram.count_at(value)));
+        Distribution::of(buckets, histogram.max())
     }
 }
 
@@ -94,6 +95,8 @@ pub struct ShardStats {
     pub propagation: Durations,
     /// Whose records they are.
     pub keys: HotKeys,
+    /// What telemetry was told last, distributions and names left out.
+    pub told: Option<Box<ShardSnapshot>>,
 }
 
 /// What one core counts over its shards.
@@ -132,9 +135,11 @@ mod tests {
             .map(|v| (all.median_equivalent(v.value_iterated_to()), v.count_at_value()))
             .collect();
         let copy = durations.copy();
-        assert_eq!((copy.buckets.as_slice(), copy.max), (walked.as_slice(), all.max()));
+        assert_eq!((copy.buckets().collect::<Vec<_>>(), copy.max), (walked, all.max()));
+        assert!(!durations.changed());
         assert_eq!((durations.copy(), copy.count()), (copy.clone(), 15_000));
         durations.record(5_000_000, 1);
+        assert!(durations.changed());
         assert_eq!(durations.copy().count(), 15_001);
     }
 }

@@ -1,5 +1,7 @@
 //! Bytes on their way to a socket: owned, or a range of a log buffer that was just written.
 
+use std::sync::Arc;
+
 use tokio_uring::buf::IoBuf;
 
 use crate::buffer::SharedBuf;
@@ -17,6 +19,13 @@ pub enum SendBuf {
         start: usize,
         /// One past the last byte to send.
         end: usize,
+    },
+    /// Bytes that others send as well, from `start` on.
+    Common {
+        /// All of them.
+        bytes: Arc<Vec<u8>>,
+        /// First byte to send.
+        start: usize,
     },
 }
 
@@ -45,6 +54,7 @@ impl SendBuf {
         match self {
             SendBuf::Owned(bytes) => bytes,
             SendBuf::Shared { buf, start, end } => buf.get(*start..*end).unwrap_or_default(),
+            SendBuf::Common { bytes, start } => bytes.get(*start..).unwrap_or_default(),
         }
     }
 
@@ -56,6 +66,7 @@ impl SendBuf {
                 bytes.drain(..n.min(bytes.len()));
             }
             SendBuf::Shared { start, end, .. } => *start = start.saturating_add(n).min(*end),
+            SendBuf::Common { bytes, start } => *start = start.saturating_add(n).min(bytes.len()),
         }
     }
 }
@@ -68,8 +79,8 @@ impl From<Vec<u8>> for SendBuf {
 
 // SAFETY: the bytes live on the heap or in a pool region, so their address stays when the `SendBuf` is
 // moved; they are initialised and are not changed while this value owns them (a `SharedBuf` is immutable;
-// a `Vec` needs `&mut`, which tokio-uring, holding the value, does not give out). `as_slice` checks the
-// range, so pointer and length always agree.
+// a `Vec` needs `&mut`, which tokio-uring, holding the value, does not give out, and an `Arc` only to its
+// last holder). `as_slice` checks the range, so pointer and length always agree.
 unsafe impl IoBuf for SendBuf {
     fn stable_ptr(&self) -> *const u8 {
         self.as_slice().as_ptr()
@@ -100,6 +111,13 @@ mod tests {
         send.advance(4);
         assert_eq!(send.as_slice(), &[14, 15, 16, 17, 18, 19]);
         send.advance(100);
+        assert!(send.is_empty());
+
+        let bytes = Arc::new(vec![1, 2, 3]);
+        let mut send = SendBuf::Common { bytes: Arc::clone(&bytes), start: 0 };
+        send.advance(2);
+        assert_eq!((send.as_slice(), send.stable_ptr()), (&[3][..], bytes[2..].as_ptr()));
+        send.advance(2);
         assert!(send.is_empty());
 
         let mut send = SendBuf::from(vec![1, 2, 3]);

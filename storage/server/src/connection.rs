@@ -20,7 +20,7 @@ use crate::options::bounds::{
     APPEND_WAIT_MS, FRAME_STALL_S, GREETING_MS, LINGER_MS, OUT_HIGH, OUT_PRESSED, OUT_SHARE,
     PENDING, REPLY_STALL_S, WRITE_STALL_S,
 };
-use crate::outgoing::{Outgoing, Queued, Sent, advance};
+use crate::outgoing::{Common, Outgoing, Queued, Sent, advance};
 use crate::receipts::Receipts;
 use crate::receive::{Exhausted, ReceiveBuffer};
 use crate::request::frame_error;
@@ -124,6 +124,14 @@ impl Connection {
     pub fn reply(&self, kind: Kind, correlation: u64, control: &[u8]) {
         if self.answers() {
             self.out.borrow_mut().push_frame(kind, correlation, control, 0);
+            self.out_ready.notify_one();
+        }
+    }
+
+    /// Queues a reply that others get as well.
+    pub fn reply_common(&self, kind: Kind, correlation: u64, control: &Common) {
+        if self.answers() {
+            self.out.borrow_mut().push_common(kind, correlation, control);
             self.out_ready.notify_one();
         }
     }

@@ -23,7 +23,7 @@ use crate::core_state::{CoreParts, CoreState};
 use crate::options::bounds::RECEIVE_EXTRA;
 use crate::publisher::Publisher;
 use crate::router::{CoreLink, Inbox};
-use crate::telemetry::{CoreReport, EVERY, Published, Slot};
+use crate::telemetry::{EVERY, Handed, Published};
 
 /// What the whole server is doing. Only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +96,7 @@ pub(crate) struct CoreThread {
     pub inbox: Inbox,
     pub control: SyncSender<ControlJob>,
     pub published: Arc<Published>,
-    pub report: Arc<Slot<CoreReport>>,
+    pub report: Arc<Handed>,
     pub phase: watch::Receiver<Phase>,
     pub rest: Arc<Rest>,
 }

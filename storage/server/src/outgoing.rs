@@ -4,15 +4,31 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use highwater_engine::{Arrivals, Chunk, Slice};
 use highwater_ring::SendBuf;
-use highwater_wire::{Kind, encode_frame_header};
+use highwater_wire::{Kind, crc32c, encode_bare_header, encode_frame_header};
 
 use crate::options::bounds::CORE_OUT;
 
 /// Owned bytes gathered into one buffer before the next is begun.
 const GATHER: usize = 16 << 10;
+
+/// A control part made once for all who get it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Common {
+    pub bytes: Arc<Vec<u8>>,
+    /// Its CRC32C.
+    crc: u32,
+}
+
+impl Common {
+    pub fn new(bytes: Vec<u8>) -> Common {
+        let crc = crc32c(&bytes);
+        Common { bytes: Arc::new(bytes), crc }
+    }
+}
 
 /// Bytes whose sending matters to somebody: a delivery.
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +162,15 @@ impl Outgoing {
         }
     }
 
+    /// A frame whose control part others get as well.
+    pub fn push_common(&mut self, kind: Kind, correlation: u64, control: &Common) {
+        let mut header = Vec::new();
+        encode_bare_header(&mut header, kind, correlation, control.bytes.len(), control.crc);
+        self.count(header.len() + control.bytes.len());
+        self.queue.push_back(SendBuf::Owned(header));
+        self.queue.push_back(SendBuf::Common { bytes: Arc::clone(&control.bytes), start: 0 });
+    }
+
     /// A frame with batches. With `share`, the log's buffers are held until sent, otherwise copied. Returns
     /// the capacity held.
     pub fn push_chunk(
@@ -273,6 +298,7 @@ pub(crate) fn advance(bufs: &mut Vec<SendBuf>, mut n: usize) {
 mod tests {
     use super::*;
     use highwater_ring::AlignedBuf;
+    use highwater_wire::{Decoded, decode_frame};
 
     fn chunk(bytes: usize) -> Chunk {
         let buf = AlignedBuf::alloc(4096).freeze();
@@ -291,6 +317,21 @@ mod tests {
         assert_eq!((bufs.len(), bufs[0].len(), out.bytes()), (1, 560, 560));
         assert_eq!(out.sent(560).count(), 0);
         assert_eq!(out.bytes(), 0);
+    }
+
+    #[test]
+    fn what_many_get_is_a_frame_like_any_other_and_lies_there_once() {
+        let common = Common::new(vec![7; 5_000]);
+        let mut out = Outgoing::default();
+        out.push_frame(Kind::AppendReply, 1, &[0; 24], 0);
+        out.push_common(Kind::ControlReply, 9, &common);
+        let mut bufs = Vec::new();
+        out.take(1024, 1 << 20, &mut bufs);
+        let bytes: Vec<u8> = bufs.iter().flat_map(SendBuf::as_slice).copied().collect();
+        assert_eq!((bytes.len(), out.bytes()), (56 + 32 + 5_000, bytes.len()));
+        let Ok(Decoded::Frame(frame, _)) = decode_frame(&bytes[56..], 1 << 20) else { panic!() };
+        assert_eq!((frame.correlation, frame.control), (9, common.bytes.as_slice()));
+        assert_eq!(Arc::strong_count(&common.bytes), 2);
     }
 
     #[test]

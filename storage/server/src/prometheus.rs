@@ -281,7 +281,7 @@ fn record(snapshot: &Snapshot, mut before: BTreeMap<(u32, u32), Fed>) -> BTreeMa
 }
 
 fn add(histogram: &Histogram, now: &Distribution, before: &Distribution) {
-    for (ns, count) in now.since(before).buckets {
+    for (ns, count) in now.since(before).buckets() {
         histogram.record_many(ns as f64 / 1e9, count as usize);
     }
 }
@@ -358,7 +358,7 @@ mod tests {
     use highwater_wire::telemetry::{CoreSnapshot, GroupSnapshot, ShardSnapshot};
 
     fn snapshot(records: u64, write: &[(u64, u64)]) -> Snapshot {
-        let write = Distribution { buckets: write.to_vec(), ..Distribution::default() };
+        let write = Distribution::of(write.iter().copied(), 0);
         Snapshot {
             cores: vec![CoreSnapshot { connections: 3, ..CoreSnapshot::default() }],
             shards: vec![ShardSnapshot {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, thread_cpu_ns};
 use crate::core_state::CoreState;
-use crate::telemetry::{CoreReport, Slot};
+use crate::telemetry::{EVERY, Handed};
 
 /// A copy, and what it cost to serve the last one, may take this share of the time to the next: 0.04 %. A core and
 /// the telemetry thread together then stay below a thousandth, with room for what is not counted: the kernel's part
@@ -31,6 +31,11 @@ impl Pace {
         now_ns >= self.not_before.get()
     }
 
+    /// When it is time again.
+    pub fn not_before(&self) -> u64 {
+        self.not_before.get()
+    }
+
     /// What the last time has cost in CPU time.
     pub fn spent(&self, now_ns: u64, cost_ns: u64) {
         self.not_before.set(now_ns + cost_ns.saturating_mul(COST).min(AT_LEAST_EVERY));
@@ -40,7 +45,7 @@ impl Pace {
 /// Publishes the figures of one core.
 pub(crate) struct Publisher {
     cpu: usize,
-    report: Arc<Slot<CoreReport>>,
+    report: Arc<Handed>,
     pace: Pace,
     /// What snapshots had cost when the pace was last set.
     counted_ns: Cell<u64>,
@@ -48,7 +53,7 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(cpu: usize, report: Arc<Slot<CoreReport>>) -> Publisher {
+    pub fn new(cpu: usize, report: Arc<Handed>) -> Publisher {
         Publisher {
             cpu,
             report,
@@ -58,9 +63,12 @@ impl Publisher {
         }
     }
 
-    /// Copies the figures, unless the last time is too short ago for what it cost.
+    /// Copies the figures, unless the last time is too short ago for what it cost, or they would be copied again
+    /// before anybody takes them.
     pub fn publish_in_turn(&self, core: &CoreState) {
-        if self.pace.due(core.clock.mono_ns()) {
+        let now_ns = core.clock.mono_ns();
+        let next_ns = now_ns + (EVERY + EVERY / 4).as_nanos() as u64;
+        if self.pace.due(now_ns) && self.report.wanted_at() <= next_ns {
             self.publish(core);
         }
     }
@@ -76,16 +84,18 @@ impl Publisher {
     fn copy(&self, core: &CoreState) {
         self.watch.look(&core.clock);
         let now = core.clock.now();
-        let (mut report, shards, groups) = core.engine.borrow_mut().snapshot(now);
-        core.figures.copy(&mut report);
-        report.core = core.index as u32;
-        report.cpu = self.cpu as u32;
-        report.busy_ns = thread_cpu_ns();
-        report.connections = core.connections.borrow().len() as u32;
-        report.receive_used = core.receive_budget.used() as u64;
-        report.queued = core.queued.bytes() as u64;
-        report.clock_jumps = self.watch.jumps.get();
-        self.report.set(CoreReport { core: report, shards, groups });
+        // In place of one that nobody has taken it has to tell everything.
+        let mut report = core.engine.borrow_mut().report(now, !self.report.is_taken());
+        let figures = &mut report.core;
+        core.figures.copy(figures);
+        figures.core = core.index as u32;
+        figures.cpu = self.cpu as u32;
+        figures.busy_ns = thread_cpu_ns();
+        figures.connections = core.connections.borrow().len() as u32;
+        figures.receive_used = core.receive_budget.used() as u64;
+        figures.queued = core.queued.bytes() as u64;
+        figures.clock_jumps = self.watch.jumps.get();
+        self.report.put(report);
     }
 }
 

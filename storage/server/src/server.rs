@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use highwater_engine::{Control, CoreCommand, CoreSeed, Store};
 use highwater_ring::usable_cpus;
 use highwater_wire::telemetry::Snapshot;
+use highwater_wire::{ControlReply, decode_control_reply};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, wall_ns};
@@ -18,7 +19,7 @@ use crate::error::{CoreDied, StartError, StopError};
 use crate::net::{close_listener, listen, raise_open_files};
 use crate::options::{ServerOptions, bounds};
 use crate::router::{Inbox, link};
-use crate::telemetry::{CoreReport, Cost, Facts, Published, Slot, TelemetryThread};
+use crate::telemetry::{Facts, Handed, Published, Slot, TelemetryThread};
 
 /// Descriptors a core needs beside its connections.
 const FILES_PER_CORE: u64 = 128;
@@ -32,6 +33,7 @@ pub struct Server {
     core_ports: Arc<[u16]>,
     facts: Facts,
     published: Arc<Published>,
+    view: Arc<Slot<StoreView>>,
     phase: watch::Sender<Phase>,
     /// Copies of what the cores accept from, to end their waiting.
     listeners: Vec<TcpListener>,
@@ -151,6 +153,7 @@ impl Server {
             core_ports: Arc::clone(&core_ports),
             facts,
             published: Arc::default(),
+            view: Arc::default(),
             phase: phase.clone(),
             listeners: Vec::new(),
             deadline: options.stop_deadline,
@@ -159,7 +162,7 @@ impl Server {
         };
         let rest = Arc::new(Rest::new(cores, phase.clone()));
         let clock = Clock::new();
-        let reports: Vec<Arc<Slot<CoreReport>>> = (0..cores).map(|_| Arc::default()).collect();
+        let reports: Vec<Arc<Handed>> = (0..cores).map(|_| Arc::default()).collect();
         let (ready, is_ready) = channel();
         for (seed, own_listener, inbox) in zip(seeds, own, inboxes) {
             let (index, cpu) = (seed.core, seed.cpu);
@@ -203,8 +206,8 @@ impl Server {
         if let Err(e) = store.started() {
             server.facts.warnings.push(format!("removing what the last start left: {e}"));
         }
-        let view = StoreView { warnings: store.warnings(), ..StoreView::default() };
-        let view = Arc::new(Slot::new(view));
+        let view = Arc::clone(&server.view);
+        view.set(StoreView { warnings: store.warnings(), ..StoreView::default() });
         let commands = links.iter().map(|link| {
             let commands = link.commands.clone();
             Box::new(move |command| commands.blocking_send(command).is_ok())
@@ -218,15 +221,9 @@ impl Server {
             Ok(())
         })?;
         let published = Arc::clone(&server.published);
-        let mut telemetry = TelemetryThread {
-            facts: server.facts.clone(),
-            cost: Cost::default(),
-            reports,
-            view,
-            published,
-            http,
-            phase: phase.subscribe(),
-        };
+        let facts = server.facts.clone();
+        let mut telemetry =
+            TelemetryThread::new(facts, clock, reports, view, published, http, phase.subscribe());
         telemetry.publish();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -297,7 +294,7 @@ impl Server {
 
     /// What an operator should know: things that work, but not as they could.
     pub fn warnings(&self) -> Vec<String> {
-        self.published.get().snapshot.warnings.clone()
+        self.facts.warnings.iter().chain(&self.view.get().warnings).cloned().collect()
     }
 
     /// False on a volatile file system: acknowledged records do not survive a power cut there.
@@ -312,7 +309,10 @@ impl Server {
 
     /// The latest telemetry, at most about two seconds old.
     pub fn snapshot(&self) -> Snapshot {
-        self.published.get().snapshot.clone()
+        match decode_control_reply(&self.published.get().encoded.bytes) {
+            Ok(ControlReply::Snapshot(snapshot)) => *snapshot,
+            _ => Snapshot::default(),
+        }
     }
 
     /// Blocks until the server has been stopped, or a core died.

@@ -157,11 +157,11 @@ fn snapshot(
 ) -> Step {
     core.figures.charged(|| {
         let latest = core.published.get();
-        if known == Some(latest.snapshot.serial) {
+        if known == Some(latest.serial) {
             let unchanged = encode_control_reply(&ControlReply::Unchanged);
             connection.reply(Kind::ControlReply, correlation, &unchanged);
         } else {
-            connection.reply(Kind::ControlReply, correlation, &latest.encoded);
+            connection.reply_common(Kind::ControlReply, correlation, &latest.encoded);
         }
     });
     Step::Done

@@ -3,28 +3,57 @@
 //! does not blind whoever looks.
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use highwater_wire::telemetry::{CoreSnapshot, GroupSnapshot, ShardSnapshot, Snapshot, VERSION};
-use highwater_wire::{ControlReply, encode_control_reply};
+use highwater_engine::CoreReport;
+use highwater_wire::telemetry::{GroupSnapshot, ShardSnapshot, Snapshot, VERSION};
+use highwater_wire::{ControlReply, encode_control_reply_into};
 use tokio::sync::watch;
 
-use crate::clock::{thread_cpu_ns, wall_ns};
+use crate::clock::{Clock, thread_cpu_ns, wall_ns};
 use crate::control_thread::StoreView;
 use crate::core_thread::Phase;
+use crate::outgoing::Common;
 use crate::prometheus::Exporter;
 use crate::publisher::Pace;
 
 /// How often cores publish and this thread merges.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
 
-/// What a core publishes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CoreReport {
-    pub core: CoreSnapshot,
-    pub shards: Vec<ShardSnapshot>,
-    pub groups: Vec<GroupSnapshot>,
+/// Where a core leaves its report for the telemetry thread.
+#[derive(Debug, Default)]
+pub(crate) struct Handed {
+    report: Mutex<Option<CoreReport>>,
+    /// When the telemetry thread looks next, nanoseconds since the server started.
+    wanted_at: AtomicU64,
+}
+
+impl Handed {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<CoreReport>> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the last one was taken.
+    pub fn is_taken(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// Leaves one. Where the last was not taken it has to be complete.
+    pub fn put(&self, report: CoreReport) {
+        // The old one is dropped outside the lock.
+        let _old = self.lock().replace(report);
+    }
+
+    fn take(&self) -> Option<CoreReport> {
+        self.lock().take()
+    }
+
+    /// When it will be taken at the earliest, nanoseconds since the server started.
+    pub fn wanted_at(&self) -> u64 {
+        self.wanted_at.load(Ordering::Relaxed)
+    }
 }
 
 /// A value written by one thread and read by others, replaced as a whole.
@@ -32,10 +61,6 @@ pub(crate) struct CoreReport {
 pub(crate) struct Slot<T>(Mutex<Arc<T>>);
 
 impl<T> Slot<T> {
-    pub fn new(value: T) -> Slot<T> {
-        Slot(Mutex::new(Arc::new(value)))
-    }
-
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -51,9 +76,9 @@ impl<T> Slot<T> {
 /// The latest snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct Latest {
-    pub snapshot: Snapshot,
-    /// As a control reply, so that a core only copies it.
-    pub encoded: Vec<u8>,
+    pub serial: u64,
+    /// As a control reply, for all who ask.
+    pub encoded: Common,
 }
 
 /// Where it is found.
@@ -81,29 +106,53 @@ pub(crate) struct Cost {
 
 /// What the thread works with.
 pub(crate) struct TelemetryThread {
-    pub facts: Facts,
-    pub cost: Cost,
-    pub reports: Vec<Arc<Slot<CoreReport>>>,
-    pub view: Arc<Slot<StoreView>>,
-    pub published: Arc<Published>,
-    pub http: Option<TcpListener>,
-    pub phase: watch::Receiver<Phase>,
+    facts: Facts,
+    cost: Cost,
+    clock: Clock,
+    reports: Vec<Arc<Handed>>,
+    view: Arc<Slot<StoreView>>,
+    published: Arc<Published>,
+    http: Option<TcpListener>,
+    phase: watch::Receiver<Phase>,
+    merged: Merged,
+    /// Memory of the encoding before the last: it serves again, once all who were sent it have it.
+    spare: Arc<Vec<u8>>,
 }
 
 impl TelemetryThread {
-    /// Merges what the cores published last, and publishes that.
+    pub fn new(
+        facts: Facts,
+        clock: Clock,
+        reports: Vec<Arc<Handed>>,
+        view: Arc<Slot<StoreView>>,
+        published: Arc<Published>,
+        http: Option<TcpListener>,
+        phase: watch::Receiver<Phase>,
+    ) -> TelemetryThread {
+        let merged = Merged::new(&facts, reports.len());
+        let (cost, spare) = (Cost::default(), Arc::default());
+        TelemetryThread { facts, cost, clock, reports, view, published, http, phase, merged, spare }
+    }
+
+    /// Merges what the cores have reported, and publishes all that is known.
     pub fn publish(&mut self) {
-        let reports = self.reports.iter().map(|slot| slot.get());
-        let mut snapshot = merge(&self.facts, self.cost, &self.view.get(), reports);
+        for report in self.reports.iter().filter_map(|handed| handed.take()) {
+            self.merged.add(report);
+        }
+        let snapshot = self.merged.tell(&self.facts, self.cost, &self.view.get());
         // Numbered by what it says: the same figures again are the same snapshot.
         let new = u64::from(snapshot.uptime_ns > self.cost.uptime_ns);
         (self.cost.published, self.cost.uptime_ns) =
             (self.cost.published + new, snapshot.uptime_ns.max(self.cost.uptime_ns));
         snapshot.serial = self.cost.published;
-        let reply = ControlReply::Snapshot(Box::new(snapshot));
-        let encoded = encode_control_reply(&reply);
-        let ControlReply::Snapshot(snapshot) = reply else { return };
-        self.published.set(Latest { snapshot: *snapshot, encoded });
+        let memory = Arc::try_unwrap(std::mem::take(&mut self.spare)).unwrap_or_default();
+        let reply = ControlReply::Snapshot(std::mem::take(&mut self.merged.snapshot));
+        let encoded = Common::new(encode_control_reply_into(&reply, memory));
+        if let ControlReply::Snapshot(snapshot) = reply {
+            self.merged.snapshot = snapshot;
+        }
+        self.spare = Arc::clone(&self.published.get().encoded.bytes);
+        self.published.set(Latest { serial: self.cost.published, encoded });
     }
 
     /// Works until the server is over.
@@ -124,23 +173,24 @@ impl TelemetryThread {
         let http = !server.is_empty();
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut phase = self.phase.clone();
-        let (start, pace) = (tokio::time::Instant::now(), Pace::default());
+        let (mut phase, pace) = (self.phase.clone(), Pace::default());
         loop {
             tokio::select! {
-                at = tick.tick() => {
-                    let at_ns = (at - start).as_nanos() as u64;
+                _ = tick.tick() => {
+                    let at_ns = self.clock.mono_ns();
                     if !pace.due(at_ns) {
                         continue;
                     }
                     let before = thread_cpu_ns();
                     self.publish();
                     if http {
-                        exporter.feed(&self.published.get().snapshot);
+                        exporter.feed(&self.merged.snapshot);
                     }
                     let spent = thread_cpu_ns().saturating_sub(before);
                     self.cost.cpu_ns += spent;
                     pace.spent(at_ns, spent);
+                    let next = (at_ns + EVERY.as_nanos() as u64).max(pace.not_before());
+                    self.reports.iter().for_each(|handed| handed.wanted_at.store(next, Ordering::Relaxed));
                 }
                 _ = phase.wait_for(|phase| *phase == Phase::Over) => return Ok(()),
             }
@@ -148,80 +198,150 @@ impl TelemetryThread {
     }
 }
 
-fn merge(
-    facts: &Facts,
-    cost: Cost,
-    view: &StoreView,
-    reports: impl Iterator<Item = Arc<CoreReport>>,
-) -> Snapshot {
-    let mut snapshot = Snapshot {
-        version: VERSION,
-        taken_ns: wall_ns(),
-        started_ns: facts.started_ns,
-        server: env!("CARGO_PKG_VERSION").to_owned(),
-        durability: facts.durability.clone(),
-        durable: facts.durable,
-        warnings: facts.warnings.iter().chain(&view.warnings).cloned().collect(),
-        disk_free: view.free,
-        disk_total: view.total,
-        resident: view.resident,
-        snapshot_cost_us: cost.cpu_ns / 1_000,
-        ..Snapshot::default()
-    };
-    // As old as its oldest part: whoever takes differences then divides by the time that really passed, and
-    // sees no second snapshot where a core has not published again.
-    let mut oldest: Option<(u64, u64)> = None;
-    for report in reports {
-        let taken = (report.core.uptime_ns, report.core.taken_ns);
-        oldest = Some(oldest.map_or(taken, |oldest| oldest.min(taken)));
-        snapshot.cores.push(report.core.clone());
-        snapshot.shards.extend_from_slice(&report.shards);
-        snapshot.groups.extend_from_slice(&report.groups);
+/// All that cores have reported. Only what is new moves.
+struct Merged {
+    snapshot: Box<Snapshot>,
+    /// By core.
+    groups: Vec<Vec<GroupSnapshot>>,
+}
+
+impl Merged {
+    fn new(facts: &Facts, cores: usize) -> Merged {
+        let snapshot = Snapshot {
+            version: VERSION,
+            started_ns: facts.started_ns,
+            server: env!("CARGO_PKG_VERSION").to_owned(),
+            durability: facts.durability.clone(),
+            durable: facts.durable,
+            ..Snapshot::default()
+        };
+        Merged { snapshot: Box::new(snapshot), groups: vec![Vec::new(); cores] }
     }
-    if let Some((uptime_ns, taken_ns)) = oldest.filter(|(_, taken_ns)| *taken_ns > 0) {
-        (snapshot.uptime_ns, snapshot.taken_ns) = (uptime_ns, taken_ns);
+
+    fn add(&mut self, report: CoreReport) {
+        let number = report.core.core;
+        if let Some(groups) = self.groups.get_mut(number as usize) {
+            *groups = report.groups;
+        }
+        let Snapshot { cores, shards, .. } = &mut *self.snapshot;
+        match cores.binary_search_by_key(&number, |core| core.core) {
+            Ok(at) => cores[at] = report.core,
+            Err(at) => cores.insert(at, report.core),
+        }
+        if report.complete {
+            shards.retain(|shard| shard.core != number);
+        }
+        let place = |shard: &ShardSnapshot, of: &ShardSnapshot| {
+            (&shard.stream, shard.shard).cmp(&(&of.stream, of.shard))
+        };
+        let mut new = false;
+        for shard in report.shards {
+            // What is appended lies behind what is in order.
+            match shards.binary_search_by(|known| place(known, &shard)) {
+                Ok(at) if !new => shards[at] = shard,
+                _ => {
+                    shards.push(shard);
+                    new = true;
+                }
+            }
+        }
+        if new {
+            shards.sort_by(place);
+            // Of a stream that was made again under its old name, the new one.
+            shards.dedup_by(|later, earlier| {
+                let same = place(later, earlier).is_eq();
+                if same {
+                    std::mem::swap(later, earlier);
+                }
+                same
+            });
+        }
     }
-    snapshot.shards.sort_by(|a, b| (&a.stream, a.shard).cmp(&(&b.stream, b.shard)));
-    snapshot
-        .groups
-        .sort_by(|a, b| (&a.group, &a.stream, a.shard).cmp(&(&b.group, &b.stream, b.shard)));
-    snapshot
+
+    /// Everything, as of now.
+    fn tell(&mut self, facts: &Facts, cost: Cost, view: &StoreView) -> &mut Snapshot {
+        let mut groups: Vec<GroupSnapshot> = self.groups.iter().flatten().cloned().collect();
+        groups.sort_by(|a, b| (&a.group, &a.stream, a.shard).cmp(&(&b.group, &b.stream, b.shard)));
+        let snapshot = &mut *self.snapshot;
+        snapshot.groups = groups;
+        snapshot.warnings = facts.warnings.iter().chain(&view.warnings).cloned().collect();
+        (snapshot.disk_free, snapshot.disk_total) = (view.free, view.total);
+        (snapshot.resident, snapshot.snapshot_cost_us) = (view.resident, cost.cpu_ns / 1_000);
+        // As old as its oldest part: whoever takes differences then divides by the time that really passed, and
+        // sees no second snapshot where a core has not published again.
+        let oldest = snapshot.cores.iter().map(|core| (core.uptime_ns, core.taken_ns)).min();
+        (snapshot.uptime_ns, snapshot.taken_ns) =
+            oldest.filter(|(_, taken_ns)| *taken_ns > 0).unwrap_or((0, wall_ns()));
+        snapshot
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use highwater_wire::telemetry::CoreSnapshot;
+
     use super::*;
 
-    #[test]
-    fn reports_of_all_cores_make_one_snapshot_in_order() {
-        let report = |core, shard| CoreReport {
+    fn report(core: u32, complete: bool, shards: &[(&str, u32, u64)]) -> CoreReport {
+        let shard = |&(stream, shard, records_in): &(&str, u32, u64)| ShardSnapshot {
+            stream: stream.into(),
+            shard,
+            core,
+            records_in,
+            ..ShardSnapshot::default()
+        };
+        CoreReport {
             core: CoreSnapshot {
                 core,
                 taken_ns: 500 + u64::from(core),
                 uptime_ns: 9 - u64::from(core),
                 ..CoreSnapshot::default()
             },
-            shards: vec![ShardSnapshot {
-                stream: "s".into(),
-                shard,
-                core,
-                ..ShardSnapshot::default()
+            shards: shards.iter().map(shard).collect(),
+            complete,
+            groups: vec![GroupSnapshot {
+                group: "g".into(),
+                shard: 5 - core,
+                ..Default::default()
             }],
-            groups: vec![GroupSnapshot { group: "g".into(), shard, ..GroupSnapshot::default() }],
-        };
+        }
+    }
+
+    fn shards(merged: &Merged) -> Vec<(String, u32, u64)> {
+        let shards = merged.snapshot.shards.iter();
+        shards.map(|s| (s.stream.clone(), s.shard, s.records_in)).collect()
+    }
+
+    #[test]
+    fn reports_of_all_cores_make_one_snapshot_in_order() {
         let facts = Facts { durable: true, ..Facts::default() };
-        let reports = [Arc::new(report(0, 1)), Arc::new(report(1, 0))];
-        let snapshot = merge(
-            &facts,
-            Cost { cpu_ns: 7_500, ..Cost::default() },
-            &StoreView { free: 1, total: 2, resident: 3, warnings: vec!["w".into()] },
-            reports.into_iter(),
-        );
-        assert_eq!(snapshot.cores.len(), 2);
-        assert_eq!(snapshot.shards.iter().map(|s| s.shard).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(snapshot.groups.iter().map(|g| g.shard).collect::<Vec<_>>(), [0, 1]);
+        let mut merged = Merged::new(&facts, 2);
+        merged.add(report(1, true, &[("s", 0, 1)]));
+        merged.add(report(0, true, &[("s", 1, 2), ("r", 0, 3)]));
+        let cost = Cost { cpu_ns: 7_500, ..Cost::default() };
+        let view = StoreView { free: 1, total: 2, resident: 3, warnings: vec!["w".into()] };
+        let snapshot = merged.tell(&facts, cost, &view);
+        assert_eq!(snapshot.cores.iter().map(|core| core.core).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(snapshot.groups.iter().map(|g| g.shard).collect::<Vec<_>>(), [4, 5]);
         assert_eq!((snapshot.durable, snapshot.disk_free, snapshot.disk_total), (true, 1, 2));
         assert_eq!((snapshot.snapshot_cost_us, snapshot.resident), (7, 3));
         assert_eq!((snapshot.uptime_ns, snapshot.taken_ns), (8, 501), "as old as its oldest part");
+        let all = [("r".into(), 0, 3), ("s".into(), 0, 1), ("s".into(), 1, 2)];
+        assert_eq!(shards(&merged), all);
+    }
+
+    #[test]
+    fn only_what_has_changed_is_reported_again() {
+        let mut merged = Merged::new(&Facts::default(), 2);
+        merged.add(report(0, true, &[("a", 0, 1), ("b", 0, 1), ("c", 0, 1)]));
+        merged.add(report(1, true, &[("a", 1, 1)]));
+        merged.add(report(0, false, &[("b", 0, 7)]));
+        let kept = [("a".into(), 0, 1), ("a".into(), 1, 1), ("b".into(), 0, 7), ("c".into(), 0, 1)];
+        assert_eq!(shards(&merged), kept);
+        // One has gone, one has come, one was made again on the other core.
+        merged.add(report(1, true, &[("a", 1, 1), ("c", 0, 0), ("d", 0, 0)]));
+        merged.add(report(0, true, &[("b", 0, 8)]));
+        let now = [("a".into(), 1, 1), ("b".into(), 0, 8), ("c".into(), 0, 0), ("d".into(), 0, 0)];
+        assert_eq!(shards(&merged), now);
     }
 }

@@ -626,6 +626,12 @@ pub fn encode_error(error: &WireError) -> Vec<u8> {
     rkyv::to_bytes::<rancor::Error>(&reply).map(|b| b.to_vec()).unwrap_or_default()
 }
 
+/// The archive of a control reply in place of what `into` holds: for large ones whose memory serves again.
+pub fn encode_control_reply_into(reply: &ControlReply, mut into: Vec<u8>) -> Vec<u8> {
+    into.clear();
+    rkyv::api::high::to_bytes_in::<_, rancor::Error>(reply, into).unwrap_or_default()
+}
+
 /// The error in an error reply; an error about the reply itself if it does not decode.
 pub fn decode_error(bytes: &[u8]) -> WireError {
     match rkyv::from_bytes::<ErrorReply, rancor::Error>(bytes) {

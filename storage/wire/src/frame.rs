@@ -199,21 +199,46 @@ pub fn encode_frame_header(
     control: &[u8],
     data_len: usize,
 ) {
+    let mut bytes = unsummed(kind, correlation, control.len(), data_len);
+    let crc = checksum(&bytes, control);
+    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(&bytes);
+    out.extend_from_slice(control);
+}
+
+/// The header alone of a frame without data whose control part, of `control_len` bytes and with the CRC32C
+/// `control_crc`, is sent from elsewhere: one that many receive is summed once.
+pub fn encode_bare_header(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    correlation: u64,
+    control_len: usize,
+    control_crc: u32,
+) {
+    let mut bytes = unsummed(kind, correlation, control_len, 0);
+    let crc = crc32c_combine(crc32c(&bytes[..24]), control_crc, control_len as u64);
+    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(&bytes);
+}
+
+/// A header without its checksum.
+fn unsummed(
+    kind: Kind,
+    correlation: u64,
+    control_len: usize,
+    data_len: usize,
+) -> [u8; FrameHeader::LEN] {
     let header = FrameHeader {
         magic: FRAME_MAGIC.into(),
         kind: (kind as u16).into(),
         flags: 0.into(),
         correlation: correlation.into(),
-        control_len: (control.len() as u32).into(),
+        control_len: (control_len as u32).into(),
         data_len: (data_len as u32).into(),
         crc: 0.into(),
         reserved: 0.into(),
     };
-    let mut bytes = header.to_array();
-    let crc = checksum(&bytes, control);
-    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(&bytes);
-    out.extend_from_slice(control);
+    header.to_array()
 }
 
 /// A whole frame, appended to `out`.
@@ -228,6 +253,17 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn a_control_part_sent_from_elsewhere_makes_the_same_frame(
+            control in prop::collection::vec(any::<u8>(), 0..300), correlation: u64) {
+            let (mut whole, mut parts) = (Vec::new(), Vec::new());
+            encode_frame_header(&mut whole, Kind::ControlReply, correlation, &control, 0);
+            let crc = crc32c(&control);
+            encode_bare_header(&mut parts, Kind::ControlReply, correlation, control.len(), crc);
+            parts.extend_from_slice(&control);
+            prop_assert_eq!(parts, whole);
+        }
+
         #[test]
         fn frames_cut_anywhere_are_waited_for(control in prop::collection::vec(any::<u8>(), 0..60),
                                               data in prop::collection::vec(any::<u8>(), 0..200),

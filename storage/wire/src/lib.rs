@@ -29,7 +29,7 @@ pub use control::{
     ControlRequest, ErrorReply, GroupDescription, GroupShard, Position, Quota, SampleBy,
     ShardCounters, ShardDescription, StreamChange, StreamConfig, StreamDescription, TrimBefore,
     decode_control_reply, decode_control_request, decode_error, encode_control_reply,
-    encode_control_request, encode_error,
+    encode_control_reply_into, encode_control_request, encode_error,
 };
 pub use crc::{Crc32cCombine, crc32c, crc32c_combine, crc32c_parts, crc32c_zeros};
 pub use data::{
@@ -40,7 +40,7 @@ pub use data::{
 pub use error::{ErrorCode, WireError};
 pub use frame::{
     Decoded, FRAME_HEADER_LEN, FRAME_MAGIC, Frame, FrameError, FrameHeader, Kind, decode_frame,
-    encode_frame, encode_frame_header,
+    encode_bare_header, encode_frame, encode_frame_header,
 };
 pub use hash_key::{HashRange, hash_key, split_evenly};
 pub use limits::{Limits, MAX_KEY_CHARS, MAX_RECORD_CEILING, MAX_SHARDS_PER_STREAM};

@@ -66,7 +66,7 @@ impl Point {
     pub fn new(figures: &Figures, delays: &Distribution, missed: u64) -> Point {
         let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let mut heat = [0u32; HEAT_ROWS];
-        for &(ns, count) in &delays.buckets {
+        for (ns, count) in delays.buckets() {
             let row = HEAT_BOUNDS.partition_point(|&bound| bound < ns);
             heat[row] = heat[row].saturating_add(small(count));
         }

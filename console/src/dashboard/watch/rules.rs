@@ -33,7 +33,7 @@ const MISSED: f64 = 0.05;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// See [`super::RULES`].
-pub const RULES: [Rule; 14] = [
+pub const RULES: [Rule; 15] = [
     Rule {
         name: "not-durable",
         level: Level::Bad,
@@ -97,6 +97,14 @@ pub const RULES: [Rule; 14] = [
         cause: "more comes in than the device or the core takes",
         remedy: "fewer or larger batches; more --memory; a faster device",
         test: queue_full,
+    },
+    Rule {
+        name: "quota",
+        level: Level::Warn,
+        threshold: "requests are refused as QuotaExceeded",
+        cause: "a client or a stream asks for more than its quota",
+        remedy: "send less, spread the load, or raise the quota",
+        test: quota,
     },
     Rule {
         name: "refusals",
@@ -268,10 +276,17 @@ fn queue_full(picture: &Picture) -> Vec<String> {
     })
 }
 
+fn quota(picture: &Picture) -> Vec<String> {
+    lately(picture, |figures| {
+        let refused = figures.refusals.iter().filter(|(code, _)| *code == ErrorCode::QuotaExceeded);
+        refused.map(|(code, rate)| refusal(*code, *rate, figures.span)).collect()
+    })
+}
+
 fn refusals(picture: &Picture) -> Vec<String> {
     lately(picture, |figures| {
-        let others =
-            figures.refusals.iter().filter(|(code, rate)| !is_full(*code) && *rate > REFUSED);
+        let told = |code| is_full(code) || code == ErrorCode::QuotaExceeded;
+        let others = figures.refusals.iter().filter(|(code, rate)| !told(*code) && *rate > REFUSED);
         others.map(|(code, rate)| refusal(*code, *rate, figures.span)).collect()
     })
 }

@@ -1,7 +1,7 @@
 //! Each rule fires when it should, and is silent when it should not.
 
 use highwater_wire::ErrorCode;
-use highwater_wire::telemetry::{Refusals, Snapshot};
+use highwater_wire::telemetry::{Distribution, Refusals, Snapshot};
 
 use super::*;
 use crate::dashboard::fixture;
@@ -101,7 +101,7 @@ fn write_tail_wants_slow_writes_and_enough_of_them() {
     let slow = |count: u64| {
         move |at: u64, s: &mut Snapshot| {
             s.cores.truncate(1);
-            s.cores[0].write.buckets = vec![(30_000_000, at * count)];
+            s.cores[0].write = Distribution::of([(30_000_000, at * count)], 30_000_000);
         }
     };
     assert_eq!(texts("write-tail", slow(100)), ["durable writes: p99 30.0 ms"]);
@@ -124,6 +124,9 @@ fn queue_full_and_other_refusals_are_told_apart() {
     assert_eq!(texts("refusals", other), ["RecordTooLarge: 2/s refused"]);
     assert!(texts("queue-full", refused(ErrorCode::RecordTooLarge, 2)).is_empty());
     assert!(texts("refusals", refused(ErrorCode::RecordTooLarge, 1)).is_empty());
+    let quota = || refused(ErrorCode::QuotaExceeded, 3);
+    assert_eq!(texts("quota", quota()), ["QuotaExceeded: 3/s refused"]);
+    assert!(texts("queue-full", quota()).is_empty() && texts("refusals", quota()).is_empty());
     let full = |_: u64, s: &mut Snapshot| s.cores[1].buffer_used = s.cores[1].buffer_capacity;
     assert_eq!(texts("queue-full", full), ["core 1: its buffers are full"]);
 }
