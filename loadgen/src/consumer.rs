@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::integrity::Reach;
 use crate::latency::{Meter, Readings, record};
 use crate::plan::Plan;
+use crate::positions::Reached;
 use crate::proof::{Verdict, verify};
 use crate::run::Goal;
 use crate::target::{Chunk, Source, Trouble};
@@ -18,7 +19,7 @@ use crate::timeline::{PAUSED, Times};
 /// How long to wait before a source that failed is asked again; it has retried for long itself.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Reads `place` for `group` until `goal`; returns how far it came.
+/// Reads `place` for `group` until `goal`, and says in `reached` where it is; returns how far it came.
 pub async fn consume<S: Source>(
     plan: Arc<Plan>,
     group: usize,
@@ -26,9 +27,10 @@ pub async fn consume<S: Source>(
     source: S,
     meter: Arc<Meter>,
     goal: watch::Receiver<Goal>,
+    reached: Reached,
 ) -> Reach {
     let paused = plan.paused().contains(&group);
-    Reader { plan, meter, group, place, paused }.run(source, goal).await
+    Reader { plan, meter, group, place, paused, reached }.run(source, goal).await
 }
 
 /// One group's way through one place.
@@ -39,6 +41,7 @@ struct Reader {
     place: usize,
     /// Whether the group goes away for a time.
     paused: bool,
+    reached: Reached,
 }
 
 impl Reader {
@@ -75,7 +78,10 @@ impl Reader {
             };
             let read_ns = self.plan.clock.now_ns();
             match next {
-                Ok(Some(chunk)) => self.read(&chunk, read_ns),
+                Ok(Some(chunk)) => {
+                    self.read(&chunk, read_ns);
+                    self.reached.set(source.position());
+                }
                 Ok(None) => break,
                 Err(why) => {
                     let position = Some(source.position());

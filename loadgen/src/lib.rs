@@ -31,6 +31,7 @@ mod nearest;
 mod options;
 mod pacer;
 mod plan;
+mod positions;
 mod producer;
 mod progress;
 pub mod proof;

@@ -223,6 +223,13 @@ pub struct LoadOptions {
     /// How long to wait at the end for acknowledgements, and then for the consumers. Default 30 s.
     #[serde(rename = "drain_timeout_s", with = "seconds")]
     pub drain_timeout: Duration,
+    /// Groups keep their positions at the target, about once a second and at the end, so that whoever watches it
+    /// sees them fall behind and catch up. Default true.
+    #[serde(default)]
+    pub commit: bool,
+    /// Streams that held nothing before the run are removed after it. Default false.
+    #[serde(default)]
+    pub delete_stream: bool,
     /// The target may die and come back: the run waits for it as long as it lasts. Default false.
     pub tolerate_restart: bool,
     /// Nothing answered for so long while something is outstanding ends the run early, unless restarts
@@ -266,6 +273,8 @@ impl Default for LoadOptions {
             seed: fastrand::u64(..1 << 53),
             spin: Duration::from_micros(60),
             drain_timeout: Duration::from_secs(30),
+            commit: true,
+            delete_stream: false,
             tolerate_restart: false,
             target_timeout: Duration::from_secs(10),
             late_bound: LATE_P99_MAX,

@@ -25,7 +25,9 @@ mod highwater;
 pub(crate) mod memory;
 mod null;
 
-use highwater_wire::{BatchBuilder, Limits, RecordView, StreamConfig, StreamDescription, hash_key};
+use highwater_wire::{
+    BatchBuilder, Limits, Position, RecordView, StreamConfig, StreamDescription, hash_key,
+};
 
 pub use highwater::{Highwater, HighwaterLink};
 pub use null::{Null, NullChunk, NullError, NullLink, NullOutcomes, NullSink, NullSource};
@@ -108,6 +110,24 @@ pub trait Link: 'static {
         shard: u32,
         inflight: usize,
     ) -> Result<(Self::Sink, Self::Outcomes), Refusal>;
+
+    /// Keeps for `group` how far it has read, so that whoever watches the target sees it: next sequence numbers by
+    /// shard. A target that keeps no positions does nothing.
+    async fn commit(
+        &self,
+        group: &str,
+        stream: &str,
+        positions: &[Position],
+    ) -> Result<(), Refusal> {
+        let _unused = (group, stream, positions);
+        Ok(())
+    }
+
+    /// Removes the stream `name` and all records. A target that keeps none does nothing.
+    async fn delete(&self, name: &str) -> Result<(), Refusal> {
+        let _unused = name;
+        Ok(())
+    }
 
     /// Reads `shard` from sequence `from` on, past what retention removes.
     async fn source(

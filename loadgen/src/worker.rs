@@ -18,6 +18,7 @@ use crate::lane::Lane;
 use crate::latency::Meter;
 use crate::pacer::Pacer;
 use crate::plan::Plan;
+use crate::positions::Positions;
 use crate::producer::Producer;
 use crate::run::Orders;
 use crate::schedule::mix;
@@ -62,6 +63,9 @@ pub struct Worker<T> {
 
 /// A producer on a link.
 type LinkProducer<L> = Producer<<L as Link>::Sink, <L as Link>::Outcomes>;
+
+/// Readers by group and place, each of which ends with how far it came.
+type Readers = JoinSet<((usize, usize), Reach)>;
 
 /// Seeds of the workers' fillers count down from here; producers' count up from 0.
 const WRITER_SEED: u64 = u64::MAX;
@@ -112,8 +116,27 @@ impl<T: Target> Worker<T> {
         let link = self.target.link().await.map_err(self.refused("connecting"))?;
         let pacer = Pacer::new(plan.clock, plan.options.spin);
         let producers = self.producers(&link, &pacer).await?;
-        let mut readers = self.readers(&link).await?;
+        let mut positions = Positions::default();
+        let readers = self.readers(&link, &mut positions).await?;
         self.tell(Event::Ready);
+
+        // They are told for as long as anybody reads, and a last time at the end.
+        let reached = tokio::select! {
+            reached = self.produce(pacer, producers, readers) => reached?,
+            never = positions.keep(&link) => match never {},
+        };
+        positions.finish(&link).await;
+        Ok(reached)
+    }
+
+    /// Sends all there is to send; then how far the readers came.
+    async fn produce(
+        &self,
+        pacer: Rc<Pacer>,
+        producers: Vec<LinkProducer<T::Link>>,
+        mut readers: Readers,
+    ) -> Result<Reached, LoadError> {
+        let plan = &self.plan;
 
         let mut begin = self.orders.begin.clone();
         if begin.wait_for(|begin| *begin).await.is_err() {
@@ -176,7 +199,11 @@ impl<T: Target> Worker<T> {
     }
 
     /// This worker's readers: they read already.
-    async fn readers(&self, link: &T::Link) -> Result<JoinSet<((usize, usize), Reach)>, LoadError> {
+    async fn readers(
+        &self,
+        link: &T::Link,
+        positions: &mut Positions,
+    ) -> Result<Readers, LoadError> {
         let plan = &self.plan;
         let mut readers = JoinSet::new();
         for (group, place) in plan.readers_of(self.index, self.of) {
@@ -185,8 +212,9 @@ impl<T: Target> Worker<T> {
             let source = source.map_err(self.refused("starting to read"))?;
             let (plan, meter) = (Arc::clone(plan), Arc::clone(&self.meter));
             let goal = self.orders.goal.clone();
+            let reached = positions.reader(&plan, group, place);
             readers.spawn_local(async move {
-                ((group, place), consume(plan, group, place, source, meter, goal).await)
+                ((group, place), consume(plan, group, place, source, meter, goal, reached).await)
             });
         }
         Ok(readers)

@@ -6,13 +6,15 @@ use serde_json::Value;
 use crate::{Environment, Place, Report};
 
 /// Options that may differ: they name a place, or say how long, not what is done.
-const FREE: [&str; 10] = [
+const FREE: [&str; 12] = [
     "target",
     "stream",
     "seed",
     "duration_s",
     "warmup",
     "retention_bytes",
+    "delete_stream",
+    "commit",
     "drain_timeout_s",
     "target_timeout_s",
     "tolerate_restart",

@@ -47,7 +47,7 @@ pub fn conduct<T: Target>(
     trial.drain(&runtime, &control)?;
     trial.crew.join()?;
     trial.watcher.close(trial.observer);
-    judge(Case {
+    let mut report = judge(Case {
         plan: &plan,
         target: target.address().to_owned(),
         server: control.server(),
@@ -60,7 +60,26 @@ pub fn conduct<T: Target>(
         interrupted: trial.interrupted,
         ended_early: trial.ended_early.take(),
         before: &before,
-    })
+    })?;
+    if plan.options.delete_stream {
+        report.notes.extend(runtime.block_on(remove(&control, &plan)));
+    }
+    Ok(report)
+}
+
+/// Removes the streams that held nothing before; says which stay.
+async fn remove<L: Link>(control: &L, plan: &Plan) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (number, stream) in plan.streams.iter().enumerate() {
+        let name = &stream.name;
+        let mut places = plan.places.iter().zip(&plan.from).filter(|(at, _)| at.stream == number);
+        if places.any(|(_, from)| *from > 0) {
+            notes.push(format!("Stream {name} held records before the run: it is kept."));
+        } else if let Err(why) = control.delete(name).await {
+            notes.push(format!("Stream {name} could not be removed: {why}."));
+        }
+    }
+    notes
 }
 
 /// A run under way.

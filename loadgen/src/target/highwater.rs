@@ -7,7 +7,7 @@ use highwater_client::{
     ConsumerOptions, Delivery, OnTrimmed, RetryPolicy, ShardConsumer, Start,
 };
 use highwater_wire::{
-    BatchBuilder, ErrorCode, Limits, RecordView, StreamConfig, StreamDescription,
+    BatchBuilder, ErrorCode, Limits, Position, RecordView, StreamConfig, StreamDescription,
 };
 
 use crate::LoadOptions;
@@ -112,6 +112,19 @@ impl Link for HighwaterLink {
     ) -> Result<(Appender, Acks), Refusal> {
         let options = AppenderOptions { inflight, ..AppenderOptions::default() };
         Ok(self.0.appender(stream, shard, options).await?)
+    }
+
+    async fn commit(
+        &self,
+        group: &str,
+        stream: &str,
+        positions: &[Position],
+    ) -> Result<(), Refusal> {
+        Ok(self.0.commit_positions(group, stream, positions).await?)
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), Refusal> {
+        Ok(self.0.delete_stream(name).await?)
     }
 
     async fn source(

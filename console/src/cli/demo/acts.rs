@@ -61,6 +61,8 @@ pub fn acts(args: &DemoArgs, duration: Option<Duration>) -> [Act; 3] {
         workload,
         duration: whole.saturating_sub(warmup),
         warmup: WarmUpRule::Fixed(warmup),
+        // The demo's own readers are its groups.
+        commit: false,
         ..LoadOptions::default()
     };
     let workload = match args.size {

@@ -74,6 +74,9 @@ pub fn words(request: &Request) -> Vec<String> {
     }
     words.add("--seed", o.seed);
     words.add("--spin", duration(o.spin));
+    if o.delete_stream {
+        words.0.push("--delete-stream".into());
+    }
     if o.tolerate_restart {
         words.0.push("--tolerate-restart".into());
     }

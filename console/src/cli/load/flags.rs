@@ -83,6 +83,9 @@ pub struct StreamFlags {
     /// Bytes kept of a stream created [default: 4GiB]
     #[arg(long, value_name = "BYTES", value_parser = units::size)]
     retention_bytes: Option<u64>,
+    /// Remove the stream after the run, if it held nothing before
+    #[arg(long)]
+    delete_stream: bool,
     /// Consumer groups, each of which reads everything [default: 1; backlog: 2]
     #[arg(long, value_name = "N")]
     groups: Option<usize>,
@@ -418,6 +421,7 @@ impl LoadFlags {
         set(&mut options.shards, streams.shards);
         set(&mut options.ack, streams.ack.map(Into::into));
         set(&mut options.retention_bytes, streams.retention_bytes);
+        options.delete_stream |= streams.delete_stream;
         set(&mut options.groups, streams.groups);
         if streams.consumers.is_some() {
             options.consumers = streams.consumers;
