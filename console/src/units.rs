@@ -144,6 +144,17 @@ pub fn target(text: &str) -> Result<String, UnitError> {
     }
 }
 
+/// Columns and rows of a screen, 1 to 1,000 each: `120x36`.
+pub fn cells(text: &str) -> Result<(u16, u16), UnitError> {
+    let form = UnitError::Form { what: "size in cells", examples: "120x36" };
+    let (columns, rows) = text.split_once('x').ok_or(form.clone())?;
+    match (columns.parse(), rows.parse()) {
+        (Ok(columns @ 1..=1000), Ok(rows @ 1..=1000)) => Ok((columns, rows)),
+        (Ok::<u16, _>(_), Ok::<u16, _>(_)) => Err(range(text, "1x1", "1000x1000")),
+        _ => Err(form),
+    }
+}
+
 /// A factor: `2.5x` or `2.5`, more than 0.
 pub fn factor(text: &str) -> Result<f64, UnitError> {
     let form = UnitError::Form { what: "factor", examples: "2x or 2.5x" };
@@ -292,6 +303,14 @@ mod tests {
         fn nothing_typed_panics(text in "\\PC{0,12}") {
             let _ = (size(&text), rate(&text), patience(&text), cores(&text), target(&text));
             let _ = (factor(&text), share(&text));
+        }
+    }
+
+    #[test]
+    fn sizes_in_cells() {
+        assert_eq!(cells("120x36"), Ok((120, 36)));
+        for wrong in ["120", "0x36", "120x", "x", "70000x3", "120x1001", "-1x3"] {
+            assert!(cells(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -40,6 +40,13 @@ pub struct TopArgs {
     /// Show a recording instead of a server; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "once")]
     replay: Option<PathBuf>,
+    /// With --replay: draw its last moment in this file, as an SVG picture, instead of playing it
+    #[arg(long, value_name = "FILE", requires = "replay", conflicts_with = "jsonl")]
+    svg: Option<PathBuf>,
+    /// With --svg: how large
+    #[arg(long, value_name = "COLUMNSxROWS", requires = "svg", default_value = "120x36")]
+    #[arg(value_parser = units::cells)]
+    size: (u16, u16),
     #[command(flatten)]
     look: LookArgs,
     #[command(flatten)]
@@ -55,6 +62,7 @@ pub fn run(args: &TopArgs) -> Result<(), Failure> {
     match (&args.replay, args.jsonl) {
         _ if args.once => once(args),
         (Some(file), true) => replay_lines(args, file),
+        (Some(file), false) if args.svg.is_some() => draw(args, file),
         (Some(file), false) => replay(args, file),
         (None, true) => live_lines(args),
         (None, false) => show(args),
@@ -100,17 +108,31 @@ fn replay(args: &TopArgs, file: &Path) -> Result<(), Failure> {
         return Err(Failure::Usage(what.to_owned()));
     }
     let tape = open(file)?;
-    let name = match (&tape, file.file_name()) {
-        (Tape::Recorded(recorded), None) => recorded.head.target.clone(),
-        (_, Some(name)) => name.to_string_lossy().into_owned(),
-        (_, None) => "replay".to_owned(),
-    };
+    let name = name(&tape, file);
     let skipped = if let Tape::Recorded(recorded) = &tape { recorded.skipped } else { 0 };
     dashboard::replay(&name, tape, &args.look, &Stop::on_signals()?)?;
     if skipped > 0 {
         note!("note: {} no sample", crate::human::plural(skipped, "line") + " held");
     }
     Ok(())
+}
+
+/// What a recording is called on the screen.
+fn name(tape: &Tape, file: &Path) -> String {
+    match (tape, file.file_name()) {
+        (Tape::Recorded(recorded), None) => recorded.head.target.clone(),
+        (_, Some(name)) => name.to_string_lossy().into_owned(),
+        (_, None) => "replay".to_owned(),
+    }
+}
+
+/// `--svg`.
+fn draw(args: &TopArgs, file: &Path) -> Result<(), Failure> {
+    let tape = open(file)?;
+    let picture = dashboard::draw(&name(&tape, file), tape, &args.look, args.size);
+    let Some(path) = &args.svg else { return Ok(()) };
+    std::fs::write(path, picture)
+        .map_err(|e| Failure::doing(format!("cannot write {}", path.display()), e))
 }
 
 /// Writes a line for each sample that makes figures.

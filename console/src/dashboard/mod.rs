@@ -16,6 +16,7 @@ pub mod player;
 pub mod recording;
 mod series;
 pub mod source;
+mod svg;
 mod term;
 pub mod theme;
 pub mod update;
@@ -29,6 +30,8 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 
 use crate::failure::Failure;
 use crate::signals::Stop;
@@ -163,6 +166,18 @@ pub fn replay(name: &str, tape: Tape, look: &LookArgs, stop: &Stop) -> Result<Ap
     quit_on(stop.clone(), outbox.clone())?;
     term::run(&mut app, look.mouse, &inbox, &outbox, None)?;
     Ok(app)
+}
+
+/// The last moment of the recording `tape`, called `name`, as an SVG picture of so many columns and rows. Times of day
+/// are UTC: it looks the same wherever it is made.
+pub fn draw(name: &str, tape: Tape, look: &LookArgs, (columns, rows): (u16, u16)) -> String {
+    let mut app = App::new(name, look.look(), Player::replay(tape));
+    app.zone = jiff::tz::TimeZone::UTC;
+    let window = app.window();
+    app.player.step_end(true, window);
+    let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
+    view::paint(&app, &mut buffer);
+    svg::picture(&buffer)
 }
 
 /// Whether there is a terminal to draw on and to read keys from.

@@ -117,11 +117,15 @@ fn framed(area: Rect) -> bool {
 
 /// Draws everything. Any size will do, also none at all.
 pub fn view(app: &App, frame: &mut Frame<'_>) {
-    let area = frame.area();
+    paint(app, frame.buffer_mut());
+}
+
+/// The same, where there is no terminal.
+pub fn paint(app: &App, buffer: &mut Buffer) {
+    let area = buffer.area;
     if area.is_empty() {
         return;
     }
-    let buffer = frame.buffer_mut();
     if framed(area) {
         let [top, body, bottom] = split(area);
         bars::header(app, top, buffer);
