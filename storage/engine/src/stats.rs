@@ -1,6 +1,5 @@
 //! Counters and latency distributions, written by the owning core only.
 
-use hdrhistogram::Histogram;
 use highwater_wire::telemetry::{Distribution, ShardSnapshot};
 
 use crate::hotkeys::HotKeys;
@@ -8,31 +7,54 @@ use crate::hotkeys::HotKeys;
 /// Shortest and longest duration told apart, nanoseconds: 1 µs to one hour. (Of bytes: 1 kB to more than enough.)
 const BOUNDS: (u64, u64) = (1_000, 3_600_000_000_000);
 
-/// A distribution of durations, or of sizes, with two significant digits; costs nothing until first used.
+/// What is shorter than 2^9 ns is not told apart: the unit of the buckets.
+const UNIT_BITS: u32 = 9;
+
+/// A distribution of durations, or of sizes; costs nothing until first used.
+///
+/// The buckets are those of an HDR histogram: of one unit up to 2^(`SUB` + 1) units, then 2^`SUB` to each doubling, so
+/// that none is wider than 1/2^`SUB` of its value. 7 is what two significant digits need.
 #[derive(Debug, Default)]
-pub struct Durations(Option<Box<Kept>>);
+pub struct Durations<const SUB: u32 = 7>(Option<Box<Kept<SUB>>>);
+
+/// The same for each of hundreds of shards, whose figures are copied every second: within 1/32 of the value.
+pub type ShardDurations = Durations<5>;
 
 #[derive(Debug)]
-struct Kept {
-    histogram: Histogram<u64>,
-    /// The representatives of its buckets that are not empty, ascending: some hundred of thousands, so that a copy
-    /// does not walk them all.
-    used: Vec<u64>,
+struct Kept<const SUB: u32> {
+    /// By bucket. What is used lies close together: a copy walks over little memory.
+    counts: Vec<u64>,
+    /// The buckets used, from the first to the last.
+    used: std::ops::RangeInclusive<usize>,
+    max: u64,
     /// Whether anything was added since the last copy.
     changed: bool,
 }
 
-impl Durations {
+/// Number of the bucket of `value`.
+const fn bucket(sub: u32, value: u64) -> usize {
+    let units = value >> UNIT_BITS;
+    let shift = (u64::BITS - (units | 1).leading_zeros()).saturating_sub(sub + 1);
+    ((shift as usize) << sub) + (units >> shift) as usize
+}
+
+/// The value in the middle of a bucket.
+const fn middle(sub: u32, bucket: usize) -> u64 {
+    let shift = ((bucket >> sub) as u32).saturating_sub(1);
+    let units = (bucket - ((shift as usize) << sub)) as u64;
+    let width = 1 << (shift + UNIT_BITS);
+    units * width + width / 2
+}
+
+impl<const SUB: u32> Durations<SUB> {
     /// Adds `count` times a duration of `ns` nanoseconds; out of bounds counts at the bound.
     pub fn record(&mut self, ns: u64, count: u64) {
-        if self.0.is_none() {
-            let histogram = Histogram::new_with_bounds(BOUNDS.0, BOUNDS.1, 2).ok();
-            self.0 = histogram
-                .map(|histogram| Box::new(Kept { histogram, used: Vec::new(), changed: false }));
-        }
-        if let Some(kept) = &mut self.0 {
-            kept.record(ns.clamp(BOUNDS.0, BOUNDS.1), count);
-        }
+        let kept = self.0.get_or_insert_with(|| {
+            let counts = vec![0; bucket(SUB, BOUNDS.1) + 1];
+            let first = bucket(SUB, ns.clamp(BOUNDS.0, BOUNDS.1));
+            Box::new(Kept { counts, used: first..=first, max: 0, changed: false })
+        });
+        kept.record(ns.clamp(BOUNDS.0, BOUNDS.1), count);
     }
 
     /// Whether anything was added since the last copy.
@@ -46,23 +68,22 @@ impl Durations {
     }
 }
 
-impl Kept {
+impl<const SUB: u32> Kept<SUB> {
     fn record(&mut self, value: u64, count: u64) {
-        if self.histogram.count_at(value) == 0 {
-            let bucket = self.histogram.median_equivalent(value);
-            if let Err(place) = self.used.binary_search(&bucket) {
-                self.used.insert(place, bucket);
-            }
+        let bucket = bucket(SUB, value);
+        self.counts[bucket] = self.counts[bucket].saturating_add(count);
+        if !self.used.contains(&bucket) {
+            self.used = bucket.min(*self.used.start())..=bucket.max(*self.used.end());
         }
-        self.histogram.saturating_record_n(value, count);
+        self.max = self.max.max(value);
         self.changed = true;
     }
 
     fn copy(&mut self) -> Distribution {
         self.changed = false;
-        let histogram = &self.histogram;
-        let buckets = self.used.iter().map(|&value| (value, histogram.count_at(value)));
-        Distribution::of(buckets, histogram.max())
+        let used = self.used.clone().zip(&self.counts[self.used.clone()]);
+        let filled = used.filter(|(_, count)| **count > 0);
+        Distribution::of(filled.map(|(bucket, count)| (middle(SUB, bucket), *count)), self.max)
     }
 }
 
@@ -90,9 +111,9 @@ pub struct ShardStats {
     /// Segments taken that were not written before.
     pub cold_segments: u64,
     /// Duration of durable writes.
-    pub write: Durations,
-    /// Arrival to hand-over.
-    pub propagation: Durations,
+    pub write: ShardDurations,
+    /// Propagation delay.
+    pub propagation: ShardDurations,
     /// Whose records they are.
     pub keys: HotKeys,
     /// What telemetry was told last, distributions and names left out.
@@ -117,29 +138,50 @@ pub struct CoreStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hdrhistogram::Histogram;
 
     #[test]
-    fn a_copy_has_every_bucket_that_is_not_empty() {
-        let mut durations = Durations::default();
+    fn buckets_are_those_of_an_hdr_histogram_of_two_digits() {
+        let mut durations = Durations::<7>::default();
         assert_eq!(durations.copy(), Distribution::default());
         let mut random = fastrand::Rng::with_seed(3);
         let mut all = Histogram::<u64>::new_with_bounds(BOUNDS.0, BOUNDS.1, 2).unwrap();
+        let mut max = 0;
         for _ in 0..5_000 {
             // From below to above the bounds.
             let value = 10f64.powf(random.f64() * 12.0 + 1.0) as u64;
             durations.record(value, 3);
             all.saturating_record_n(value.clamp(BOUNDS.0, BOUNDS.1), 3);
+            max = value.clamp(max, BOUNDS.1);
         }
         let walked: Vec<(u64, u64)> = all
             .iter_recorded()
             .map(|v| (all.median_equivalent(v.value_iterated_to()), v.count_at_value()))
             .collect();
         let copy = durations.copy();
-        assert_eq!((copy.buckets().collect::<Vec<_>>(), copy.max), (walked, all.max()));
+        assert_eq!((copy.buckets().collect::<Vec<_>>(), copy.max), (walked, max));
         assert!(!durations.changed());
         assert_eq!((durations.copy(), copy.count()), (copy.clone(), 15_000));
         durations.record(5_000_000, 1);
         assert!(durations.changed());
         assert_eq!(durations.copy().count(), 15_001);
+    }
+
+    #[test]
+    fn every_value_lies_in_its_bucket() {
+        fn within<const SUB: u32>(value: u64) {
+            let (at, middle) = (bucket(SUB, value), middle(SUB, bucket(SUB, value)));
+            let half = (value >> (SUB + 1)).max(1 << (UNIT_BITS - 1));
+            assert!(middle.abs_diff(value) <= half, "{value} is not {middle}");
+            assert_eq!(bucket(SUB, middle), at);
+            assert!(bucket(SUB, value + 1) - at <= 1, "none is left out");
+        }
+        let mut random = fastrand::Rng::with_seed(5);
+        for _ in 0..20_000 {
+            let value = 10f64.powf(random.f64() * 9.5 + 3.0) as u64;
+            within::<7>(value);
+            within::<5>(value);
+        }
+        (1_000..40_000).for_each(within::<5>);
     }
 }

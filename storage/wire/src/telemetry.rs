@@ -16,7 +16,8 @@ macro_rules! data {
 }
 
 data! {
-    /// A distribution as the non-empty buckets of an HDR histogram with two significant digits.
+    /// A distribution as the non-empty buckets of an HDR histogram: of two significant digits (no wider than 1/128 of
+    /// the value) for a core, 1/32 for a shard.
     /// Values are nanoseconds, or bytes where that is said.
     pub struct Distribution {
         /// For each bucket, by ascending value: how much its representative value is above the one before (the
@@ -238,7 +239,8 @@ impl Distribution {
     /// Of values with their counts, the values ascending and each named once.
     pub fn of(buckets: impl IntoIterator<Item = (u64, u64)>, max: u64) -> Distribution {
         let buckets = buckets.into_iter();
-        let packed = Vec::with_capacity(4 * buckets.size_hint().0);
+        let (least, most) = buckets.size_hint();
+        let packed = Vec::with_capacity(4 * most.unwrap_or(least));
         let mut all = Packer { packed, ..Packer::default() };
         buckets.for_each(|(value, count)| all.push(value, count));
         all.finish(max)
