@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use highwater_ring::{AlignedBuf, BufferPool, Completion, Disk, Done, FileId, Job, Op};
-use highwater_wire::ShardId;
+use highwater_wire::{ShardCounters, ShardId};
 
 use crate::checkpoint::{self, checkpoint_path};
 use crate::io::{Io, What};
 use crate::options::CoreOptions;
+use crate::quota::{Meters, Quotas};
 use crate::shard::{ReadRequest, Shard, ShardLog};
 use crate::snapshot::CoreReport;
 use crate::types::{
-    AppendError, Arrivals, Backlog, Located, Now, Output, ReadError, ReaderId, ShardSpec,
-    ShardStatus, Start,
+    AppendError, AppendTerms, Arrivals, Backlog, Located, Now, Output, Policy, ReadError, ReaderId,
+    ShardSpec, ShardStatus, Start,
 };
 
 /// How often retention looks and refused segments are asked for again, ns.
@@ -77,6 +78,8 @@ pub struct Core<D: Disk> {
     told: Vec<ShardId>,
     readers: BTreeMap<ReaderId, ShardId>,
     removals: BTreeMap<u64, Sender<Result<(), Arc<str>>>>,
+    /// Meters that cores share.
+    quotas: Arc<Quotas>,
     next_number: u64,
     completions: Vec<Completion>,
     touched: Vec<ShardId>,
@@ -123,12 +126,19 @@ impl<D: Disk> Core<D> {
         shards: Vec<(ShardSpec, ShardLog)>,
     ) -> Core<D> {
         let slot_len = checkpoint::slot_len(shards.len());
+        let quotas = Arc::new(Quotas::default());
+        let shards = shards.into_iter().map(|(spec, log)| {
+            let stream = quotas.stream(spec.id.stream, &spec.policy.stream_quota);
+            (spec.id, Shard::new(spec, epoch, log, stream))
+        });
+        let shards = shards.collect();
         let mut core = Core {
             number,
             epoch,
             disk,
             io: Io::new(pool, options, seed),
-            shards: shards.into_iter().map(|(s, log)| (s.id, Shard::new(s, epoch, log))).collect(),
+            shards,
+            quotas,
             told: Vec::new(),
             readers: BTreeMap::new(),
             removals: BTreeMap::new(),
@@ -145,6 +155,15 @@ impl<D: Disk> Core<D> {
         let job = Job::OpenSegment { path, write: true };
         core.io.submit(NO_SHARD, What::Checkpoint, Op::Job(job));
         core
+    }
+
+    /// Meters streams by what it shares with other cores. To be called before it serves.
+    pub fn share_quotas(&mut self, quotas: &Arc<Quotas>) {
+        self.quotas = Arc::clone(quotas);
+        for (id, shard) in &mut self.shards {
+            let policy = shard.spec().policy;
+            shard.set_policy(policy, quotas.stream(id.stream, &policy.stream_quota));
+        }
     }
 
     /// Its number.
@@ -171,22 +190,56 @@ impl<D: Disk> Core<D> {
         batch: &[u8],
         tag: u64,
     ) -> Result<(), AppendError> {
+        self.append_on(now, shard, batch, &AppendTerms::default(), tag)
+    }
+
+    /// [`Core::append`] on other terms: in part, conditionally, under the quota of a client. [`AppendError::Busy`] is
+    /// not counted: it may be tried again, or be given up ([`Core::given_up`]).
+    pub fn append_on(
+        &mut self,
+        now: Now,
+        shard: ShardId,
+        batch: &[u8],
+        terms: &AppendTerms,
+        tag: u64,
+    ) -> Result<(), AppendError> {
         if self.stopping {
             return Err(AppendError::Closing);
         }
         let found = self.shards.get_mut(&shard).ok_or(AppendError::UnknownShard(shard))?;
-        let mut taken = found.append(now, batch, tag, &mut self.io);
+        let mut taken = found.append(now, batch, terms, tag, &mut self.io);
         if matches!(taken, Err(AppendError::Busy { .. })) && !self.io.evict.is_empty() {
             // What live consumers might still want gives way to what is to be stored.
             self.evict();
             if let Some(found) = self.shards.get_mut(&shard) {
-                taken = found.append(now, batch, tag, &mut self.io);
+                taken = found.append(now, batch, terms, tag, &mut self.io);
             }
         }
         if taken.is_ok() && self.touched.last() != Some(&shard) {
             self.touched.push(shard);
         }
         taken
+    }
+
+    /// A batch that was [`AppendError::Busy`] is not tried again: its records count as refused.
+    pub fn given_up(&mut self, shard: ShardId, batch: &[u8]) {
+        if let Some(shard) = self.shards.get_mut(&shard) {
+            shard.given_up(batch);
+        }
+    }
+
+    /// Refuses a named producer's epochs below `epoch` from now on, on every shard.
+    pub fn fence(&mut self, id: u64, epoch: u32) {
+        let least = self.io.fences.entry(id).or_default();
+        *least = epoch.max(*least);
+    }
+
+    /// Changes what a shard lets pass, and what becomes of the rest.
+    pub fn set_policy(&mut self, shard: ShardId, policy: Policy) {
+        if let Some(found) = self.shards.get_mut(&shard) {
+            found.set_policy(policy, self.quotas.stream(shard.stream, &policy.stream_quota));
+            self.touched.push(shard);
+        }
     }
 
     /// A single read; answered by [`Output::Read`].
@@ -226,6 +279,13 @@ impl<D: Disk> Core<D> {
         Ok(located)
     }
 
+    /// Has a subscription obey the quota of whoever reads, besides those of shard and stream.
+    pub fn limit(&mut self, reader: ReaderId, client: &Arc<Meters>) {
+        if let Some(shard) = self.readers.get(&reader).and_then(|id| self.shards.get_mut(id)) {
+            shard.limit(reader, client);
+        }
+    }
+
     /// More credit for a subscription.
     pub fn credit(&mut self, now: Now, reader: ReaderId, bytes: u64) {
         if let Some(shard) = self.readers.get(&reader).and_then(|id| self.shards.get_mut(id)) {
@@ -252,6 +312,16 @@ impl<D: Disk> Core<D> {
         }
     }
 
+    /// A shard's records by what became of them; `None` without such a shard.
+    pub fn counters(&self, shard: ShardId) -> Option<ShardCounters> {
+        Some(self.shards.get(&shard)?.counters())
+    }
+
+    /// The sequence number a shard gives next, which conditional appends are held against.
+    pub fn next_sequence(&self, shard: ShardId) -> Option<u64> {
+        Some(self.shards.get(&shard)?.next_sequence())
+    }
+
     /// How far a position is behind.
     pub fn backlog(&self, now: Now, shard: ShardId, position: u64) -> Result<Backlog, ReadError> {
         Ok(self.shards.get(&shard).ok_or(ReadError::UnknownShard(shard))?.backlog(now, position))
@@ -267,9 +337,11 @@ impl<D: Disk> Core<D> {
     /// Serves a new, empty shard. One that exists is left as it is.
     pub fn add_shard(&mut self, spec: ShardSpec) {
         let (id, epoch, producers) = (spec.id, self.epoch, self.io.options.producers);
-        self.shards
-            .entry(id)
-            .or_insert_with(|| Shard::new(spec, epoch, ShardLog::empty(producers)));
+        let quotas = &self.quotas;
+        self.shards.entry(id).or_insert_with(|| {
+            let stream = quotas.stream(id.stream, &spec.policy.stream_quota);
+            Shard::new(spec, epoch, ShardLog::empty(producers), stream)
+        });
     }
 
     /// Removes a shard and its files; answered by [`Output::Removed`].

@@ -7,7 +7,7 @@ use highwater_wire::le::{u16_ule, u32_ule, u64_ule};
 use highwater_wire::{ShardId, crc32c, portable_header};
 
 /// Version of the data directory and of everything in it.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// "HWSEG001", little-endian.
 pub const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"HWSEG001");
@@ -100,7 +100,9 @@ portable_header! {
 /// A block of batches.
 pub const KIND_DATA: u16 = 0;
 /// The last block of a segment: its index and the producer table, an rkyv archive of a `Seal`.
-pub const KIND_SEAL: u16 = 1;
+pub const KIND_SEAL: u16 = 2;
+/// The same as format 1 had it, without what was decided of batches stored in part; still read.
+pub const KIND_SEAL_1: u16 = 1;
 
 /// `len` rounded up to whole pages.
 pub const fn page_align(len: usize) -> usize {

@@ -8,7 +8,7 @@ use crate::io::Io;
 use crate::types::Appended;
 
 /// An append that waits for its group to become durable.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PendingAck {
     /// As given by the caller.
     pub tag: u64,
@@ -16,6 +16,8 @@ pub struct PendingAck {
     pub appended: Appended,
     /// Arrival, monotonic.
     pub arrived_mono_ns: u64,
+    /// Records of the batch, as sent.
+    pub offered: u32,
 }
 
 /// Batches gathered for one block.

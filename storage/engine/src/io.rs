@@ -1,13 +1,14 @@
 //! What shards of one core share: buffers, operations to submit, answers to give.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use highwater_ring::{AlignedBuf, BufferPool, Op, Token};
-use highwater_wire::ShardId;
+use highwater_wire::{ShardId, Unpacker};
 
 use crate::options::CoreOptions;
+use crate::producers::Claim;
 use crate::stats::CoreStats;
-use crate::types::Output;
+use crate::types::{AppendError, Output};
 
 /// What an operation in flight was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,14 @@ pub struct Io {
     pub tail_used: usize,
     /// Bytes of batches that wait, over all shards, while segments are being prepared.
     pub waiting_used: usize,
+    /// Bytes of batches that backpressure holds, over all shards.
+    pub held_used: usize,
+    /// Least epochs of named producers, by id.
+    pub fences: HashMap<u64, u32>,
+    /// The body of a compressed batch that is looked into, uncompressed.
+    pub scratch: Vec<u8>,
+    /// Inflates it.
+    pub unpacker: Unpacker,
     /// For generations: seeded by whoever opens the core.
     pub random: fastrand::Rng,
     /// Shards that have to give back their oldest tail block.
@@ -87,12 +96,38 @@ impl Io {
             stats: CoreStats::default(),
             tail_used: 0,
             waiting_used: 0,
+            held_used: 0,
+            fences: HashMap::new(),
+            scratch: Vec::new(),
+            unpacker: Unpacker::default(),
             random: fastrand::Rng::with_seed(seed),
             evict: Vec::new(),
             tail_order: VecDeque::new(),
             pending: Vec::new(),
             free: Vec::new(),
         }
+    }
+
+    /// Refuses a producer of which a newer epoch was opened.
+    pub fn fenced(&self, claim: &Claim) -> Result<(), AppendError> {
+        if self.fences.is_empty() {
+            return Ok(());
+        }
+        match self.fences.get(&claim.id) {
+            Some(&current) if claim.epoch < current => {
+                Err(AppendError::Fenced { current, got: claim.epoch })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that a shard which holds `held` bytes back may hold more. Half of the core's memory for this goes to
+    /// whoever comes; of the rest a shard gets no more than an eighth of the whole, so that none takes all.
+    pub fn left_to_hold(&self, held: u64) -> u64 {
+        let all = self.options.held_bytes;
+        let left = all.saturating_sub(self.held_used) as u64;
+        let share = (all / 8) as u64;
+        if self.held_used > all / 2 { left.min(share.saturating_sub(held)) } else { left }
     }
 
     /// Queues an operation.

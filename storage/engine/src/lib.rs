@@ -1,5 +1,6 @@
 //! The shard log: commit groups, recovery, reads, retention, idempotence. Embeddable.
 
+mod admit;
 mod catalogue;
 mod checkpoint;
 mod control;
@@ -13,6 +14,7 @@ pub mod inspect;
 mod io;
 mod options;
 mod producers;
+pub mod quota;
 pub mod recovery;
 mod segment;
 mod shard;
@@ -38,6 +40,6 @@ pub use crate::snapshot::CoreReport;
 pub use crate::stats::Durations;
 pub use crate::store::{CoreSeed, OpenError, Store, StoreOptions, in_flight_bytes};
 pub use crate::types::{
-    AppendError, Appended, Arrivals, Backlog, Chunk, Located, Now, Output, ReadError, ReaderId,
-    ShardSpec, ShardStatus, Slice, Start,
+    AppendError, AppendTerms, Appended, Arrivals, Backlog, Chunk, Located, Now, Output, Parts,
+    Policy, ReadError, ReaderId, ShardSpec, ShardStatus, Slice, Start,
 };

@@ -37,6 +37,8 @@ pub struct CoreOptions {
     pub tail_bytes: usize,
     /// Bytes of batches that may wait, over all shards, while segments are being prepared.
     pub waiting_bytes: usize,
+    /// Bytes of batches that backpressure may hold back, over all shards.
+    pub held_bytes: usize,
     /// Producers remembered per shard.
     pub producers: usize,
     /// Bytes of one read from disk.
@@ -71,6 +73,7 @@ impl Default for CoreOptions {
             group_max: 1 << 20,
             tail_bytes: 16 << 20,
             waiting_bytes: 16 << 20,
+            held_bytes: 64 << 20,
             producers: 1024,
             read_bytes: 256 << 10,
             flush_after_ns: 5_000_000,

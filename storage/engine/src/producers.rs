@@ -15,9 +15,11 @@ pub const REMEMBERED: usize = 32;
 pub struct Stored {
     /// Producer sequence of its first record.
     pub sequence: u64,
-    /// Its records.
+    /// Its records that were stored.
     pub records: u32,
-    /// The shard's sequence number of its first record.
+    /// Its records from the front whose fate was decided: stored, dropped, sampled out or refused for good.
+    pub decided: u32,
+    /// The shard's sequence number of the first record stored, or of what came after if none was.
     pub base_sequence: u64,
     /// Its time of arrival.
     pub arrival_ns: u64,
@@ -49,7 +51,7 @@ pub struct Claim {
     pub epoch: u32,
     /// Its sequence of the first record.
     pub sequence: u64,
-    /// Records in the batch.
+    /// Records in the batch; of one that was stored, those decided.
     pub records: u32,
 }
 
@@ -122,7 +124,8 @@ impl Producers {
             return Verdict::Fresh;
         }
         if claim.epoch == known.epoch && claim.sequence < expected {
-            let same = |s: &&Stored| s.sequence == claim.sequence && s.records == claim.records;
+            // What the batch has beyond those decided was refused, and may be sent again.
+            let same = |s: &&Stored| s.sequence == claim.sequence && s.decided <= claim.records;
             return match known.recent.iter().find(same) {
                 Some(stored) => Verdict::Repeat(*stored),
                 None => Verdict::Refuse(AppendError::Duplicate(claim.sequence)),
@@ -131,8 +134,8 @@ impl Producers {
         Verdict::Refuse(AppendError::OutOfSequence { expected, got: claim.sequence })
     }
 
-    /// Remembers a batch that was given its place in the log.
-    pub fn record(&mut self, claim: Claim, base_sequence: u64, arrival_ns: u64) {
+    /// Remembers a batch that was given its place in the log; `records` of those claimed were stored.
+    pub fn record(&mut self, claim: Claim, records: u32, base_sequence: u64, arrival_ns: u64) {
         if claim.id == 0 {
             return;
         }
@@ -149,15 +152,15 @@ impl Producers {
             self.remembered -= known.recent.len() as u64;
             known.recent.clear();
         }
-        let (sequence, records) = (claim.sequence, claim.records);
-        known.next = sequence + u64::from(records);
+        let (sequence, decided) = (claim.sequence, claim.records);
+        known.next = sequence.saturating_add(u64::from(decided));
         known.last_used = base_sequence + u64::from(records);
         if known.recent.len() == REMEMBERED {
             known.recent.remove(0);
             self.remembered -= 1;
         }
         self.remembered += 1;
-        known.recent.push(Stored { sequence, records, base_sequence, arrival_ns });
+        known.recent.push(Stored { sequence, records, decided, base_sequence, arrival_ns });
     }
 
     fn evict(&mut self) {
@@ -182,18 +185,20 @@ mod tests {
     #[test]
     fn verdicts() {
         let mut p = Producers::new(10);
-        p.record(claim(7, 1, 0, 3), 100, 5);
-        p.record(claim(7, 1, 3, 2), 103, 6);
-        let stored = |sequence, records, base_sequence, arrival_ns| {
-            Verdict::Repeat(Stored { sequence, records, base_sequence, arrival_ns })
+        p.record(claim(7, 1, 0, 3), 3, 100, 5);
+        p.record(claim(7, 1, 3, 2), 1, 103, 6);
+        let stored = |sequence, decided, records, base_sequence, arrival_ns| {
+            Verdict::Repeat(Stored { sequence, records, decided, base_sequence, arrival_ns })
         };
         let refuse = Verdict::Refuse;
         for (what, c, want) in [
             ("anonymous", claim(0, 0, 99, 1), Verdict::Fresh),
             ("next", claim(7, 1, 5, 1), Verdict::Fresh),
-            ("retry of the last", claim(7, 1, 3, 2), stored(3, 2, 103, 6)),
-            ("retry of the first", claim(7, 1, 0, 3), stored(0, 3, 100, 5)),
-            ("cut differently", claim(7, 1, 0, 2), refuse(AppendError::Duplicate(0))),
+            ("retry of the last", claim(7, 1, 3, 2), stored(3, 2, 1, 103, 6)),
+            ("retry of the first", claim(7, 1, 0, 3), stored(0, 3, 3, 100, 5)),
+            ("retry of what was refused in part", claim(7, 1, 3, 9), stored(3, 2, 1, 103, 6)),
+            ("cut shorter", claim(7, 1, 0, 2), refuse(AppendError::Duplicate(0))),
+            ("cut in the middle", claim(7, 1, 1, 2), refuse(AppendError::Duplicate(1))),
             ("gap", claim(7, 1, 6, 1), refuse(AppendError::OutOfSequence { expected: 5, got: 6 })),
             ("old epoch", claim(7, 0, 5, 1), refuse(AppendError::Fenced { current: 1, got: 0 })),
             ("new epoch from 0", claim(7, 2, 0, 1), Verdict::Fresh),
@@ -216,10 +221,10 @@ mod tests {
     #[test]
     fn a_full_table_forgets_the_longest_idle() {
         let mut p = Producers::new(2);
-        p.record(claim(1, 0, 0, 1), 0, 0);
-        p.record(claim(2, 0, 0, 1), 1, 0);
-        p.record(claim(1, 0, 1, 1), 2, 0);
-        p.record(claim(3, 0, 0, 1), 3, 0);
+        p.record(claim(1, 0, 0, 1), 1, 0, 0);
+        p.record(claim(2, 0, 0, 1), 1, 1, 0);
+        p.record(claim(1, 0, 1, 1), 1, 2, 0);
+        p.record(claim(3, 0, 0, 1), 1, 3, 0);
         assert_eq!(p.evictions, 1);
         assert!(matches!(
             p.judge(claim(2, 0, 1, 1)),
@@ -235,7 +240,7 @@ mod tests {
             for records in sizes {
                 let c = claim(9, 3, sequence, records);
                 prop_assert_eq!(p.judge(c), Verdict::Fresh);
-                p.record(c, base, base);
+                p.record(c, records, base, base);
                 sent.push((c, base));
                 sequence += u64::from(records);
                 base += u64::from(records) + 5;

@@ -20,8 +20,8 @@ pub use window::Window;
 
 use crate::checkpoint::Claims;
 use crate::format::{
-    BlockHeader, KIND_SEAL, NO_BLOCK, SEGMENT_HEADER_LEN, SEGMENT_MAGIC, SegmentHeader,
-    parse_segment, segment_path, shard_dir, sidecar_path,
+    BlockHeader, KIND_SEAL, KIND_SEAL_1, NO_BLOCK, SEGMENT_HEADER_LEN, SEGMENT_MAGIC,
+    SegmentHeader, parse_segment, segment_path, shard_dir, sidecar_path,
 };
 use crate::index::SparseIndex;
 use crate::producers::{Producer, Producers, REMEMBERED};
@@ -476,12 +476,13 @@ pub fn read_seal(
     };
     let len = header.length.to_native() as usize;
     let block = window.get(offset, len)?;
-    let right = header.kind.to_native() == KIND_SEAL && header.block.to_native() == last_block;
+    let kind = header.kind.to_native();
+    let right = matches!(kind, KIND_SEAL | KIND_SEAL_1) && header.block.to_native() == last_block;
     if !right || block.len() < len || !header.body_is_sound(block) {
         return Ok(None);
     }
     let body = &block[BlockHeader::LEN..BlockHeader::LEN + header.body_length.to_native() as usize];
-    Ok(Seal::decode(body).map(|seal| (seal, offset + len as u64)))
+    Ok(Seal::decode_kind(kind, body).map(|seal| (seal, offset + len as u64)))
 }
 
 impl Segment {

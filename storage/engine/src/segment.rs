@@ -4,7 +4,7 @@ use highwater_ring::{AlignedBuf, FileId};
 use highwater_wire::crc32c;
 use rkyv::rancor;
 
-use crate::format::{BLOCK_MAGIC, BlockHeader, KIND_SEAL, page_align};
+use crate::format::{BLOCK_MAGIC, BlockHeader, KIND_SEAL, KIND_SEAL_1, page_align};
 use crate::index::{IndexEntry, SparseIndex};
 use crate::producers::Producer;
 
@@ -60,9 +60,9 @@ pub struct Seal {
 
 /// Bytes of a sealed block for this many index entries, producers and remembered batches, at most.
 pub fn seal_len(entries: u64, producers: u64, remembered: u64) -> u64 {
-    // Archived sizes: entry 24, producer 36, batch 28; the root 32; generously rounded up.
+    // Archived sizes: entry 24, producer 36, batch 32; the root 32; generously rounded up.
     page_align(
-        (BlockHeader::LEN as u64 + 128 + entries * 32 + producers * 40 + remembered * 32) as usize,
+        (BlockHeader::LEN as u64 + 128 + entries * 32 + producers * 40 + remembered * 36) as usize,
     ) as u64
 }
 
@@ -91,6 +91,16 @@ impl Seal {
         rkyv::from_bytes::<Seal, rancor::Error>(bytes).ok()
     }
 
+    /// From the body of a seal block of this kind.
+    pub fn decode_kind(kind: u16, bytes: &[u8]) -> Option<Seal> {
+        match kind {
+            KIND_SEAL_1 => {
+                rkyv::from_bytes::<format_1::Seal, rancor::Error>(bytes).ok().map(Seal::from)
+            }
+            _ => Seal::decode(bytes),
+        }
+    }
+
     /// A seal block holding `body` (an encoded seal): the buffer, its length and the CRC of its header.
     pub fn block(body: &[u8], end_sequence: u64, place: SealPlace) -> (AlignedBuf, usize, u32) {
         let length = page_align(BlockHeader::LEN + body.len());
@@ -117,10 +127,83 @@ impl Seal {
     }
 }
 
+/// The seal of format 1, whose batches were all stored whole.
+mod format_1 {
+    use crate::index::IndexEntry;
+    use crate::producers;
+
+    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    pub struct Seal {
+        pub end_sequence: u64,
+        pub last_arrival_ns: u64,
+        pub index: Vec<IndexEntry>,
+        pub producers: Vec<Producer>,
+    }
+
+    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    pub struct Producer {
+        pub id: u64,
+        pub epoch: u32,
+        pub next: u64,
+        pub last_used: u64,
+        pub recent: Vec<Stored>,
+    }
+
+    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    pub struct Stored {
+        pub sequence: u64,
+        pub records: u32,
+        pub base_sequence: u64,
+        pub arrival_ns: u64,
+    }
+
+    impl From<Producer> for producers::Producer {
+        fn from(old: Producer) -> producers::Producer {
+            let Producer { id, epoch, next, last_used, recent } = old;
+            let stored = |old: Stored| {
+                let Stored { sequence, records, base_sequence, arrival_ns } = old;
+                producers::Stored { sequence, records, decided: records, base_sequence, arrival_ns }
+            };
+            let recent = recent.into_iter().map(stored).collect();
+            producers::Producer { id, epoch, next, last_used, recent }
+        }
+    }
+
+    impl From<Seal> for super::Seal {
+        fn from(old: Seal) -> super::Seal {
+            let Seal { end_sequence, last_arrival_ns, index, producers } = old;
+            let producers = producers.into_iter().map(producers::Producer::from).collect();
+            super::Seal { end_sequence, last_arrival_ns, index, producers }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::producers::Stored;
+
+    #[test]
+    fn a_seal_of_format_1_is_read() {
+        let stored = format_1::Stored { sequence: 4, records: 3, base_sequence: 90, arrival_ns: 5 };
+        let (next, recent) = (7, vec![stored]);
+        let producer = format_1::Producer { id: 7, epoch: 1, next, last_used: 93, recent };
+        let index = vec![IndexEntry { sequence: 90, offset: 4096, arrival_ns: 5 }];
+        let old = format_1::Seal {
+            end_sequence: 93,
+            last_arrival_ns: 9,
+            index: index.clone(),
+            producers: vec![producer],
+        };
+        let bytes = rkyv::to_bytes::<rancor::Error>(&old).unwrap();
+        let recent =
+            vec![Stored { sequence: 4, records: 3, decided: 3, base_sequence: 90, arrival_ns: 5 }];
+        let producer = Producer { id: 7, epoch: 1, next, last_used: 93, recent };
+        let (end_sequence, last_arrival_ns) = (93, 9);
+        let want = Seal { end_sequence, last_arrival_ns, index, producers: vec![producer] };
+        assert_eq!(Seal::decode_kind(KIND_SEAL_1, &bytes), Some(want.clone()));
+        assert_eq!(Seal::decode_kind(KIND_SEAL, &want.encode()), Some(want));
+    }
 
     #[test]
     fn the_estimate_of_a_seals_length_is_never_too_small() {

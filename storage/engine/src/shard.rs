@@ -4,6 +4,10 @@
 //! (`retain`). No clock, no file, no thread: time comes in, operations go out.
 
 mod append;
+mod held;
+mod metered;
+mod metering;
+mod part;
 mod read;
 mod retain;
 mod write;
@@ -12,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use highwater_ring::{Done, Job, Op, SharedBuf};
-use highwater_wire::{AckMode, ShardId};
+use highwater_wire::{AckMode, ShardCounters, ShardId};
 
 use crate::checkpoint::Claim;
 use crate::format::shard_dir;
@@ -20,10 +24,11 @@ use crate::group::{Group, PendingAck};
 use crate::index::SparseIndex;
 use crate::io::{Io, What};
 use crate::producers::Producers;
+use crate::quota::Meters;
 use crate::segment::Segment;
 use crate::stats::ShardStats;
 use crate::types::{
-    AppendError, Backlog, Located, Now, Output, ReadError, ShardSpec, ShardStatus, Start,
+    AppendError, Backlog, Located, Now, Output, Policy, ReadError, ShardSpec, ShardStatus, Start,
 };
 
 pub(crate) use append::claim_of;
@@ -147,14 +152,6 @@ struct TailBlock {
     body_end: usize,
 }
 
-/// Batches that wait, not yet given a place, while a segment is being prepared.
-#[derive(Debug)]
-struct Waiting {
-    batch: Vec<u8>,
-    tag: u64,
-    arrived_mono_ns: u64,
-}
-
 /// One shard of one core.
 pub struct Shard {
     spec: ShardSpec,
@@ -184,7 +181,9 @@ pub struct Shard {
     /// Groups being written.
     writing: usize,
     syncing: bool,
-    waiting: VecDeque<Waiting>,
+    /// Batches that have no place yet.
+    queue: held::Queue,
+    metering: metering::Metering,
     producers: Producers,
     tail: VecDeque<TailBlock>,
     readers: Vec<read::Reader>,
@@ -200,7 +199,9 @@ pub struct Shard {
 
 impl Shard {
     /// A shard with the log recovery found. Nothing is written until the first append.
-    pub fn new(spec: ShardSpec, epoch: u32, log: ShardLog) -> Shard {
+    /// `stream`: the meters of its stream, which its shards share, if there is such a quota.
+    pub fn new(spec: ShardSpec, epoch: u32, log: ShardLog, stream: Option<Arc<Meters>>) -> Shard {
+        let metering = metering::Metering::new(&spec.policy, stream);
         let claimed = log.claimed.filter(|_| log.damaged.is_some());
         let state = match log.damaged {
             Some(reason) => State::Damaged(reason.into()),
@@ -230,7 +231,8 @@ impl Shard {
             next_flight: 0,
             writing: 0,
             syncing: false,
-            waiting: VecDeque::new(),
+            queue: held::Queue::default(),
+            metering,
             producers: log.producers,
             tail: VecDeque::new(),
             readers: Vec::new(),
@@ -259,6 +261,11 @@ impl Shard {
         self.high_water
     }
 
+    /// The sequence number to be given next.
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
     /// Oldest sequence number kept.
     pub fn oldest(&self) -> u64 {
         self.segments.front().map_or(self.next_sequence, |s| s.base_sequence)
@@ -274,7 +281,7 @@ impl Shard {
         self.flights.is_empty()
             && self.ready.is_empty()
             && self.open.is_none()
-            && self.waiting.is_empty()
+            && self.queue.is_empty()
     }
 
     /// For the checkpoint.
@@ -290,6 +297,39 @@ impl Shard {
             block: self.committed,
             seal_offset: if closed { segment.seal_offset } else { 0 },
         })
+    }
+
+    /// Sets what it lets pass from now on. Meters of a quota that changed begin with all their burst.
+    pub fn set_policy(&mut self, policy: Policy, stream: Option<Arc<Meters>>) {
+        self.metering = match policy.quota == self.spec.policy.quota {
+            true => std::mem::take(&mut self.metering).with_stream(stream),
+            false => metering::Metering::new(&policy, stream),
+        };
+        self.spec.policy = policy;
+        // What is held may pass now, or not any more: looked at with the next turn.
+        self.queue.until = self.queue.until.map(|_| 0);
+    }
+
+    /// Its records by what became of them.
+    pub fn counters(&self) -> ShardCounters {
+        ShardCounters {
+            pending: self.pending(),
+            held_bytes: self.queue.held_bytes(),
+            evictions: self.producers.evictions,
+            ..self.stats.counters
+        }
+    }
+
+    /// Records that wait for their answer.
+    fn pending(&self) -> u64 {
+        let of = |acks: &[PendingAck]| acks.iter().map(|a| u64::from(a.offered)).sum::<u64>();
+        let ready = self.ready.iter().map(|item| match item {
+            Item::Group(group) => of(&group.acks),
+            Item::Header { .. } | Item::Seal { .. } => 0,
+        });
+        let flying = self.flights.iter().map(|flight| of(&flight.acks));
+        let open = self.open.as_ref().map_or(0, |group| of(&group.acks));
+        self.queue.records() + open + ready.sum::<u64>() + flying.sum::<u64>()
     }
 
     /// In brief.
@@ -471,14 +511,7 @@ impl Shard {
         }
         self.removing = Some(tag);
         self.refuse_waiting(&AppendError::Closing, io);
-        if let Some(group) = self.open.take() {
-            refuse_acks(group.acks, &AppendError::Closing, io);
-        }
-        for item in std::mem::take(&mut self.ready) {
-            if let Item::Group(group) = item {
-                refuse_acks(group.acks, &AppendError::Closing, io);
-            }
-        }
+        self.refuse_unsent(&AppendError::Closing, io);
         self.end_readers(&ReadError::Closing, io);
         self.remove_when_idle(io);
     }
@@ -488,9 +521,7 @@ impl Shard {
         if self.removing.is_none() || self.ops > 0 {
             return;
         }
-        for flight in std::mem::take(&mut self.flights) {
-            refuse_acks(flight.acks, &AppendError::Closing, io);
-        }
+        self.refuse_flying(&AppendError::Closing, io);
         let files =
             self.segments.drain(..).filter_map(|s| s.file).chain(self.spare.take().map(|s| s.file));
         io.closes.extend(files);
@@ -522,7 +553,8 @@ impl Shard {
 
     /// Whether a reader or an accepted batch waits for buffer memory.
     pub fn starved(&self) -> bool {
-        let appends = !self.waiting.is_empty() && !self.taking && self.state == State::Open;
+        let waits = !self.queue.is_empty() && self.queue.until.is_none();
+        let appends = waits && !self.taking && self.state == State::Open;
         appends || self.readers.iter().any(|r| r.starved())
     }
 
@@ -536,7 +568,7 @@ impl Shard {
             .flatten()
             .map(|f| f.written_ns + io.options.flush_after_ns);
         let reads = self.readers.iter().filter_map(read::Reader::deadline).min();
-        [sync, reads].into_iter().flatten().min()
+        [sync, reads, self.queue.until].into_iter().flatten().min()
     }
 
     fn fail(&mut self, reason: String, io: &mut Io) {
@@ -546,25 +578,36 @@ impl Shard {
         }
         let error = AppendError::Failed { shard: self.spec.id, reason };
         self.refuse_waiting(&error, io);
-        if let Some(group) = self.open.take() {
-            refuse_acks(group.acks, &error, io);
-        }
-        for item in std::mem::take(&mut self.ready) {
-            if let Item::Group(group) = item {
-                refuse_acks(group.acks, &error, io);
-            }
-        }
-        for flight in std::mem::take(&mut self.flights) {
-            refuse_acks(flight.acks, &error, io);
-        }
+        self.refuse_unsent(&error, io);
+        self.refuse_flying(&error, io);
         self.writing = 0;
         self.current = false;
     }
-}
 
-fn refuse_acks(acks: Vec<PendingAck>, error: &AppendError, io: &mut Io) {
-    for ack in acks {
-        io.outputs.push(Output::Appended { tag: ack.tag, result: Err(error.clone()) });
+    /// Gives up the groups that have not gone out.
+    fn refuse_unsent(&mut self, error: &AppendError, io: &mut Io) {
+        let open = self.open.take();
+        for item in std::mem::take(&mut self.ready) {
+            if let Item::Group(group) = item {
+                self.refuse_acks(group.acks, error, io);
+            }
+        }
+        if let Some(group) = open {
+            self.refuse_acks(group.acks, error, io);
+        }
+    }
+
+    /// Gives up those under way.
+    fn refuse_flying(&mut self, error: &AppendError, io: &mut Io) {
+        for flight in std::mem::take(&mut self.flights) {
+            self.refuse_acks(flight.acks, error, io);
+        }
+    }
+
+    fn refuse_acks(&mut self, acks: Vec<PendingAck>, error: &AppendError, io: &mut Io) {
+        for ack in acks {
+            self.answer(ack.tag, ack.offered, Err(error.clone()), io);
+        }
     }
 }
 

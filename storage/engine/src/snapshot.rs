@@ -108,6 +108,7 @@ fn numbers(core: usize, shard: &Shard) -> ShardSnapshot {
         disk_bytes: stats.disk_bytes,
         duplicates: stats.duplicates,
         refused: stats.refused,
+        counters: shard.counters(),
         oldest: shard.oldest(),
         high_water: shard.high_water(),
         stored_bytes: shard.stored_bytes(),

@@ -1,8 +1,10 @@
 //! Counters and latency distributions, written by the owning core only.
 
+use highwater_wire::ShardCounters;
 use highwater_wire::telemetry::{Distribution, ShardSnapshot};
 
 use crate::hotkeys::HotKeys;
+use crate::types::{AppendError, Appended};
 
 /// Shortest and longest duration told apart, nanoseconds: 1 µs to one hour. (Of bytes: 1 kB to more than enough.)
 const BOUNDS: (u64, u64) = (1_000, 3_600_000_000_000);
@@ -108,6 +110,8 @@ pub struct ShardStats {
     pub duplicates: u64,
     /// Appends refused.
     pub refused: u64,
+    /// Records by what became of them; what waits now and what is held is not kept here but found.
+    pub counters: ShardCounters,
     /// Segments taken that were not written before.
     pub cold_segments: u64,
     /// Duration of durable writes.
@@ -118,6 +122,44 @@ pub struct ShardStats {
     pub keys: HotKeys,
     /// What telemetry was told last, distributions and names left out.
     pub told: Option<Box<ShardSnapshot>>,
+}
+
+impl ShardStats {
+    /// A batch of `offered` records has its answer: each of them is counted once.
+    pub fn count(&mut self, offered: u32, result: &Result<Appended, AppendError>) {
+        let (offered, c) = (u64::from(offered), &mut self.counters);
+        let rest = match result {
+            Ok(appended) if appended.duplicate => {
+                let decided = u64::from(appended.decided()).min(offered);
+                c.duplicates_recognised += decided;
+                offered - decided
+            }
+            Ok(appended) => {
+                let parts = appended.parts.as_ref().map(|p| (p.dropped, p.sampled_out));
+                let (dropped, sampled_out) = parts.unwrap_or_default();
+                let stored = u64::from(appended.record_count);
+                let (dropped, sampled_out) = (u64::from(dropped), u64::from(sampled_out));
+                c.acknowledged += stored;
+                c.dropped += dropped;
+                c.sampled_out += sampled_out;
+                offered.saturating_sub(stored + dropped + sampled_out)
+            }
+            // Stored before, only not known where.
+            Err(AppendError::Duplicate(_)) => {
+                c.duplicates_recognised += offered;
+                0
+            }
+            Err(_) => offered,
+        };
+        c.refused += rest;
+    }
+
+    /// A batch of `offered` records was refused when it came.
+    pub fn turned_away(&mut self, offered: u32, error: &AppendError) {
+        self.refused += 1;
+        self.counters.offered += u64::from(offered);
+        self.count(offered, &Err(error.clone()));
+    }
 }
 
 /// What one core counts over its shards.

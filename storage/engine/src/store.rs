@@ -11,7 +11,7 @@ use highwater_ring::{
     OsFiles, PreparerHandle, PreparerOptions, UringDisk, UringError, UringOptions, calibrate,
     spawn_preparer,
 };
-use highwater_wire::ShardId;
+use highwater_wire::{ShardId, StreamConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Catalogue, CatalogueError, PositionRecord, StreamRecord};
@@ -19,9 +19,10 @@ use crate::checkpoint::{self, Claims};
 use crate::core::{Core, placement};
 use crate::format::{FORMAT_VERSION, parse_shard_dir, shard_dir};
 use crate::options::CoreOptions;
+use crate::quota::Quotas;
 use crate::recovery::{Bounds, recover};
 use crate::shard::ShardLog;
-use crate::types::ShardSpec;
+use crate::types::{Policy, ShardSpec};
 
 /// Names the format version; the first file written, the last to be trusted.
 const IDENTITY: &str = "highwater.json";
@@ -139,6 +140,7 @@ pub struct Store {
     cores: usize,
     notes: Arc<Mutex<Vec<String>>>,
     preparer: PreparerHandle,
+    quotas: Arc<Quotas>,
     /// Whether a core could not write its checkpoint: then those of earlier starts are still needed.
     keep_checkpoints: Arc<AtomicBool>,
     _lock: Arc<DirLock>,
@@ -159,6 +161,7 @@ pub struct CoreSeed {
     positions: Vec<PositionRecord>,
     epoch: u32,
     notes: Arc<Mutex<Vec<String>>>,
+    quotas: Arc<Quotas>,
     keep_checkpoints: Arc<AtomicBool>,
     _lock: Arc<DirLock>,
 }
@@ -205,11 +208,17 @@ impl Store {
             cores: options.cores.len(),
             notes,
             preparer,
+            quotas: Arc::default(),
             keep_checkpoints: Arc::default(),
             _lock: lock,
         };
         let seeds = store.seeds(&options, claims);
         Ok((store, seeds))
+    }
+
+    /// The meters that cores share: of streams, and of clients by name.
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        &self.quotas
     }
 
     fn seeds(&mut self, options: &StoreOptions, claims: Claims) -> Vec<CoreSeed> {
@@ -228,6 +237,7 @@ impl Store {
             positions: self.positions.clone(),
             epoch: self.epoch,
             notes: self.notes.clone(),
+            quotas: self.quotas.clone(),
             keep_checkpoints: self.keep_checkpoints.clone(),
             _lock: self._lock.clone(),
         };
@@ -351,6 +361,7 @@ impl CoreSeed {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).extend(notes);
         let seed = fastrand::u64(..);
         let mut core = Core::new(self.core, self.epoch, disk, pool, options, seed, shards);
+        core.share_quotas(&self.quotas);
         for (group, stream, shard, sequence) in self.positions {
             core.set_position(ShardId { stream, shard }, &group, sequence);
         }
@@ -374,8 +385,18 @@ pub(crate) fn specs_of(name: &str, record: &StreamRecord) -> Vec<ShardSpec> {
             ack: record.config.ack,
             retention_ms: record.config.retention_ms,
             retention_bytes: record.config.retention_bytes / u64::from(shards.max(1)),
+            policy: policy_of(&record.config),
         })
         .collect()
+}
+
+/// What each shard of a stream lets pass, and what becomes of the rest.
+pub(crate) fn policy_of(config: &StreamConfig) -> Policy {
+    Policy {
+        quota: config.quota,
+        stream_quota: config.stream_quota,
+        backpressure: config.backpressure,
+    }
 }
 
 fn doing(what: &str) -> impl FnOnce(io::Error) -> OpenError {
@@ -425,15 +446,16 @@ fn identify(dir: &Path, files: &OsFiles) -> Result<(), OpenError> {
     match std::fs::read(&path) {
         Ok(text) => {
             let identity: Identity = serde_json::from_slice(&text)
-                .map_err(|e| OpenError::Identity { file: path, reason: e.to_string() })?;
-            if identity.format > FORMAT_VERSION {
-                return Err(OpenError::NewerFormat {
-                    dir: dir.to_owned(),
-                    found: identity.format,
-                    known: FORMAT_VERSION,
-                });
+                .map_err(|e| OpenError::Identity { file: path.clone(), reason: e.to_string() })?;
+            match identity.format {
+                FORMAT_VERSION => Ok(()),
+                // An older release must not read what is written from here on.
+                older if older < FORMAT_VERSION => identify_as_ours(files, &path),
+                found => {
+                    let (dir, known) = (dir.to_owned(), FORMAT_VERSION);
+                    Err(OpenError::NewerFormat { dir, found, known })
+                }
             }
-            Ok(())
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let others = files.list(Path::new("")).map_err(doing("listing the data directory"))?;
@@ -442,16 +464,20 @@ fn identify(dir: &Path, files: &OsFiles) -> Result<(), OpenError> {
             if others.iter().any(|name| !name.starts_with('.') && !ours.contains(&name.as_str())) {
                 return Err(OpenError::NotOurs { dir: dir.to_owned() });
             }
-            let identity = Identity {
-                format: FORMAT_VERSION,
-                created_by: concat!("highwater ", env!("CARGO_PKG_VERSION")).to_owned(),
-            };
-            let text = serde_json::to_string_pretty(&identity).unwrap_or_default();
-            write_durably(files, &path, text.as_bytes())
-                .map_err(doing("writing the identity of the directory"))
+            identify_as_ours(files, &path)
         }
         Err(source) => Err(OpenError::Io { doing: format!("reading {}", path.display()), source }),
     }
+}
+
+fn identify_as_ours(files: &OsFiles, path: &Path) -> Result<(), OpenError> {
+    let identity = Identity {
+        format: FORMAT_VERSION,
+        created_by: concat!("highwater ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let text = serde_json::to_string_pretty(&identity).unwrap_or_default();
+    write_durably(files, path, text.as_bytes())
+        .map_err(doing("writing the identity of the directory"))
 }
 
 /// A small file beside the data: written, synced, renamed into place.

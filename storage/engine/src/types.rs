@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use highwater_ring::SharedBuf;
-use highwater_wire::{AckMode, ErrorCode, ShardId, WireError};
+use highwater_wire::{AckMode, Backpressure, ErrorCode, Quota, RecordOutcome, ShardId, WireError};
+
+use crate::quota::Meters;
 
 /// The two clocks, read by whoever drives a core and passed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,19 +29,69 @@ pub struct ShardSpec {
     pub retention_ms: u64,
     /// Bytes this shard may keep on disk; 0 for no bound.
     pub retention_bytes: u64,
+    /// What it lets pass, and what becomes of the rest.
+    pub policy: Policy,
+}
+
+/// What a shard lets pass, and what becomes of the rest. May change at any time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Of the shard by itself.
+    pub quota: Quota,
+    /// Of all shards of its stream together.
+    pub stream_quota: Quota,
+    /// What happens to records beyond these.
+    pub backpressure: Backpressure,
+}
+
+/// How a batch is to be appended.
+#[derive(Clone, Debug, Default)]
+pub struct AppendTerms {
+    /// Results by record are taken: part of the batch may be stored. Otherwise it is stored whole or refused whole.
+    pub partial: bool,
+    /// Records dropped or sampled out are listed, not only counted.
+    pub tell: bool,
+    /// Only if the shard's next sequence number is this one.
+    pub expected: Option<u64>,
+    /// The meters of whoever appends, if there is a quota for them.
+    pub client: Option<Arc<Meters>>,
 }
 
 /// A stored batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// Sequence number of its first record.
     pub base_sequence: u64,
-    /// Records in it.
+    /// Records stored.
     pub record_count: u32,
     /// Time of arrival, nanoseconds since 1970 UTC.
     pub arrival_ns: u64,
     /// Whether an earlier attempt had stored it.
     pub duplicate: bool,
+    /// What became of the records that were not stored, if there are such.
+    pub parts: Option<Box<Parts>>,
+}
+
+impl Appended {
+    /// Records from the batch's front whose fate is decided; those behind may be sent again.
+    pub fn decided(&self) -> u32 {
+        self.parts.as_ref().map_or(self.record_count, |parts| parts.decided)
+    }
+}
+
+/// What became of the records of a batch that was not stored whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Records from its front whose fate is decided: stored, dropped, sampled out, or refused for good.
+    pub decided: u32,
+    /// Of these, dropped.
+    pub dropped: u32,
+    /// Of these, sampled out.
+    pub sampled_out: u32,
+    /// When those not decided may be sent again, milliseconds; 0 if all are.
+    pub retry_after_ms: u32,
+    /// Records not stored, by runs: those refused, and as far as asked for those dropped and sampled out.
+    pub outcomes: Vec<RecordOutcome>,
 }
 
 /// Why an append was refused. Nothing of the batch is stored, except where it says otherwise.
@@ -82,6 +134,22 @@ pub enum AppendError {
         "batch at producer sequence {0} was stored before; its sequence numbers are no longer remembered"
     )]
     Duplicate(u64),
+    /// The shard's next sequence number is another than was expected.
+    #[error("the shard's next sequence number is {next}, expected {expected}")]
+    Expected {
+        /// As given.
+        expected: u64,
+        /// As it is.
+        next: u64,
+    },
+    /// A quota is used up; retry after this many milliseconds.
+    #[error("the quota of the {whose} is used up: retry after {retry_after_ms} ms")]
+    Quota {
+        /// `shard or stream`, or `client`.
+        whose: &'static str,
+        /// Milliseconds.
+        retry_after_ms: u32,
+    },
     /// The core's memory for commit groups is spent; retry after this many milliseconds.
     #[error("the core's memory for commit groups is full: retry after {retry_after_ms} ms")]
     Busy {
@@ -143,6 +211,10 @@ impl AppendError {
             }
             AppendError::UnknownProducer { .. } => (ErrorCode::UnknownProducer, 0, 0),
             AppendError::Duplicate(_) => (ErrorCode::DuplicateSequence, 0, 0),
+            AppendError::Expected { next, .. } => (ErrorCode::SequenceMismatch, 0, *next),
+            AppendError::Quota { retry_after_ms, .. } => {
+                (ErrorCode::QuotaExceeded, *retry_after_ms, 0)
+            }
             AppendError::Busy { retry_after_ms } => (ErrorCode::Busy, *retry_after_ms, 0),
             AppendError::DiskFull { retry_after_ms } => (ErrorCode::DiskFull, *retry_after_ms, 0),
             AppendError::NoSegment { retry_after_ms, .. } => {
@@ -194,6 +266,12 @@ pub enum ReadError {
         /// File, offset and records.
         reason: Arc<str>,
     },
+    /// The quota of what is read is used up; retry after this many milliseconds.
+    #[error("the quota of bytes read is used up: retry after {retry_after_ms} ms")]
+    Quota {
+        /// Milliseconds.
+        retry_after_ms: u32,
+    },
     /// No buffer memory for the read; retry after this many milliseconds.
     #[error("the core's memory for reads is full: retry after {retry_after_ms} ms")]
     Busy {
@@ -216,6 +294,7 @@ impl ReadError {
             }
             ReadError::Io { .. } => (ErrorCode::ShardFailed, 0, 0),
             ReadError::Damaged { .. } => (ErrorCode::ShardDamaged, 0, 0),
+            ReadError::Quota { retry_after_ms } => (ErrorCode::QuotaExceeded, *retry_after_ms, 0),
             ReadError::Busy { retry_after_ms } => (ErrorCode::Busy, *retry_after_ms, 0),
             ReadError::Closing => (ErrorCode::Unavailable, 100, 0),
         };

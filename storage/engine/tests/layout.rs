@@ -61,6 +61,7 @@ fn every_constant_is_as_documented() {
         ("CHECKPOINT_MAGIC", CHECKPOINT_MAGIC),
         ("KIND_DATA", u64::from(KIND_DATA)),
         ("KIND_SEAL", u64::from(KIND_SEAL)),
+        ("KIND_SEAL_1", u64::from(KIND_SEAL_1)),
         ("REMEMBERED", REMEMBERED as u64),
         ("segment, smallest (default)", options.segments.min),
         ("segment, largest (default)", options.segments.max),
@@ -109,10 +110,10 @@ fn the_seal_is_as_documented() {
         table("struct Stored {").iter().map(|row| (row[0], row[1].parse().unwrap())).collect();
     assert_eq!(documented, sizes);
 
-    let stored = Stored { sequence: 0, records: 3, base_sequence: 0, arrival_ns: 5 };
-    let producer = Producer { id: 7, epoch: 0, next: 3, last_used: 3, recent: vec![stored] };
+    let stored = Stored { sequence: 0, records: 2, decided: 3, base_sequence: 0, arrival_ns: 5 };
+    let producer = Producer { id: 7, epoch: 0, next: 3, last_used: 2, recent: vec![stored] };
     let seal = Seal {
-        end_sequence: 3,
+        end_sequence: 2,
         last_arrival_ns: 9,
         index: vec![IndexEntry { sequence: 0, offset: 4096, arrival_ns: 5 }],
         producers: vec![producer],
@@ -234,7 +235,7 @@ fn a_directory_made_by_the_engine_is_as_documented() {
     assert_eq!(batch.records().next().unwrap().payload, b"hello");
     let seal_offset = 4096 + u64::from(u32_at(data, 40));
     let seal = &log[seal_offset as usize..];
-    assert_eq!((u64_at(seal, 8), u64_at(seal, 16), seal[54]), (generation, 2, 1));
+    assert_eq!((u64_at(seal, 8), u64_at(seal, 16), seal[54]), (generation, 2, 2));
     assert_eq!(u32_at(seal, 60), u32_at(data, 4), "the chain");
     let body = &seal[64..][..u32_at(seal, 44) as usize];
     assert_eq!((u32_at(seal, 56), Seal::decode(body).unwrap().end_sequence), (crc32c(body), 1));

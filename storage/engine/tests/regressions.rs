@@ -10,7 +10,7 @@ use std::path::Path;
 
 use highwater_engine::recovery::{Bounds, recover};
 use highwater_engine::{
-    Claims, Core, Now, Output, Planted, ReadError, ReadRequest, ReaderId, ShardSpec,
+    Claims, Core, Now, Output, Planted, Policy, ReadError, ReadRequest, ReaderId, ShardSpec,
     create_checkpoint, in_flight_bytes,
 };
 use highwater_ring::{BufferPool, Crash, Disk, Files, SimOptions, SimWorld};
@@ -28,7 +28,8 @@ struct Machine {
 
 fn spec() -> ShardSpec {
     let (stream, ack) = ("s".to_owned(), AckMode::Durable);
-    ShardSpec { id: SHARD, stream, ack, retention_ms: 0, retention_bytes: 0 }
+    let policy = Policy::default();
+    ShardSpec { id: SHARD, stream, ack, retention_ms: 0, retention_bytes: 0, policy }
 }
 
 fn batch(len: usize) -> Vec<u8> {

@@ -8,6 +8,8 @@
 
 #[path = "simulation/checker.rs"]
 mod checker;
+#[path = "simulation/clients.rs"]
+mod clients;
 #[path = "simulation/node.rs"]
 mod node;
 #[path = "simulation/world.rs"]

@@ -5,9 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_engine::Chunk;
+use highwater_engine::quota::{Meters, Quotas};
 use highwater_wire::{Decoded, ErrorCode, Frame, Kind, WireError, decode_frame, encode_error};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -59,6 +61,10 @@ pub(crate) struct Connection {
     /// Bytes reserved for fetches under way.
     pub fetching: Cell<usize>,
     pub greeted: Cell<bool>,
+    /// What the peer calls itself.
+    name: RefCell<String>,
+    /// The meters of that name, as of so many changes.
+    meters: RefCell<(u64, Option<Arc<Meters>>)>,
     state: Cell<State>,
     /// When the socket is shut down whatever its state, monotonic nanoseconds.
     deadline: Cell<Option<u64>>,
@@ -96,6 +102,8 @@ impl Connection {
             controls: Cell::new(0),
             fetching: Cell::new(0),
             greeted: Cell::new(false),
+            name: RefCell::default(),
+            meters: RefCell::default(),
             state: Cell::new(State::Open),
             deadline: Cell::new(Some(now_ns + GREETING_MS * 1_000_000)),
             unfinished: Cell::new(false),
@@ -105,9 +113,21 @@ impl Connection {
     }
 
     /// The greeting was right: the connection may stay.
-    pub fn greet(&self) {
+    pub fn greet(&self, name: String) {
         self.greeted.set(true);
         self.deadline.set(None);
+        self.name.replace(name);
+        self.meters.take();
+    }
+
+    /// The meters of the peer's name, if it has a quota. Looked up only when some quota has changed.
+    pub fn meters(&self, quotas: &Quotas) -> Option<Arc<Meters>> {
+        let changes = quotas.changes();
+        let mut known = self.meters.borrow_mut();
+        if known.0 != changes {
+            *known = (changes, quotas.client(&self.name.borrow()));
+        }
+        known.1.clone()
     }
 
     /// Bytes queued for the peer.
@@ -136,11 +156,19 @@ impl Connection {
         }
     }
 
-    /// Queues the reply to an append of `records`, durable since `since_ns`.
-    pub fn acknowledge(&self, correlation: u64, control: &[u8], since_ns: u64, records: u64) {
+    /// Queues the reply to an append of `records`, durable since `since_ns`; `data` tells what became of single records.
+    pub fn acknowledge(
+        &self,
+        correlation: u64,
+        control: &[u8],
+        data: &[u8],
+        since_ns: u64,
+        records: u64,
+    ) {
         if self.answers() {
             let mut out = self.out.borrow_mut();
-            out.push_frame(Kind::AppendReply, correlation, control, 0);
+            out.push_frame(Kind::AppendReply, correlation, control, data.len());
+            out.push_data(data);
             out.note_reply(since_ns, records);
             self.out_ready.notify_one();
         }
@@ -417,6 +445,9 @@ async fn frames(
                     core.figures.stalled();
                     let wait_ms = wait_ms.min(APPEND_WAIT_MS);
                     step = wait_for_memory(core, connection, &frame, wait_ms).await;
+                    if matches!(step, Step::Full { .. }) {
+                        session::give_up(core, &frame);
+                    }
                 }
                 (step, used, frame.correlation)
             }

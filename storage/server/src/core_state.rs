@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use highwater_engine::{Appended, Arrivals, Core, Output, ReaderId, placement};
+use highwater_engine::quota::{Meters, Quotas};
+use highwater_engine::{Arrivals, Core, Output, Parts, ReaderId, placement};
 use highwater_ring::UringDisk;
 use highwater_wire::{
-    AppendReply, DeliverHeader, ErrorCode, FetchReply, Kind, Limits, LocateReply, SubscribeReply,
-    WireError,
+    AppendReply, DeliverHeader, ErrorCode, FetchReply, Kind, Limits, LocateReply, RecordOutcome,
+    SubscribeReply, WireError,
 };
 use tokio::sync::Notify;
 
@@ -34,6 +35,7 @@ pub(crate) struct CoreParts {
     pub engine: Core<UringDisk>,
     pub clock: Clock,
     pub limits: Limits,
+    pub quotas: Arc<Quotas>,
     pub core_ports: Arc<[u16]>,
     pub links: Vec<CoreLink>,
     pub control: SyncSender<ControlJob>,
@@ -50,6 +52,8 @@ pub(crate) struct CoreState {
     pub clock: Clock,
     pub limits: Limits,
     pub max_frame: usize,
+    /// Meters that cores share, of clients by name among them.
+    pub quotas: Arc<Quotas>,
     pub core_ports: Arc<[u16]>,
     pub pending: RefCell<PendingTable>,
     pub connections: RefCell<HashMap<u64, Rc<Connection>>>,
@@ -92,7 +96,16 @@ pub(crate) struct CoreState {
 impl CoreState {
     pub fn new(parts: CoreParts) -> CoreState {
         let CoreParts {
-            index, engine, clock, limits, core_ports, links, control, published, ..
+            index,
+            engine,
+            clock,
+            limits,
+            quotas,
+            core_ports,
+            links,
+            control,
+            published,
+            ..
         } = parts;
         CoreState {
             index,
@@ -101,6 +114,7 @@ impl CoreState {
             clock,
             limits,
             max_frame: limits.max_frame(),
+            quotas,
             core_ports,
             pending: RefCell::default(),
             connections: RefCell::default(),
@@ -226,11 +240,27 @@ impl CoreState {
     pub fn reply(&self, connection: &Connection, correlation: u64, answer: Answer) {
         let refusal = match answer {
             Answer::Appended { result: Ok(appended), since_ns } => {
-                let Appended { base_sequence, arrival_ns, record_count, duplicate } = appended;
-                let reply = AppendReply::whole(base_sequence, arrival_ns, record_count, duplicate);
+                let parts = appended.parts.as_deref();
+                let count = |of: fn(&Parts) -> u32| parts.map_or(0, of);
+                let reply = AppendReply {
+                    base_sequence: appended.base_sequence.into(),
+                    arrival_ns: appended.arrival_ns.into(),
+                    record_count: appended.record_count.into(),
+                    duplicate: u32::from(appended.duplicate).into(),
+                    decided: appended.decided().into(),
+                    dropped: count(|p| p.dropped).into(),
+                    sampled_out: count(|p| p.sampled_out).into(),
+                    retry_after_ms: count(|p| p.retry_after_ms).into(),
+                };
+                let outcomes = parts.map_or(&[][..], |p| &p.outcomes);
+                let data: Vec<u8> = outcomes
+                    .iter()
+                    .flat_map(|outcome: &RecordOutcome| outcome.to_array())
+                    .collect();
                 // What was stored before says nothing about the way from the device.
                 let records = if appended.duplicate { 0 } else { u64::from(appended.record_count) };
-                return connection.acknowledge(correlation, &reply.to_array(), since_ns, records);
+                let control = reply.to_array();
+                return connection.acknowledge(correlation, &control, &data, since_ns, records);
             }
             // With few bytes asked for one batch comes all the same; what was reserved then bounds nothing.
             Answer::Read(Ok(chunk))
@@ -247,6 +277,10 @@ impl CoreState {
                 WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS)
             }
             Answer::Read(Ok(chunk)) => {
+                if let Some(out) = connection.meters(&self.quotas).as_deref().and_then(Meters::out)
+                {
+                    out.take(self.clock.now(), chunk.bytes as u64);
+                }
                 let reply = FetchReply {
                     high_water: chunk.high_water.into(),
                     oldest: chunk.oldest.into(),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
+use highwater_engine::quota::Quotas;
 use highwater_engine::{CoreSeed, OpenError};
 use highwater_ring::{PinError, pin_thread};
 use highwater_wire::Limits;
@@ -87,6 +88,7 @@ pub(crate) struct CoreThread {
     pub seed: CoreSeed,
     pub clock: Clock,
     pub limits: Limits,
+    pub quotas: Arc<Quotas>,
     pub pool_bytes: usize,
     pub max_connections: usize,
     pub core_ports: Arc<[u16]>,
@@ -147,12 +149,13 @@ impl CoreThread {
                 return Ok(());
             }
         };
-        let CoreThread { clock, limits, core_ports, links, control, published, .. } = self;
+        let CoreThread { clock, limits, quotas, core_ports, links, control, published, .. } = self;
         let core = Rc::new(CoreState::new(CoreParts {
             index,
             engine,
             clock,
             limits,
+            quotas,
             core_ports,
             links,
             control,

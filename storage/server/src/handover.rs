@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::sync::mpsc::TrySendError;
 
+use highwater_engine::AppendError;
 use highwater_wire::{ControlRequest, ErrorCode, ShardId, WireError};
 use tokio::sync::mpsc::error::TrySendError as HandoverError;
 
@@ -159,9 +160,12 @@ impl CoreState {
         let Handover { tag, shard, ask } = handover;
         let now = self.clock.now();
         match ask {
-            Ask::Append { batch } => {
-                let result = self.engine.borrow_mut().append(now, shard, &batch, tag);
+            Ask::Append { batch, terms } => {
+                let result = self.engine.borrow_mut().append_on(now, shard, &batch, &terms, tag);
                 if let Err(error) = result {
+                    if matches!(error, AppendError::Busy { .. }) {
+                        self.engine.borrow_mut().given_up(shard, &batch);
+                    }
                     self.answer(
                         tag,
                         Answer::Appended { result: Err(error), since_ns: now.mono_ns },
@@ -169,10 +173,9 @@ impl CoreState {
                 }
             }
             Ask::Fetch(fetch) => self.engine_read(shard, fetch, tag),
-            Ask::Subscribe { reader, from, max_bytes, credit } => {
+            Ask::Subscribe { reader, from, max_bytes, credit, client } => {
                 let bytes = credit.take();
-                let result =
-                    self.engine.borrow_mut().subscribe(now, shard, from, bytes, max_bytes, reader);
+                let result = self.engine_subscribe(shard, reader, from, bytes, max_bytes, client);
                 self.answer(tag, Answer::Subscribed(reader, result));
             }
             Ask::Locate(start) => {

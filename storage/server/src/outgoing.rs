@@ -171,6 +171,14 @@ impl Outgoing {
         self.queue.push_back(SendBuf::Common { bytes: Arc::clone(&control.bytes), start: 0 });
     }
 
+    /// Data of the frame pushed last.
+    pub fn push_data(&mut self, data: &[u8]) {
+        if let Some(SendBuf::Owned(last)) = self.queue.back_mut() {
+            last.extend_from_slice(data);
+            self.count(data.len());
+        }
+    }
+
     /// A frame with batches. With `share`, the log's buffers are held until sent, otherwise copied. Returns
     /// the capacity held.
     pub fn push_chunk(

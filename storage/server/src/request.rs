@@ -2,9 +2,9 @@
 
 use highwater_engine::Start;
 use highwater_wire::{
-    AppendRequest, ControlRequest, CreditRequest, DeliveryReceipt, ErrorCode, FetchRequest, Frame,
-    FrameError, Kind, LocateRequest, ShardId, SubscribeRequest, UnsubscribeRequest, WireError,
-    decode_control_request,
+    ANY_SEQUENCE, APPEND_PARTIAL, APPEND_TELL, AppendRequest, ControlRequest, CreditRequest,
+    DeliveryReceipt, ErrorCode, FetchRequest, Frame, FrameError, Kind, LocateRequest, ShardId,
+    SubscribeRequest, UnsubscribeRequest, WireError, decode_control_request,
 };
 
 use crate::options::bounds::FETCH_WAIT_MS;
@@ -15,7 +15,7 @@ pub(crate) enum Request<'a> {
     Control(ControlRequest),
     Append {
         shard: ShardId,
-        timeout_ms: u32,
+        append: Append,
         batch: &'a [u8],
     },
     Fetch {
@@ -41,6 +41,15 @@ pub(crate) enum Request<'a> {
         shard: ShardId,
         start: Start,
     },
+}
+
+/// On what terms a batch is to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Append {
+    pub timeout_ms: u32,
+    pub partial: bool,
+    pub tell: bool,
+    pub expected: Option<u64>,
 }
 
 /// One read.
@@ -95,11 +104,18 @@ pub(crate) fn parse<'a>(frame: &Frame<'a>) -> Result<Request<'a>, Refusal> {
         Kind::Control => Request::Control(decode_control_request(control).map_err(Refusal::Fatal)?),
         Kind::Append => {
             let header = header!(AppendRequest);
-            Request::Append {
-                shard: header.shard_id(),
-                timeout_ms: header.timeout_ms.to_native(),
-                batch: frame.data,
+            let flags = header.flags.to_native();
+            if flags & !(APPEND_PARTIAL | APPEND_TELL) != 0 {
+                let message = format!("flags of an append are {flags:#x}; 0x3 are known");
+                return Err(Refusal::Request(WireError::new(ErrorCode::InvalidArgument, message)));
             }
+            let append = Append {
+                timeout_ms: header.timeout_ms.to_native(),
+                partial: flags & APPEND_PARTIAL != 0,
+                tell: flags & APPEND_TELL != 0,
+                expected: Some(header.expected_sequence.to_native()).filter(|s| *s != ANY_SEQUENCE),
+            };
+            Request::Append { shard: header.shard_id(), append, batch: frame.data }
         }
         Kind::Fetch => {
             let header = header!(FetchRequest);
@@ -189,7 +205,22 @@ mod tests {
         let append = AppendRequest::new(ShardId { stream: 3, shard: 1 }, 250);
         with(Kind::Append, &append.to_array(), b"batch", |request| {
             let shard = ShardId { stream: 3, shard: 1 };
-            assert_eq!(request, Ok(Request::Append { shard, timeout_ms: 250, batch: b"batch" }));
+            let plain = Append { timeout_ms: 250, partial: false, tell: false, expected: None };
+            assert_eq!(request, Ok(Request::Append { shard, append: plain, batch: b"batch" }));
+        });
+        let append = AppendRequest {
+            flags: (APPEND_PARTIAL | APPEND_TELL).into(),
+            expected_sequence: 7.into(),
+            ..append
+        };
+        with(Kind::Append, &append.to_array(), b"batch", |request| {
+            let Ok(Request::Append { append, .. }) = request else { panic!("{request:?}") };
+            assert_eq!((append.partial, append.tell, append.expected), (true, true, Some(7)));
+        });
+        let append = AppendRequest { flags: 4.into(), ..append };
+        with(Kind::Append, &append.to_array(), b"batch", |refusal| {
+            let Err(Refusal::Request(error)) = refusal else { panic!("{refusal:?}") };
+            assert_eq!(error.code, ErrorCode::InvalidArgument);
         });
         let hello = ControlRequest::Hello { protocol: 1, client: "test".into() };
         with(Kind::Control, &encode_control_request(&hello), b"", |request| {

@@ -5,8 +5,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use highwater_engine::quota::Meters;
 use highwater_engine::{
-    AppendError, Appended, Arrivals, Chunk, CoreCommand, Located, ReadError, ReaderId, Start,
+    AppendError, AppendTerms, Appended, Arrivals, Chunk, CoreCommand, Located, ReadError, ReaderId,
+    Start,
 };
 use highwater_wire::{ShardId, WireError};
 use tokio::sync::mpsc;
@@ -44,9 +46,18 @@ pub(crate) struct Handover {
 /// What is asked.
 #[derive(Debug)]
 pub(crate) enum Ask {
-    Append { batch: Vec<u8> },
+    Append {
+        batch: Vec<u8>,
+        terms: AppendTerms,
+    },
     Fetch(Fetch),
-    Subscribe { reader: ReaderId, from: u64, max_bytes: usize, credit: RemoteCredit },
+    Subscribe {
+        reader: ReaderId,
+        from: u64,
+        max_bytes: usize,
+        credit: RemoteCredit,
+        client: Option<Arc<Meters>>,
+    },
     Locate(Start),
 }
 

@@ -175,6 +175,7 @@ impl Server {
                 seed,
                 clock,
                 limits,
+                quotas: Arc::clone(store.quotas()),
                 pool_bytes,
                 max_connections: options.max_connections,
                 core_ports: Arc::clone(&core_ports),

@@ -1,7 +1,12 @@
 //! What a frame makes a core do: one function from (connection, frame) to work for the engine, a reply, or
 //! a request handed to the core that owns the shard.
 
-use highwater_engine::{AppendError, ReadRequest, ReaderId, placement};
+use std::sync::Arc;
+
+use highwater_engine::quota::{Meters, retry_ms};
+use highwater_engine::{
+    AppendError, AppendTerms, Located, ReadError, ReadRequest, ReaderId, placement,
+};
 use highwater_wire::{
     ClusterInfo, ControlReply, ControlRequest, DeliveryReceipt, ErrorCode, Frame, Kind,
     PROTOCOL_VERSION, ShardId, WireError, encode_control_reply,
@@ -14,7 +19,7 @@ use crate::flow::Flow;
 use crate::options::bounds::{APPEND_WAIT_MS, CORE_OUT, FETCH_BYTES, RETRY_MS, SUBSCRIPTIONS};
 use crate::pending::Pending;
 use crate::receipts::Receipts;
-use crate::request::{Fetch, Refusal, Request, parse};
+use crate::request::{Append, Fetch, Refusal, Request, parse};
 use crate::router::{Answer, Ask, RemoteCredit, Signal, address};
 
 /// What is to be done after a frame.
@@ -61,8 +66,8 @@ pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_
             control(core, connection, correlation, request, frame.control.len())
         }
         _ if core.stopping.get() => refuse(stopping()),
-        Request::Append { shard, timeout_ms, batch } => {
-            append(core, connection, correlation, shard, timeout_ms, batch)
+        Request::Append { shard, append, batch } => {
+            self::append(core, connection, correlation, shard, append, batch)
         }
         Request::Fetch { shard, fetch } => self::fetch(core, connection, correlation, shard, fetch),
         Request::Subscribe { shard, from, credit, max_bytes } => {
@@ -118,8 +123,8 @@ fn control(
             let error = WireError::new(ErrorCode::UnsupportedVersion, message);
             Step::End(error.detail(u64::from(PROTOCOL_VERSION)))
         }
-        ControlRequest::Hello { .. } => {
-            connection.greet();
+        ControlRequest::Hello { client, .. } => {
+            connection.greet(client);
             let hello = ControlReply::Hello(ClusterInfo {
                 protocol: PROTOCOL_VERSION,
                 server: env!("CARGO_PKG_VERSION").to_owned(),
@@ -172,12 +177,14 @@ fn append(
     connection: &Connection,
     correlation: u64,
     shard: ShardId,
-    timeout_ms: u32,
+    append: Append,
     batch: &[u8],
 ) -> Step {
+    let Append { timeout_ms, partial, tell, expected } = append;
+    let terms = AppendTerms { partial, tell, expected, client: connection.meters(&core.quotas) };
     let owner = placement(shard, core.cores);
     if owner != core.index {
-        let ask = |batch: &[u8]| Ask::Append { batch: batch.to_vec() };
+        let ask = |batch: &[u8]| Ask::Append { batch: batch.to_vec(), terms };
         if let Err(error) = core.may_forward(owner, batch.len(), false) {
             connection.refuse(core, correlation, &error);
             return Step::Done;
@@ -187,7 +194,8 @@ fn append(
     let pending = Pending { connection: connection.id, correlation, ..Pending::default() };
     let slot = core.pending.borrow_mut().insert(pending);
     let now = core.clock.now();
-    let result = core.engine.borrow_mut().append(now, shard, batch, address(core.index, slot));
+    let tag = address(core.index, slot);
+    let result = core.engine.borrow_mut().append_on(now, shard, batch, &terms, tag);
     match result {
         Ok(()) => {
             connection.pending.set(connection.pending.get() + 1);
@@ -202,6 +210,13 @@ fn append(
             connection.refuse(core, correlation, &error.to_wire());
             Step::Done
         }
+    }
+}
+
+/// An append found no memory for as long as it could wait.
+pub(crate) fn give_up(core: &CoreState, frame: &Frame<'_>) {
+    if let Ok(Request::Append { shard, batch, .. }) = parse(frame) {
+        core.engine.borrow_mut().given_up(shard, batch);
     }
 }
 
@@ -231,6 +246,15 @@ fn fetch(
             "{queued} bytes are queued for clients of this core; above {CORE_OUT} nothing is fetched"
         );
         let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
+        connection.refuse(core, correlation, &error);
+        return Step::Done;
+    }
+    if let Some(client) = connection.meters(&core.quotas)
+        && let Some(wait_ns) = client.out().map(|out| out.wait_ns(core.clock.now(), 0, 1))
+        && wait_ns > 0
+    {
+        let retry_after_ms = retry_ms(wait_ns);
+        let error = ReadError::Quota { retry_after_ms }.to_wire();
         connection.refuse(core, correlation, &error);
         return Step::Done;
     }
@@ -301,8 +325,9 @@ fn subscribe(
         connection.subscriptions.borrow_mut().remove(&correlation);
         core.readers.borrow_mut().remove(&reader);
     };
+    let client = connection.meters(&core.quotas);
     if let Some(credit) = remote {
-        let ask = Ask::Subscribe { reader, from, max_bytes, credit };
+        let ask = Ask::Subscribe { reader, from, max_bytes, credit, client };
         let pending = Pending {
             connection: connection.id,
             correlation,
@@ -317,8 +342,7 @@ fn subscribe(
             }
         };
     }
-    let now = core.clock.now();
-    let result = core.engine.borrow_mut().subscribe(now, shard, from, granted, max_bytes, reader);
+    let result = core.engine_subscribe(shard, reader, from, granted, max_bytes, client);
     if result.is_err() {
         forget();
     }
@@ -355,6 +379,27 @@ impl CoreState {
             deadline_ns: now.mono_ns + u64::from(fetch.wait_ms) * 1_000_000,
         };
         self.engine.borrow_mut().read(now, shard, request, tag);
+    }
+
+    /// Begins a subscription in the engine, under the quota of whoever reads.
+    pub fn engine_subscribe(
+        &self,
+        shard: ShardId,
+        reader: ReaderId,
+        from: u64,
+        credit: u64,
+        max_bytes: usize,
+        client: Option<Arc<Meters>>,
+    ) -> Result<Located, ReadError> {
+        let (now, mut engine) = (self.clock.now(), self.engine.borrow_mut());
+        let Some(client) = client else {
+            return engine.subscribe(now, shard, from, credit, max_bytes, reader);
+        };
+        // Nothing is delivered before it obeys the quota.
+        let located = engine.subscribe(now, shard, from, 0, max_bytes, reader)?;
+        engine.limit(reader, &client);
+        engine.credit(now, reader, credit);
+        Ok(located)
     }
 
     /// Ends a reader, wherever it is served.

@@ -48,7 +48,7 @@ pub fn cut(
 }
 
 /// The records of a checked body with their index, each with its header and padding.
-fn spans(body: &[u8], count: u32) -> impl Iterator<Item = (u32, &[u8])> {
+pub fn spans(body: &[u8], count: u32) -> impl Iterator<Item = (u32, &[u8])> {
     let mut rest = body;
     (0..count).map_while(move |index| {
         let length = padded(RecordHeader::view(rest)?.length.to_native() as usize);

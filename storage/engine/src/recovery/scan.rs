@@ -7,7 +7,7 @@ use highwater_ring::{BLOCK_ALIGN, Files};
 use highwater_wire::{BatchIter, BatchView};
 
 use super::Window;
-use crate::format::{BLOCK_MAGIC, BlockHeader, KIND_DATA, KIND_SEAL};
+use crate::format::{BLOCK_MAGIC, BlockHeader, KIND_DATA, KIND_SEAL, KIND_SEAL_1};
 use crate::index::IndexEntry;
 use crate::producers::Producers;
 use crate::segment::Segment;
@@ -88,14 +88,15 @@ pub fn scan_segment(
                         let sequence = header.base_sequence.to_native();
                         segment.index.note(IndexEntry { sequence, offset, arrival_ns });
                     }
-                    producers.record(claim_of(batch.header()), batch.base_sequence(), arrival_ns);
+                    let (records, base) = (batch.record_count(), batch.base_sequence());
+                    producers.record(claim_of(batch.header()), records, base, arrival_ns);
                     segment.end_sequence = batch.end_sequence();
                     segment.last_arrival_ns = arrival_ns;
                     batches += 1;
                     each(&batch);
                 }
             }
-            KIND_SEAL => {
+            KIND_SEAL | KIND_SEAL_1 => {
                 segment.seal_offset = offset;
                 break Ending::Full;
             }

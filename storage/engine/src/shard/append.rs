@@ -1,16 +1,17 @@
 //! Appending: the door check, the place in the log, the open commit group.
 
 use highwater_ring::{Done, Job, Op};
-use highwater_wire::{BatchHeader, BatchView};
+use highwater_wire::{BatchError, BatchHeader, BatchView};
 
-use super::{Item, Shard, Spare, State, Waiting, empty_index};
+use super::{FlightKind, Item, Shard, Spare, State, empty_index};
 use crate::format::{BlockHeader, SEGMENT_HEADER_LEN, page_align, segment_path};
 use crate::group::{Group, PendingAck};
 use crate::index::IndexEntry;
 use crate::io::{Io, What};
 use crate::producers::{Claim, Stored, Verdict};
+use crate::quota::{Demand, Meters};
 use crate::segment::{Seal, Segment, seal_len};
-use crate::types::{AppendError, Appended, Now, Output};
+use crate::types::{AppendError, AppendTerms, Appended, Now, Parts};
 
 /// After the file system refused a segment, the next attempt comes this much later.
 const TAKE_AGAIN_NS: u64 = 500_000_000;
@@ -19,37 +20,86 @@ const TAKE_AGAIN_NS: u64 = 500_000_000;
 const MOST_HALVINGS: u32 = 6;
 
 /// What keeps a batch from its place.
-enum NoPlace {
+pub(super) enum NoPlace {
     /// A segment is being prepared.
     Later,
+    /// Backpressure holds it, for so long at least, once so many bytes held before it have been dropped.
+    Held { wait_ns: u64, drop: u64 },
     /// For good, or until a retry.
     Refused(AppendError),
 }
 
+/// A batch that wants a place, checked.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub batch: BatchView<'a>,
+    pub terms: &'a AppendTerms,
+    pub tag: u64,
+    pub arrived_mono_ns: u64,
+    /// Its records, as sent.
+    pub offered: u32,
+    /// Some of them are at fault by themselves.
+    pub faulty: bool,
+    /// It has waited in the queue.
+    pub queued: bool,
+    /// It is to be dropped.
+    pub doomed: bool,
+}
+
+impl<'a> Ask<'a> {
+    pub fn demand(&self) -> Demand {
+        Demand { records: self.offered.into(), bytes: self.batch.bytes().len() as u64 }
+    }
+
+    pub fn client(&self) -> Option<&'a Meters> {
+        self.terms.client.as_deref()
+    }
+}
+
 impl Shard {
-    /// Takes a batch. `Ok`: an [`Output::Appended`] with `tag` follows.
+    /// Takes a batch. `Ok`: an [`crate::Output::Appended`] with `tag` follows.
     pub fn append(
         &mut self,
         now: Now,
         batch: &[u8],
+        terms: &AppendTerms,
         tag: u64,
         io: &mut Io,
     ) -> Result<(), AppendError> {
-        let taken = self.try_append(now, batch, tag, io);
-        // `Busy` is often made good by the caller, who waits for memory and tries again.
-        if taken.as_ref().is_err_and(|e| !matches!(e, AppendError::Busy { .. })) {
-            self.stats.refused += 1;
+        let (batch, faulty) = match door(batch, io) {
+            Ok(checked) => checked,
+            Err(error) => {
+                // Nobody knows how many records it is about.
+                self.stats.refused += 1;
+                return Err(error.into());
+            }
+        };
+        let offered = batch.record_count();
+        let arrived_mono_ns = now.mono_ns;
+        let (queued, doomed) = (false, false);
+        let ask = Ask { batch, terms, tag, arrived_mono_ns, offered, faulty, queued, doomed };
+        let taken = match faulty && !terms.partial {
+            true => self.fault(&ask, io),
+            false => self.try_append(now, &ask, io),
+        };
+        match &taken {
+            Ok(()) => self.stats.counters.offered += u64::from(offered),
+            // Often made good by the caller, who waits for memory and tries again: see [`Shard::given_up`].
+            Err(AppendError::Busy { .. }) => {}
+            Err(error) => self.stats.turned_away(offered, error),
         }
         taken
     }
 
-    fn try_append(
-        &mut self,
-        now: Now,
-        batch: &[u8],
-        tag: u64,
-        io: &mut Io,
-    ) -> Result<(), AppendError> {
+    /// A batch that found no memory is not tried again.
+    pub fn given_up(&mut self, batch: &[u8]) {
+        if let Ok(batch) = BatchView::parse(batch) {
+            let busy = AppendError::Busy { retry_after_ms: 0 };
+            self.stats.turned_away(batch.record_count(), &busy);
+        }
+    }
+
+    fn try_append(&mut self, now: Now, ask: &Ask<'_>, io: &mut Io) -> Result<(), AppendError> {
         match &self.state {
             State::Open => {}
             State::Failed(reason) => {
@@ -60,133 +110,134 @@ impl Shard {
             }
             State::Closing => return Err(AppendError::Closing),
         }
-        let view = BatchView::parse(batch)?;
-        view.check(&io.options.limits)?;
-        if view.bytes().len() != batch.len() {
-            let need = view.bytes().len();
-            return Err(highwater_wire::BatchError::Truncated { have: batch.len(), need }.into());
-        }
-        if !self.waiting.is_empty() {
+        let claim = claim_of(ask.batch.header());
+        if !self.queue.is_empty() {
             // Order: behind those that wait already.
-            return self.wait(now.mono_ns, batch, tag, io);
+            io.fenced(&claim)?;
+            return self.queue_behind(now, claim, ask, io);
         }
-        match self.place(now, now.mono_ns, &view, tag, io) {
+        match self.place(now, ask, io) {
             Ok(()) => Ok(()),
-            Err(NoPlace::Later) => self.wait(now.mono_ns, batch, tag, io),
+            Err(NoPlace::Later) => self.wait(ask, false, io),
+            Err(NoPlace::Held { wait_ns, drop }) => {
+                self.hold(drop, ask, io)?;
+                self.queue.until = Some(now.mono_ns + wait_ns);
+                Ok(())
+            }
             Err(NoPlace::Refused(error)) => Err(error),
         }
     }
 
-    fn wait(
-        &mut self,
-        arrived_mono_ns: u64,
-        batch: &[u8],
-        tag: u64,
-        io: &mut Io,
-    ) -> Result<(), AppendError> {
-        if io.waiting_used + batch.len() > io.options.waiting_bytes.max(batch.len()) {
-            return Err(AppendError::Busy { retry_after_ms: 5 });
-        }
-        io.waiting_used += batch.len();
-        self.waiting.push_back(Waiting { batch: batch.to_vec(), tag, arrived_mono_ns });
-        Ok(())
+    /// The first fault of a batch of which nothing may be left out.
+    fn fault(&self, ask: &Ask<'_>, io: &mut Io) -> Result<(), AppendError> {
+        let (batch, limits) = (ask.batch, io.options.limits);
+        let fault = with_body(&batch, io, |body, _| Ok(batch.check_inside(body, &limits)))?;
+        fault.map_err(AppendError::from)
     }
 
-    /// Gives the batches that waited their place, in order.
-    pub(super) fn drain_waiting(&mut self, now: Now, io: &mut Io) {
-        while let Some(first) = self.waiting.pop_front() {
-            // Checked when it came.
-            let placed = match BatchView::parse(&first.batch) {
-                Ok(view) => self.place(now, first.arrived_mono_ns, &view, first.tag, io),
-                Err(error) => Err(NoPlace::Refused(error.into())),
-            };
-            match placed {
-                Err(NoPlace::Later) | Err(NoPlace::Refused(AppendError::Busy { .. })) => {
-                    self.waiting.push_front(first);
-                    return;
-                }
-                Err(NoPlace::Refused(error)) => {
-                    self.stats.refused += 1;
-                    io.outputs.push(Output::Appended { tag: first.tag, result: Err(error) });
-                }
-                Ok(()) => {}
-            }
-            io.waiting_used -= first.batch.len();
-        }
-    }
-
-    pub(super) fn refuse_waiting(&mut self, error: &AppendError, io: &mut Io) {
-        for waiting in std::mem::take(&mut self.waiting) {
-            io.waiting_used -= waiting.batch.len();
-            self.stats.refused += 1;
-            io.outputs.push(Output::Appended { tag: waiting.tag, result: Err(error.clone()) });
-        }
-    }
-
-    fn place(
-        &mut self,
-        now: Now,
-        arrived_mono_ns: u64,
-        batch: &BatchView<'_>,
-        tag: u64,
-        io: &mut Io,
-    ) -> Result<(), NoPlace> {
-        let claim = claim_of(batch.header());
+    /// Gives a batch its place in the log, or part of it, if there is room and quota.
+    pub(super) fn place(&mut self, now: Now, ask: &Ask<'_>, io: &mut Io) -> Result<(), NoPlace> {
+        let claim = claim_of(ask.batch.header());
+        io.fenced(&claim).map_err(NoPlace::Refused)?;
         match self.producers.judge(claim) {
             Verdict::Refuse(error) => return Err(NoPlace::Refused(error)),
             Verdict::Repeat(stored) => {
-                self.repeat(stored, tag, arrived_mono_ns, io);
-                return Ok(());
+                return self.repeat(now, stored, ask, io).map_err(NoPlace::Refused);
             }
             Verdict::Fresh => {}
         }
+        if let Some(expected) = ask.terms.expected.filter(|e| *e != self.next_sequence) {
+            let next = self.next_sequence;
+            return Err(NoPlace::Refused(AppendError::Expected { expected, next }));
+        }
+        if ask.doomed {
+            return self.drop_whole(now, ask, io);
+        }
+        if self.metering.appends || ask.faulty || ask.terms.client.is_some() {
+            return self.place_metered(now, claim, ask, io);
+        }
+        self.store(now, ask, &ask.batch, None, io)
+    }
+
+    /// Puts a batch, or what is left of it, into the open group.
+    pub(super) fn store(
+        &mut self,
+        now: Now,
+        ask: &Ask<'_>,
+        batch: &BatchView<'_>,
+        parts: Option<Box<Parts>>,
+        io: &mut Io,
+    ) -> Result<(), NoPlace> {
         self.find_room(now, batch.bytes().len(), io)?;
         let (base_sequence, arrival_ns) = (self.next_sequence, now.wall_ns);
         let Some(group) = self.open.as_mut() else {
             return Err(NoPlace::Later);
         };
         group.push(batch, arrival_ns, self.epoch);
-        self.stats.keys.see(batch);
+        if !batch.compressed() {
+            self.stats.keys.see(batch);
+        }
         let record_count = batch.record_count();
-        let appended = Appended { base_sequence, record_count, arrival_ns, duplicate: false };
-        group.acks.push(PendingAck { tag, appended, arrived_mono_ns });
+        let appended =
+            Appended { base_sequence, record_count, arrival_ns, duplicate: false, parts };
+        let (tag, arrived_mono_ns, offered) = (ask.tag, ask.arrived_mono_ns, ask.offered);
+        group.acks.push(PendingAck { tag, appended, arrived_mono_ns, offered });
         self.next_sequence += u64::from(record_count);
-        self.producers.record(claim, base_sequence, arrival_ns);
+        self.producers.record(claim_of(batch.header()), record_count, base_sequence, arrival_ns);
         Ok(())
     }
 
     /// A batch that is stored, or about to be: answered now, or together with the original.
-    fn repeat(&mut self, stored: Stored, tag: u64, arrived_mono_ns: u64, io: &mut Io) {
-        self.stats.duplicates += 1;
+    pub(super) fn repeat(
+        &mut self,
+        now: Now,
+        stored: Stored,
+        ask: &Ask<'_>,
+        io: &mut Io,
+    ) -> Result<(), AppendError> {
+        if stored.decided < ask.offered && !ask.terms.partial {
+            // Cut differently, and whoever sent it takes no part of an answer.
+            let sequence = ask.batch.header().producer_sequence.to_native();
+            return Err(AppendError::Duplicate(sequence));
+        }
         let appended = Appended {
             base_sequence: stored.base_sequence,
             record_count: stored.records,
             arrival_ns: stored.arrival_ns,
             duplicate: true,
+            parts: self.recalled(now, stored, ask, io)?,
         };
-        let ack = PendingAck { tag, appended, arrived_mono_ns };
-        let holds = |base: u64, end: u64| (base..end).contains(&stored.base_sequence);
-        if let Some(group) = self.open.as_mut().filter(|g| holds(g.base_sequence, g.end_sequence()))
+        self.stats.duplicates += 1;
+        let (tag, arrived_mono_ns, offered) = (ask.tag, ask.arrived_mono_ns, ask.offered);
+        let ack = PendingAck { tag, appended, arrived_mono_ns, offered };
+        let base = stored.base_sequence;
+        // One without records may lie at the end of a group as well as at the begin of the next: the later will do.
+        let reach = u64::from(stored.records == 0);
+        let holds = |from: u64, end: u64| (from..end + reach).contains(&base);
+        if let Some(group) = self.open.as_mut().filter(|g| g.batches > 0)
+            && holds(group.base_sequence, group.end_sequence())
         {
             group.acks.push(ack);
-            return;
+            return Ok(());
         }
-        for item in &mut self.ready {
+        for item in self.ready.iter_mut().rev() {
             if let Item::Group(group) = item
                 && holds(group.base_sequence, group.end_sequence())
             {
                 group.acks.push(ack);
-                return;
+                return Ok(());
             }
         }
-        let flying = self.flights.iter_mut().find(|f| holds(f.base_sequence, f.end_sequence));
+        let groups = self.flights.iter_mut().rev().filter(|f| f.kind == FlightKind::Group);
+        let flying = groups.into_iter().find(|f| holds(f.base_sequence, f.end_sequence));
         if let Some(flight) = flying
             && flight.block > self.last_ack_block
         {
             flight.acks.push(ack);
-            return;
+            return Ok(());
         }
-        io.outputs.push(Output::Appended { tag, result: Ok(appended) });
+        self.answer(ack.tag, ack.offered, Ok(ack.appended), io);
+        Ok(())
     }
 
     /// Makes sure that there is an open group with room for a batch of `len` bytes.
@@ -447,7 +498,7 @@ impl Shard {
             {
                 // A smaller one may still fit.
                 self.take_smaller += 2;
-                if !self.waiting.is_empty() {
+                if !self.queue.is_empty() {
                     self.drain_waiting(now, io);
                 }
             }
@@ -476,11 +527,56 @@ fn refusal(error: &std::io::Error) -> AppendError {
     }
 }
 
+/// The door check: everything a producer could get wrong. Whether some of the batch's records are at fault while
+/// the others could be stored.
+fn door<'a>(batch: &'a [u8], io: &mut Io) -> Result<(BatchView<'a>, bool), BatchError> {
+    let view = BatchView::parse(batch)?;
+    let limits = io.options.limits;
+    view.check_outside(&limits)?;
+    let (have, need) = (batch.len(), view.bytes().len());
+    if have != need {
+        return Err(BatchError::Truncated { have, need });
+    }
+    if view.header().producer_count.to_native() != 0 {
+        // Only a server says so; from anybody else it would move the producer's window.
+        return Err(BatchError::Unsupported { field: "producer_count", value: 1 });
+    }
+    match with_body(&view, io, |body, _| Ok(view.check_inside(body, &limits)))? {
+        Ok(()) => Ok((view, false)),
+        Err(
+            BatchError::RecordTooLarge { .. }
+            | BatchError::KeyTooLong { .. }
+            | BatchError::KeyNotUtf8 { .. },
+        ) => Ok((view, true)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Calls `look` with a batch's body, uncompressed.
+pub(super) fn with_body<T>(
+    batch: &BatchView<'_>,
+    io: &mut Io,
+    look: impl FnOnce(&[u8], &mut Io) -> Result<T, BatchError>,
+) -> Result<T, BatchError> {
+    if !batch.compressed() {
+        return look(batch.body(), io);
+    }
+    // Of one size for all shards of the core: what the largest batch may have. It is no larger whatever a batch
+    // says of itself.
+    let mut body = std::mem::take(&mut io.scratch);
+    let unpacked = io.unpacker.unpack_into(batch, io.options.limits.max_batch, &mut body);
+    let seen = unpacked.and_then(|()| look(&body, io));
+    io.scratch = body;
+    seen
+}
+
+/// Who a batch says it is from. Of one that was stored in part, with the records that are decided.
 pub(crate) fn claim_of(header: &BatchHeader) -> Claim {
+    let decided = header.producer_count.to_native();
     Claim {
         id: header.producer_id.to_native(),
         epoch: header.producer_epoch.to_native(),
         sequence: header.producer_sequence.to_native(),
-        records: header.record_count.to_native(),
+        records: if decided == 0 { header.record_count.to_native() } else { decided },
     }
 }

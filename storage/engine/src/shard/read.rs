@@ -1,12 +1,15 @@
 //! Reading: recent groups from memory, older ones from disk, for single reads and for subscriptions.
 //! Nothing above the high-water mark is ever seen.
 
+use std::sync::Arc;
+
 use highwater_ring::{BLOCK_ALIGN, Done, Job, Op, SharedBuf};
 use highwater_wire::{BatchIter, BatchView};
 
 use super::{Shard, State};
 use crate::format::{BlockHeader, KIND_DATA, segment_path};
 use crate::io::{Io, What};
+use crate::quota::{Meters, retry_ms};
 use crate::types::{Arrivals, Chunk, Located, Now, Output, ReadError, ReaderId, Slice, Start};
 
 /// Whose reader it is.
@@ -17,6 +20,9 @@ pub(crate) enum ReaderKey {
     /// A single read, answered with this tag.
     Once(u64),
 }
+
+/// Soonest time after which a reader without quota is looked at again, ns: what has become free by then goes as one.
+const LOOK_NS: u64 = 1_000_000;
 
 /// Where the next read from disk begins.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +53,10 @@ pub(crate) struct Reader {
     /// Waits for records: the mark when it was last looked at. It is not looked at again before the mark moves
     /// or its time is up.
     waits_at: Option<u64>,
+    /// Waits for quota until then, monotonic.
+    throttled: Option<u64>,
+    /// The meters of whoever reads, if there is a quota for them.
+    client: Option<Arc<Meters>>,
     cursor: Option<Cursor>,
 }
 
@@ -56,10 +66,15 @@ impl Reader {
         self.starved && !self.busy && !self.gone
     }
 
-    /// When a single read has to be answered, monotonic.
+    /// When it has to be looked at, monotonic: a single read because it has to be answered, any because it may
+    /// have quota again.
     pub(super) fn deadline(&self) -> Option<u64> {
-        let waits = matches!(self.key, ReaderKey::Once(_)) && !self.busy && self.waits_at.is_some();
-        waits.then_some(self.deadline_ns)
+        if self.busy {
+            return None;
+        }
+        let waits = self.waits_at.is_some() || self.throttled.is_some();
+        let answer = (matches!(self.key, ReaderKey::Once(_)) && waits).then_some(self.deadline_ns);
+        [answer, self.throttled].into_iter().flatten().min()
     }
 }
 
@@ -96,6 +111,8 @@ impl Shard {
             live: false,
             gone: false,
             waits_at: None,
+            throttled: None,
+            client: None,
             cursor: None,
         });
         self.pump_readers(now, io);
@@ -130,6 +147,8 @@ impl Shard {
             live: false,
             gone: false,
             waits_at: None,
+            throttled: None,
+            client: None,
             cursor: None,
         });
         self.pump_readers(now, io);
@@ -142,6 +161,13 @@ impl Shard {
             r.credit = r.credit.saturating_add(bytes);
         }
         self.pump_readers(now, io);
+    }
+
+    /// Has a subscription obey the quota of whoever reads.
+    pub fn limit(&mut self, reader: ReaderId, client: &Arc<Meters>) {
+        if let Some(r) = self.readers.iter_mut().find(|r| r.key == ReaderKey::Push(reader)) {
+            r.client = Some(Arc::clone(client));
+        }
     }
 
     /// Ends a subscription, without an answer.
@@ -166,6 +192,10 @@ impl Shard {
     pub fn pump_readers(&mut self, now: Now, io: &mut Io) {
         if self.readers.is_empty() {
             return;
+        }
+        if self.metering.reads {
+            // Who is first takes what quota there is: everybody is in turn.
+            self.readers.rotate_left(1);
         }
         for at in 0..self.readers.len() {
             while !self.readers[at].busy && !self.readers[at].gone && self.pump_reader(now, at, io)
@@ -201,12 +231,39 @@ impl Shard {
             return false;
         }
         let from = r.next;
-        let budget = (r.max_bytes as u64).min(r.credit) as usize;
+        let Some(room) = self.room_out(now, at, io) else { return false };
+        let r = &self.readers[at];
+        let budget = (r.max_bytes as u64).min(r.credit).min(room) as usize;
         if self.tail.front().is_some_and(|b| b.base_sequence <= from) {
             let chunk = self.collect_tail(from, budget);
             return self.give(now, at, chunk, io);
         }
         self.read_disk(now, at, io)
+    }
+
+    /// Bytes that a reader may be given by quota; `None` if it has to wait, or its time is up.
+    fn room_out(&mut self, now: Now, at: usize, io: &mut Io) -> Option<u64> {
+        let r = &mut self.readers[at];
+        if !self.metering.reads && r.client.is_none() {
+            return Some(u64::MAX);
+        }
+        let wait_ns = match self.metering.room_out(now, r.client.as_deref()) {
+            Ok(room) => {
+                r.throttled = None;
+                return Some(room);
+            }
+            Err(wait_ns) => wait_ns,
+        };
+        if let ReaderKey::Once(tag) = r.key
+            && now.mono_ns >= r.deadline_ns
+        {
+            r.gone = true;
+            let result = Err(ReadError::Quota { retry_after_ms: retry_ms(wait_ns) });
+            io.outputs.push(Output::Read { tag, result });
+        } else {
+            r.throttled = Some(now.mono_ns + wait_ns.max(LOOK_NS));
+        }
+        None
     }
 
     /// Hands a chunk over, unless a single read should wait for more.
@@ -219,6 +276,8 @@ impl Shard {
         }
         match r.key {
             ReaderKey::Push(reader) => {
+                let bytes = chunk.bytes as u64;
+                self.metering.take_out(now, bytes, r.client.as_deref());
                 r.next = chunk.next;
                 r.credit = r.credit.saturating_sub(chunk.bytes as u64);
                 let live = r.live;
@@ -232,6 +291,8 @@ impl Shard {
                     r.waits_at = Some(chunk.high_water);
                     return false;
                 }
+                let bytes = chunk.bytes as u64;
+                self.metering.take_out(now, bytes, r.client.as_deref());
                 r.gone = true;
                 let live = r.live;
                 self.count_out(&mut chunk, live);
@@ -413,7 +474,9 @@ impl Shard {
         }
         let r = &self.readers[at];
         let (from, high_water) = (r.next, self.high_water);
-        let budget = (r.max_bytes as u64).min(r.credit) as usize;
+        // Others may have used up the quota meanwhile: what was read for it goes out all the same, one batch of it.
+        let room = self.metering.room_out(now, r.client.as_deref()).unwrap_or(1);
+        let budget = (r.max_bytes as u64).min(r.credit).min(room) as usize;
         let usual = io.options.read_bytes;
         let Some((generation, end_sequence)) =
             self.segment_mut(cursor.segment).map(|s| (s.generation, s.end_sequence))
@@ -521,7 +584,12 @@ fn add_batches(
     for batch in BatchIter::new(&buf[start..end]) {
         let Ok(batch) = batch else { break };
         let len = batch.bytes().len();
-        if batch.end_sequence() > chunk.next {
+        if batch.record_count() == 0 {
+            // It only says how far a producer has come: no reader is to see it.
+            if let Some(first) = first.take() {
+                chunk.slices.push(Slice { buf: buf.clone(), start: first, end: pos });
+            }
+        } else if batch.end_sequence() > chunk.next {
             if chunk.bytes + len > budget && chunk.bytes > 0 {
                 whole = false;
                 break;

@@ -9,7 +9,7 @@ use crate::format::{BlockHeader, FORMAT_VERSION, SEGMENT_MAGIC, SegmentHeader};
 use crate::group::{Group, PendingAck};
 use crate::io::{Io, What};
 use crate::segment::{Seal, SealPlace};
-use crate::types::{Now, Output};
+use crate::types::Now;
 
 /// Segments that may hold writes not yet durable.
 pub(crate) const IN_FLIGHT_SEGMENTS: u64 = 4;
@@ -20,7 +20,7 @@ impl Shard {
         if matches!(self.state, State::Failed(_) | State::Damaged(_)) || self.removing.is_some() {
             return;
         }
-        if self.state == State::Open && !self.waiting.is_empty() && !self.taking {
+        if self.may_drain(now) {
             self.drain_waiting(now, io);
         }
         loop {
@@ -146,7 +146,7 @@ impl Shard {
         io.stats.group_bytes.record(length as u64, 1);
         if io.options.planted.ack_before_flush {
             for ack in std::mem::take(&mut flight.acks) {
-                io.outputs.push(Output::Appended { tag: ack.tag, result: Ok(ack.appended) });
+                self.answer(ack.tag, ack.offered, Ok(ack.appended), io);
             }
         }
         self.write(flight, offset, length, io);
@@ -304,7 +304,7 @@ impl Shard {
         for ack in acks {
             let took = now.mono_ns.saturating_sub(ack.arrived_mono_ns);
             io.stats.append.record(took, u64::from(ack.appended.record_count));
-            io.outputs.push(Output::Appended { tag: ack.tag, result: Ok(ack.appended) });
+            self.answer(ack.tag, ack.offered, Ok(ack.appended), io);
         }
     }
 

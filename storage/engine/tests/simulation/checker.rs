@@ -14,6 +14,8 @@ pub struct Checker {
     acked: BTreeMap<u64, Identity>,
     /// Read by a consumer: sequence number to identity.
     seen: BTreeMap<u64, Identity>,
+    /// Told as never stored: refused for good, dropped or sampled out.
+    gone: BTreeSet<Identity>,
     /// The highest high-water mark any reader was shown.
     high_water: u64,
     oldest: u64,
@@ -42,10 +44,12 @@ fn identity(record: &RecordView<'_>) -> Result<Identity, String> {
 }
 
 impl Checker {
-    /// A batch was acknowledged.
-    pub fn acked(&mut self, base: u64, who: u64, first: u64, count: u64) -> Result<(), String> {
-        for i in 0..count {
-            let (sequence, identity) = (base + i, (who, first + i));
+    /// A batch was acknowledged, with these records stored.
+    pub fn acked(&mut self, base: u64, stored: &[Identity]) -> Result<(), String> {
+        for (sequence, &identity) in (base..).zip(stored) {
+            if self.gone.contains(&identity) {
+                return Err(format!("{identity:?} is stored at {sequence}, was told as gone"));
+            }
             if let Some(before) = self.acked.insert(sequence, identity)
                 && before != identity
             {
@@ -60,6 +64,18 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// These were told as never to be stored.
+    pub fn gone(&mut self, records: &[Identity]) -> Result<(), String> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.gone.extend(records);
+        match self.acked.iter().find(|(_, who)| records.contains(who)) {
+            Some((sequence, who)) => Err(format!("{who:?} is gone, was stored at {sequence}")),
+            None => Ok(()),
+        }
     }
 
     /// A consumer read a record.
@@ -133,6 +149,9 @@ impl Checker {
         let mut once = BTreeSet::new();
         let mut last: HashMap<u64, u64> = HashMap::new();
         for (sequence, who) in log {
+            if self.gone.contains(who) {
+                return Err(format!("record {who:?} at {sequence} was told as gone"));
+            }
             if !once.insert(*who) {
                 return Err(format!("record {who:?} stands twice, again at {sequence}"));
             }
@@ -164,7 +183,7 @@ mod tests {
         };
         let acked = |n: u64| {
             let mut c = Checker::default();
-            c.acked(0, 1, 0, n).unwrap();
+            c.acked(0, &(0..n).map(|i| (1, i)).collect::<Vec<_>>()).unwrap();
             c
         };
         assert!(acked(3).whole_log(0, 3, &log(&[0, 1, 2])).is_ok());
@@ -182,7 +201,15 @@ mod tests {
         );
         assert!(acked(2).whole_log(0, 2, &log(&[0, 7])).unwrap_err().contains("found"), "replaced");
         assert!(acked(1).whole_log(0, 3, &log(&[0, 1])).unwrap_err().contains("between"), "short");
-        assert!(acked(2).acked(1, 9, 0, 1).unwrap_err().contains("acknowledged as"), "two owners");
+        let stolen = acked(2).acked(1, &[(9, 0)]);
+        assert!(stolen.unwrap_err().contains("acknowledged as"), "two owners");
+        assert!(acked(2).gone(&[(1, 1)]).unwrap_err().contains("gone"), "stored and dropped");
+        let mut c = acked(1);
+        c.gone(&[(1, 1)]).unwrap();
+        assert!(
+            c.whole_log(0, 2, &log(&[0, 1])).unwrap_err().contains("gone"),
+            "dropped, and there"
+        );
         let mut c = Checker::default();
         c.bounds(0, 5).unwrap();
         assert!(c.bounds(0, 4).is_err(), "mark went back");

@@ -1,15 +1,17 @@
 //! A seed's history: what clients do, when the machine dies, what is checked.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use highwater_engine::recovery::Case;
 use highwater_engine::{
-    AppendError, Chunk, Now, Output, Planted, ReadError, ReadRequest, ReaderId, ShardSpec,
+    AppendError, Appended, Chunk, Now, Output, Parts, Planted, Policy, ReadError, ReadRequest,
+    ReaderId, ShardSpec,
 };
 use highwater_ring::{Crash, SimOptions, SimWorld};
-use highwater_wire::{AckMode, BatchBuilder, BatchIter, ProducerStamp, ShardId};
+use highwater_wire::{AckMode, BatchIter, BatchView, Compression, ShardId, Unpacker};
 
-use crate::checker::{Checker, Identity, entry, payload};
+use crate::checker::{Checker, Identity, entry};
+use crate::clients::{Asked, Producer, Record, Sent, Tally, policy, sequence_of};
 use crate::node::Node;
 
 macro_rules! coverage {
@@ -48,34 +50,27 @@ coverage!(
     delivered,
     read_again,
     large_batches,
-    written_lost
+    written_lost,
+    in_part,
+    duplicates_in_part,
+    faulty,
+    dropped,
+    dropped_whole,
+    sampled_out,
+    buffered,
+    quota_refused,
+    compressed,
+    conditional,
+    mismatched,
+    read_throttled
 );
-
-/// A batch a client waits for.
-struct Sent {
-    tag: u64,
-    bytes: Vec<u8>,
-    first: u64,
-    count: u64,
-}
-
-/// An idempotent producer with a window, which resends from the first failure.
-struct Producer {
-    shard: usize,
-    id: u64,
-    next: u64,
-    /// Its own numbering, which goes on when it takes a new id.
-    identity: u64,
-    first: u64,
-    unacked: VecDeque<Sent>,
-    resend: bool,
-}
 
 struct Shard {
     spec: ShardSpec,
     checker: Checker,
     reader: Option<u64>,
     position: u64,
+    tally: Tally,
 }
 
 pub struct History {
@@ -88,6 +83,8 @@ pub struct History {
     producers: Vec<Producer>,
     next_id: u64,
     next_tag: u64,
+    asked: HashMap<u64, Asked>,
+    unpacker: Unpacker,
     covered: Coverage,
 }
 
@@ -103,10 +100,12 @@ pub fn run(seed: u64, planted: Planted) -> Result<Coverage, String> {
             ack: if random.u8(..) < 70 { AckMode::Written } else { AckMode::Durable },
             retention_ms: 0,
             retention_bytes: if random.u8(..) < 60 { 300 << 10 } else { 0 },
+            policy: policy(&mut random),
         },
         checker: Checker::default(),
         reader: None,
         position: 0,
+        tally: Tally::default(),
     });
     let mut history = History {
         shards: shards.collect(),
@@ -117,6 +116,8 @@ pub fn run(seed: u64, planted: Planted) -> Result<Coverage, String> {
         producers: Vec::new(),
         next_id: 1,
         next_tag: 1,
+        asked: HashMap::new(),
+        unpacker: Unpacker::default(),
         covered: Coverage::default(),
         random,
     };
@@ -141,6 +142,8 @@ impl History {
             first: 0,
             unacked: VecDeque::new(),
             resend: false,
+            partial: self.random.bool(),
+            compression: *self.random.choice(&Compression::ALL).unwrap_or(&Compression::None),
         });
     }
 
@@ -191,13 +194,15 @@ impl History {
         self.covered.lost_in_flight += node.found(Case::LostInFlight);
         self.covered.torn_in_flight += node.found(Case::TornInFlight);
         self.covered.torn_last += node.found(Case::TornLast);
-        self.verify(&mut node)?;
+        self.asked.clear();
         for p in &mut self.producers {
             p.resend = true;
         }
         for shard in &mut self.shards {
             shard.reader = None;
+            shard.tally = Tally::default();
         }
+        self.verify(&mut node)?;
         Ok(Some(node))
     }
 
@@ -214,8 +219,10 @@ impl History {
             let mut log: Vec<(u64, Identity)> = Vec::new();
             let mut from = status.oldest;
             while from < status.high_water {
-                let request =
-                    ReadRequest { from, max_bytes: 50_000, min_bytes: 1, deadline_ns: u64::MAX };
+                // Usually it waits for quota, sometimes it does not.
+                let patient = self.random.u8(..) < 250;
+                let deadline_ns = if patient { u64::MAX } else { self.now.mono_ns };
+                let request = ReadRequest { from, max_bytes: 50_000, min_bytes: 1, deadline_ns };
                 node.core.read(self.now, id, request, 0);
                 let chunk = match self.wait_for_read(node)? {
                     None => return Ok(()),
@@ -227,10 +234,14 @@ impl History {
                         (from, status.oldest) = (oldest, oldest);
                         continue;
                     }
+                    Some(Err(ReadError::Quota { .. })) => {
+                        self.covered.read_throttled += 1;
+                        continue;
+                    }
                     Some(Err(error)) => return Err(error.to_string()),
                 };
                 let before = from;
-                for record in records(&chunk) {
+                for record in records(&chunk, &mut self.unpacker) {
                     let (sequence, who) = record?;
                     if sequence >= from {
                         log.push((sequence, who));
@@ -288,8 +299,8 @@ impl History {
             let ns = self.random.u64(100..400_000);
             self.pass(ns);
             match self.random.u8(..100) {
-                0..=44 => self.produce(node),
-                45..=49 => self.repeat(node),
+                0..=44 => self.produce(node)?,
+                45..=49 => self.repeat(node)?,
                 50..=54 => self.subscribe(node)?,
                 55 => self.pass(200_000_000),
                 _ => {
@@ -299,6 +310,7 @@ impl History {
             for output in node.poll(self.now) {
                 self.hear(output)?;
             }
+            self.compare(node)?;
         }
         if last {
             self.settle(node)?;
@@ -309,12 +321,20 @@ impl History {
     /// Nobody crashes any more: everything sent must be answered.
     fn settle(&mut self, node: &mut Node) -> Result<(), String> {
         self.world.set_quota(1 << 30);
+        if self.random.bool() {
+            // Lifted while batches are held; the strategy stays, so that retries are told the same.
+            for shard in &mut self.shards {
+                let backpressure = shard.spec.policy.backpressure;
+                shard.spec.policy = Policy { backpressure, ..Policy::default() };
+                node.core.set_policy(shard.spec.id, shard.spec.policy);
+            }
+        }
         for _ in 0..200_000 {
-            if self.producers.iter().all(|p| p.unacked.is_empty()) {
-                return Ok(());
+            if self.producers.iter().all(|p| p.unacked.is_empty()) && self.asked.is_empty() {
+                return self.compare(node);
             }
             for at in 0..self.producers.len() {
-                self.resend(node, at);
+                self.resend(node, at)?;
             }
             self.world.step();
             self.pass(100_000);
@@ -325,49 +345,82 @@ impl History {
         Err("appends are never answered although nothing fails any more".into())
     }
 
-    fn produce(&mut self, node: &mut Node) {
+    /// What clients counted, and what the shards did.
+    fn compare(&mut self, node: &Node) -> Result<(), String> {
+        for shard in &self.shards {
+            let said = node.core.counters(shard.spec.id).ok_or("the shard is gone")?;
+            shard.tally.agrees(&said).map_err(|e| format!("{:?}: {e}", shard.spec.policy))?;
+            self.covered.buffered = self.covered.buffered.max(said.buffered);
+        }
+        Ok(())
+    }
+
+    fn produce(&mut self, node: &mut Node) -> Result<(), String> {
         let at = self.random.usize(0..self.producers.len());
         if self.producers[at].resend {
-            self.resend(node, at);
-            return;
+            return self.resend(node, at);
         }
         if self.producers[at].unacked.len() >= 6 {
-            return;
+            return Ok(());
         }
         let large = self.random.u8(..) < 4;
         self.covered.large_batches += u64::from(large);
         let count = if large { 1 } else { self.random.u64(1..=5) };
-        let p = &self.producers[at];
-        let (identity, first, next, id) = (p.identity, p.first, p.next, p.id);
-        let mut builder = BatchBuilder::default();
-        for i in 0..count {
-            let len =
-                if large { self.random.usize(30_000..90_000) } else { self.random.usize(0..3_000) };
-            let _ = builder.push(b"k", &[], &payload((identity, first + i), len), 1);
-        }
-        let bytes = builder.finish(ProducerStamp { id, epoch: 0, sequence: next }).to_vec();
+        let partial = self.producers[at].partial;
+        let records = (0..count).map(|_| Record {
+            len: match large {
+                true => self.random.usize(30_000..90_000),
+                false => self.random.usize(0..3_000),
+            },
+            faulty: partial && self.random.u8(..) < 5,
+        });
+        let records = records.collect();
         let tag = self.next_tag;
         self.next_tag += 1;
         let p = &mut self.producers[at];
+        let (sequence, first) = (p.next, p.first);
+        let mut sent = Sent { tag, bytes: Vec::new(), sequence, first, records };
+        sent.build(p.id, p.identity, p.compression);
         p.next += count;
         p.first += count;
-        p.unacked.push_back(Sent { tag, bytes, first, count });
-        self.send(node, at, tag);
+        p.unacked.push_back(sent);
+        self.send(node, at, tag, tag)
     }
 
-    fn send(&mut self, node: &mut Node, at: usize, tag: u64) {
+    /// Sends the batch with a tag, under that or another one.
+    fn send(&mut self, node: &mut Node, at: usize, of: u64, tag: u64) -> Result<(), String> {
         let p = &self.producers[at];
-        let Some(sent) = p.unacked.iter().find(|s| s.tag == tag) else { return };
-        let shard = self.shards[p.shard].spec.id;
-        if let Err(error) = node.core.append(self.now, shard, &sent.bytes, tag) {
-            self.refused(at, &error);
+        let Some(sent) = p.unacked.iter().find(|s| s.tag == of) else { return Ok(()) };
+        let shard = &mut self.shards[p.shard];
+        let conditional = self.random.u8(..) < 8;
+        let asked = Asked {
+            producer: at,
+            shard: p.shard,
+            offered: sent.count(),
+            identity: p.identity,
+            first: sent.first,
+            expected: conditional.then(|| node.core.next_sequence(shard.spec.id)).flatten(),
+        };
+        self.covered.conditional += u64::from(conditional);
+        let compressed = BatchView::parse(&sent.bytes).is_ok_and(|b| b.compressed());
+        self.covered.compressed += u64::from(compressed);
+        let terms = asked.terms(p.partial);
+        let taken = node.core.append_on(self.now, shard.spec.id, &sent.bytes, &terms, tag);
+        shard.tally.offered(asked.offered, &taken);
+        match taken {
+            Ok(()) => {
+                self.asked.insert(tag, asked);
+                Ok(())
+            }
+            Err(error) if of == tag => self.refused(at, &error),
+            Err(_) => Ok(()),
         }
     }
 
     /// Everything unacknowledged again, from the first on, under new tags.
-    fn resend(&mut self, node: &mut Node, at: usize) {
+    fn resend(&mut self, node: &mut Node, at: usize) -> Result<(), String> {
         if !std::mem::take(&mut self.producers[at].resend) {
-            return;
+            return Ok(());
         }
         let mut tags = Vec::new();
         for sent in &mut self.producers[at].unacked {
@@ -376,19 +429,21 @@ impl History {
             self.next_tag += 1;
         }
         for tag in tags {
-            self.send(node, at, tag);
+            self.send(node, at, tag, tag)?;
         }
+        Ok(())
     }
 
     /// A batch sent once more although nothing was wrong: a retry whose original is under way.
-    fn repeat(&mut self, node: &mut Node) {
+    fn repeat(&mut self, node: &mut Node) -> Result<(), String> {
         let at = self.random.usize(0..self.producers.len());
         let p = &self.producers[at];
-        let shard = self.shards[p.shard].spec.id;
-        if let Some(sent) = p.unacked.front().filter(|_| !p.resend) {
-            // Its answer carries a tag nobody waits for, but must still be right.
-            let _ = node.core.append(self.now, shard, &sent.bytes, sent.tag | REPEAT);
-        }
+        let Some(of) = p.unacked.front().filter(|_| !p.resend).map(|sent| sent.tag) else {
+            return Ok(());
+        };
+        // Its answer carries a tag nobody waits for, but must still be right.
+        self.next_tag += 1;
+        self.send(node, at, of, self.next_tag - 1)
     }
 
     fn subscribe(&mut self, node: &mut Node) -> Result<(), String> {
@@ -425,7 +480,8 @@ impl History {
                 };
                 shard.checker.bounds(chunk.oldest, chunk.high_water)?;
                 for slice in &chunk.slices {
-                    for batch in BatchIter::new(slice.bytes()) {
+                    let whole = inflated(slice.bytes(), &mut self.unpacker)?;
+                    for batch in BatchIter::new(&whole) {
                         let batch = batch.map_err(|e| e.to_string())?;
                         let from = shard.position;
                         for record in batch.records().filter(|r| r.sequence >= from) {
@@ -462,69 +518,88 @@ impl History {
         }
     }
 
-    fn answered(
-        &mut self,
-        tag: u64,
-        result: Result<highwater_engine::Appended, AppendError>,
-    ) -> Result<(), String> {
-        let wanted = tag & !REPEAT;
-        let Some(at) =
-            self.producers.iter().position(|p| p.unacked.iter().any(|s| s.tag == wanted))
-        else {
-            return Ok(());
-        };
-        match result {
-            Ok(appended) => {
-                let p = &mut self.producers[at];
-                let Some(index) = p.unacked.iter().position(|s| s.tag == wanted) else {
-                    return Ok(());
-                };
-                // Acknowledged in order: all before it are stored as well. (A retry of an earlier batch may have
-                // been refused for lack of memory, though it is stored, while this one is told as repeated.)
-                if index != 0 && tag == wanted && !appended.duplicate {
-                    return Err(format!(
-                        "batch {index} of a window was acknowledged before the first"
-                    ));
-                }
-                let (first, count, who, shard) =
-                    (p.unacked[index].first, p.unacked[index].count, p.identity, p.shard);
-                if tag == wanted {
-                    p.unacked.remove(index);
-                }
-                self.covered.acked += 1;
-                self.covered.duplicates += u64::from(appended.duplicate);
-                self.shards[shard].checker.acked(appended.base_sequence, who, first, count)
-            }
+    fn answered(&mut self, tag: u64, result: Result<Appended, AppendError>) -> Result<(), String> {
+        let asked =
+            self.asked.remove(&tag).ok_or(format!("{tag} is answered twice: {result:?}"))?;
+        let (at, shard) = (asked.producer, &mut self.shards[asked.shard]);
+        shard.tally.answered(asked.offered, &result);
+        let wanted = self.producers[at].unacked.iter().position(|s| s.tag == tag);
+        let appended = match result {
+            Ok(appended) => appended,
             Err(error) => {
-                if tag == wanted {
-                    self.refused(at, &error);
-                }
-                Ok(())
+                return if wanted.is_some() { self.refused(at, &error) } else { Ok(()) };
             }
+        };
+        if asked.expected.is_some_and(|e| !appended.duplicate && e != appended.base_sequence) {
+            return Err(format!("{appended:?} although {:?} was expected", asked.expected));
         }
+        let (stored, gone) = asked.fates(&appended)?;
+        shard.checker.acked(appended.base_sequence, &stored)?;
+        if shard.spec.ack == AckMode::Durable {
+            shard.checker.gone(&gone)?;
+        }
+        self.cover(&asked, &appended);
+        // Acknowledged in order: all before it are stored as well. (A retry of an earlier batch may have
+        // been refused for lack of memory, though it is stored, while this one is told as repeated.)
+        let Some(index) = wanted else { return Ok(()) };
+        if index != 0 && !appended.duplicate {
+            return Err(format!("batch {index} of a window was acknowledged before the first"));
+        }
+        let p = &mut self.producers[at];
+        let decided = u64::from(appended.decided());
+        if decided == asked.offered {
+            p.unacked.remove(index);
+        } else if let Some(sent) = p.unacked.get_mut(index) {
+            sent.keep_from(decided);
+            sent.build(p.id, p.identity, p.compression);
+            p.resend = true;
+        }
+        Ok(())
     }
 
-    fn refused(&mut self, at: usize, error: &AppendError) {
+    fn cover(&mut self, asked: &Asked, appended: &Appended) {
+        let parts = appended.parts.as_ref();
+        let count = |of: fn(&Parts) -> u32| parts.map_or(0, |p| u64::from(of(p)));
+        let (dropped, sampled_out) = (count(|p| p.dropped), count(|p| p.sampled_out));
+        let c = &mut self.covered;
+        c.acked += 1;
+        c.duplicates += u64::from(appended.duplicate);
+        c.in_part += u64::from(u64::from(appended.decided()) < asked.offered);
+        c.duplicates_in_part += u64::from(appended.duplicate && parts.is_some());
+        c.dropped += dropped;
+        c.dropped_whole += u64::from(dropped == asked.offered);
+        c.sampled_out += sampled_out;
+        let stored = u64::from(appended.record_count);
+        c.faulty += u64::from(appended.decided()) - stored - dropped - sampled_out;
+    }
+
+    fn refused(&mut self, at: usize, error: &AppendError) -> Result<(), String> {
         let written = self.shards[self.producers[at].shard].spec.ack == AckMode::Written;
         match error {
             AppendError::DiskFull { .. } => self.covered.disk_full += 1,
             AppendError::Busy { .. } => self.covered.busy += 1,
             AppendError::OutOfSequence { .. } => self.covered.out_of_sequence += 1,
+            AppendError::Quota { .. } => self.covered.quota_refused += 1,
+            AppendError::Expected { .. } => self.covered.mismatched += 1,
             _ => {}
         }
         // The shard forgot the producer, or (a written stream) lost what it had acknowledged: a new id, and
         // the records in doubt are given up, as a client without certainty must.
         let lost = matches!(error, AppendError::OutOfSequence { expected, .. }
-            if written && self.producers[at].unacked.front().is_none_or(|s| *expected < sequence_of(s)));
+            if self.producers[at].unacked.front().is_some_and(|s| *expected < sequence_of(s)));
+        if lost && !written {
+            return Err(format!("what was decided of producer {at} is forgotten: {error}"));
+        }
+        let p = &mut self.producers[at];
         if lost || matches!(error, AppendError::UnknownProducer { .. } | AppendError::Duplicate(_))
         {
-            let p = &mut self.producers[at];
             p.unacked.clear();
             (p.id, p.next) = (self.next_id, 0);
             self.next_id += 1;
-            return;
+            return Ok(());
         }
-        self.producers[at].resend = true;
+        p.resend = true;
+        Ok(())
     }
 
     fn crash(&mut self) {
@@ -562,21 +637,28 @@ impl History {
     }
 }
 
-const REPEAT: u64 = 1 << 62;
-
-fn sequence_of(sent: &Sent) -> u64 {
-    highwater_wire::BatchView::parse(&sent.bytes)
-        .map_or(0, |b| b.header().producer_sequence.to_native())
+/// Batches as readers see them, compressed ones inflated.
+fn inflated(batches: &[u8], unpacker: &mut Unpacker) -> Result<Vec<u8>, String> {
+    let mut all = Vec::new();
+    for batch in BatchIter::new(batches) {
+        let batch = batch.map_err(|e| e.to_string())?;
+        if batch.record_count() == 0 {
+            return Err("a batch without records was shown".into());
+        }
+        unpacker.unpack_batch(&batch, 200_000, &mut all).map_err(|e| e.to_string())?;
+    }
+    Ok(all)
 }
 
-fn records(chunk: &Chunk) -> Vec<Result<(u64, Identity), String>> {
+fn records(chunk: &Chunk, unpacker: &mut Unpacker) -> Vec<Result<(u64, Identity), String>> {
     let mut all = Vec::new();
     for slice in &chunk.slices {
-        for batch in BatchIter::new(slice.bytes()) {
-            match batch {
-                Ok(batch) => all.extend(batch.records().map(|r| entry(&r))),
-                Err(error) => all.push(Err(error.to_string())),
+        match inflated(slice.bytes(), unpacker) {
+            Ok(batches) => {
+                let batches = BatchIter::new(&batches).flatten();
+                all.extend(batches.flat_map(|batch| batch.records().map(|r| entry(&r))));
             }
+            Err(error) => all.push(Err(error)),
         }
     }
     all
