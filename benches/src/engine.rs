@@ -125,7 +125,7 @@ impl Direct {
             ack: Default::default(),
             retention_ms: 0,
             retention_bytes: 64 << 20,
-            policy: Default::default(),
+            ..ShardSpec::default()
         });
         Ok(Direct { core, shard, clock: Clock::default(), _store: store })
     }

@@ -4,18 +4,30 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use highwater_wire::StreamConfig;
+use highwater_wire::{ClientQuota, Quota, StreamConfig};
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::layout::{Layout, ShardRecord, first_shards};
 
 const STREAMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("streams");
 const POSITIONS: TableDefinition<'_, (&str, u32, u32), u64> = TableDefinition::new("positions");
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
+/// By name: producer id and the epoch given out last.
+const PRODUCERS: TableDefinition<'_, &str, (u64, u32)> = TableDefinition::new("producers");
+const CLIENT_QUOTAS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("client_quotas");
 
 /// Producer ids are set aside in lots, so that most cost no transaction.
 const PRODUCER_LOT: u64 = 1024;
+
+/// Named producers that may be kept; their epochs are held in memory by every core.
+pub const MAX_NAMED_PRODUCERS: u64 = 65_536;
+
+/// Client names that may have a quota.
+pub const MAX_CLIENT_QUOTAS: u64 = 4_096;
 
 /// Why the control database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -24,12 +36,22 @@ pub enum CatalogueError {
     #[error("the control database failed: {0}")]
     Database(Box<redb::Error>),
     /// A value in it does not parse.
-    #[error("the control database holds a stream {name:?} that does not parse: {reason}")]
+    #[error("the control database holds {what} {name:?} that does not parse: {reason}")]
     Value {
+        /// `a stream`, `a client's quota`.
+        what: &'static str,
         /// Its key.
         name: String,
         /// What is wrong.
         reason: String,
+    },
+    /// A table is full.
+    #[error("there are {limit} {what}; no more are kept")]
+    Full {
+        /// Which.
+        what: &'static str,
+        /// How many.
+        limit: u64,
     },
 }
 
@@ -46,8 +68,48 @@ pub struct StreamRecord {
     pub id: u32,
     /// When it was created, nanoseconds since 1970 UTC.
     pub created_ns: u64,
-    /// What it was created with.
+    /// What it was created with, and set to since.
     pub config: StreamConfig,
+    /// Its shards, by number. (Releases before splits did not keep them: then those it was created with.)
+    #[serde(default)]
+    pub shards: Vec<ShardRecord>,
+    /// Number of the next shard.
+    #[serde(default)]
+    pub next_shard: u32,
+}
+
+impl StreamRecord {
+    fn new(id: u32, created_ns: u64, config: StreamConfig) -> StreamRecord {
+        let (shards, next_shard) = (first_shards(id, config.shards), config.shards);
+        StreamRecord { id, created_ns, config, shards, next_shard }
+    }
+
+    /// As [`StreamRecord::new`] for one that was kept without its shards.
+    fn completed(self) -> StreamRecord {
+        if self.next_shard > 0 {
+            return self;
+        }
+        StreamRecord::new(self.id, self.created_ns, self.config)
+    }
+
+    /// Its shards, to be planned with.
+    pub fn layout(&self) -> Layout<'_> {
+        Layout { shards: &self.shards, next: self.next_shard }
+    }
+
+    /// One of its shards.
+    pub fn shard(&self, shard: u32) -> Option<&ShardRecord> {
+        self.shards.iter().find(|s| s.shard == shard)
+    }
+}
+
+/// A named producer as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedProducer {
+    /// Its id.
+    pub id: u64,
+    /// The epoch given out last.
+    pub epoch: u32,
 }
 
 /// A position as it is kept: group, stream number, shard, next sequence number to read.
@@ -69,6 +131,8 @@ impl Catalogue {
         let epoch = {
             tx.open_table(STREAMS)?;
             tx.open_table(POSITIONS)?;
+            tx.open_table(PRODUCERS)?;
+            tx.open_table(CLIENT_QUOTAS)?;
             let mut counters = tx.open_table(COUNTERS)?;
             let epoch = counters.get("epoch")?.map_or(0, |v| v.value()) + 1;
             counters.insert("epoch", epoch)?;
@@ -91,9 +155,9 @@ impl Catalogue {
         for entry in table.iter()? {
             let (name, value) = entry?;
             let name = name.value().to_owned();
-            let record = serde_json::from_slice(value.value())
-                .map_err(|e| CatalogueError::Value { name: name.clone(), reason: e.to_string() })?;
-            streams.insert(name, record);
+            let record: StreamRecord = serde_json::from_slice(value.value())
+                .map_err(|error| value_error("a stream", &name, &error))?;
+            streams.insert(name, record.completed());
         }
         Ok(streams)
     }
@@ -110,16 +174,27 @@ impl Catalogue {
             let mut counters = tx.open_table(COUNTERS)?;
             let id = counters.get("next_stream")?.map_or(1, |v| v.value());
             counters.insert("next_stream", id + 1)?;
-            let record = StreamRecord { id: id as u32, created_ns, config };
-            let value = serde_json::to_vec(&record).map_err(|e| CatalogueError::Value {
-                name: name.to_owned(),
-                reason: e.to_string(),
-            })?;
-            tx.open_table(STREAMS)?.insert(name, value.as_slice())?;
+            let record = StreamRecord::new(id as u32, created_ns, config);
+            put_stream(&tx, name, &record)?;
             record
         };
         tx.commit()?;
         Ok(record)
+    }
+
+    /// Keeps a stream as it is now, in place of what was kept of it. Positions in shards it no longer has are
+    /// forgotten.
+    pub fn update_stream(
+        &mut self,
+        name: &str,
+        record: &StreamRecord,
+    ) -> Result<(), CatalogueError> {
+        let tx = begin(&self.db)?;
+        put_stream(&tx, name, record)?;
+        let gone = |stream, shard| stream == record.id && record.shard(shard).is_none();
+        tx.open_table(POSITIONS)?.retain(|(_, stream, shard), _| !gone(stream, shard))?;
+        tx.commit()?;
+        Ok(())
     }
 
     /// Forgets a stream and its groups' positions.
@@ -172,6 +247,91 @@ impl Catalogue {
         self.next_producer += 1;
         Ok(self.next_producer - 1)
     }
+
+    /// The producer of this name with its next epoch, durably: 1 at first.
+    pub fn open_producer(&mut self, name: &str) -> Result<NamedProducer, CatalogueError> {
+        let known = {
+            let tx = self.db.begin_read()?;
+            let table = tx.open_table(PRODUCERS)?;
+            if table.get(name)?.is_none() && table.len()? >= MAX_NAMED_PRODUCERS {
+                let what = "named producers";
+                return Err(CatalogueError::Full { what, limit: MAX_NAMED_PRODUCERS });
+            }
+            table.get(name)?.map(|v| v.value())
+        };
+        // Past the last epoch a new id, which nobody else has, serves as well.
+        let (id, epoch) = match known.and_then(|(id, epoch)| Some((id, epoch.checked_add(1)?))) {
+            Some(next) => next,
+            None => (self.new_producer()?, 1),
+        };
+        let tx = begin(&self.db)?;
+        tx.open_table(PRODUCERS)?.insert(name, (id, epoch))?;
+        tx.commit()?;
+        Ok(NamedProducer { id, epoch })
+    }
+
+    /// All named producers with their last epochs.
+    pub fn named_producers(&self) -> Result<Vec<NamedProducer>, CatalogueError> {
+        let tx = self.db.begin_read()?;
+        let table = tx.open_table(PRODUCERS)?;
+        let mut producers = Vec::new();
+        for entry in table.iter()? {
+            let (id, epoch) = entry?.1.value();
+            producers.push(NamedProducer { id, epoch });
+        }
+        Ok(producers)
+    }
+
+    /// Keeps the quota of a client name; one of zeros is forgotten.
+    pub fn set_client_quota(&mut self, client: &str, quota: Quota) -> Result<(), CatalogueError> {
+        let tx = begin(&self.db)?;
+        {
+            let mut table = tx.open_table(CLIENT_QUOTAS)?;
+            if quota == Quota::default() {
+                table.remove(client)?;
+            } else {
+                if table.get(client)?.is_none() && table.len()? >= MAX_CLIENT_QUOTAS {
+                    let what = "quotas of client names";
+                    return Err(CatalogueError::Full { what, limit: MAX_CLIENT_QUOTAS });
+                }
+                let value = serde_json::to_vec(&quota)
+                    .map_err(|error| value_error("a client's quota", client, &error))?;
+                table.insert(client, value.as_slice())?;
+            }
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// The quotas of client names, by name.
+    pub fn client_quotas(&self) -> Result<Vec<ClientQuota>, CatalogueError> {
+        let tx = self.db.begin_read()?;
+        let table = tx.open_table(CLIENT_QUOTAS)?;
+        let mut quotas = Vec::new();
+        for entry in table.iter()? {
+            let (client, value) = entry?;
+            let client = client.value().to_owned();
+            let quota = serde_json::from_slice(value.value())
+                .map_err(|error| value_error("a client's quota", &client, &error))?;
+            quotas.push(ClientQuota { client, quota });
+        }
+        Ok(quotas)
+    }
+}
+
+fn value_error(what: &'static str, name: &str, error: &serde_json::Error) -> CatalogueError {
+    CatalogueError::Value { what, name: name.to_owned(), reason: error.to_string() }
+}
+
+fn put_stream(
+    tx: &WriteTransaction,
+    name: &str,
+    record: &StreamRecord,
+) -> Result<(), CatalogueError> {
+    let value =
+        serde_json::to_vec(record).map_err(|error| value_error("a stream", name, &error))?;
+    tx.open_table(STREAMS)?.insert(name, value.as_slice())?;
+    Ok(())
 }
 
 /// A transaction that is durable when it commits, and after which a crash costs no walk of the database.
@@ -193,7 +353,6 @@ mod tests {
         let path = dir.path().join("c.redb");
         let config = StreamConfig {
             shards: 2,
-            retention_ms: 0,
             retention_bytes: 5,
             ack: AckMode::Written,
             ..StreamConfig::default()
@@ -213,5 +372,72 @@ mod tests {
         assert!(c.positions().unwrap().is_empty());
         let b = c.add_stream("a", config, 8).unwrap();
         assert!(b.id > a.id, "numbers are not reused");
+    }
+    #[test]
+    fn a_stream_kept_without_shards_has_those_it_was_created_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.redb");
+        let catalogue = Catalogue::open(&path).unwrap();
+        // As the first release wrote it.
+        let old = br#"{"id":3,"created_ns":7,"config":{"shards":4,"retention_ms":0,
+            "retention_bytes":0,"ack":"durable"}}"#;
+        let tx = begin(&catalogue.db).unwrap();
+        tx.open_table(STREAMS).unwrap().insert("old", old.as_slice()).unwrap();
+        tx.commit().unwrap();
+        let record = catalogue.streams().unwrap().remove("old").unwrap();
+        assert_eq!((record.shards.len(), record.next_shard), (4, 4));
+        assert_eq!(record.shards[3].hash_end, u128::MAX);
+        let homes: Vec<u32> = record.shards.iter().map(|s| s.home).collect();
+        assert_eq!(homes, [3, 4, 5, 6], "where that release placed them, modulo the cores");
+    }
+
+    #[test]
+    fn a_split_is_kept_and_takes_the_positions_of_shards_that_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.redb");
+        let mut c = Catalogue::open(&path).unwrap();
+        let config = StreamConfig { shards: 1, ..StreamConfig::default() };
+        let mut record = c.add_stream("a", config, 7).unwrap();
+        c.commit_positions(&[("g".into(), record.id, 0, 42)]).unwrap();
+        let plan = record.layout().split(0, &[u128::MAX / 3]).unwrap();
+        (record.shards, record.next_shard) = plan.apply(record.layout(), 8);
+        c.update_stream("a", &record).unwrap();
+        drop(c);
+        let mut c = Catalogue::open(&path).unwrap();
+        assert_eq!(c.streams().unwrap()["a"], record, "hash keys of 128 bits come back whole");
+        assert_eq!(c.positions().unwrap().len(), 1);
+        record.shards.retain(|s| s.shard != 0);
+        c.update_stream("a", &record).unwrap();
+        assert_eq!(c.positions().unwrap(), []);
+    }
+
+    #[test]
+    fn a_name_has_one_id_and_growing_epochs_through_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.redb");
+        let mut c = Catalogue::open(&path).unwrap();
+        let first = c.open_producer("p").unwrap();
+        let other = c.open_producer("q").unwrap();
+        assert_ne!(first.id, other.id);
+        drop(c);
+        let mut c = Catalogue::open(&path).unwrap();
+        let again = c.open_producer("p").unwrap();
+        assert_eq!((again.id, again.epoch), (first.id, first.epoch + 1));
+        assert_eq!(c.named_producers().unwrap(), [again, other]);
+        assert!(c.new_producer().unwrap() > other.id);
+    }
+
+    #[test]
+    fn client_quotas_are_kept_until_lifted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.redb");
+        let mut c = Catalogue::open(&path).unwrap();
+        let quota = Quota { records_in: 5, ..Quota::default() };
+        c.set_client_quota("loader", quota).unwrap();
+        drop(c);
+        let mut c = Catalogue::open(&path).unwrap();
+        assert_eq!(c.client_quotas().unwrap(), [ClientQuota { client: "loader".into(), quota }]);
+        c.set_client_quota("loader", Quota::default()).unwrap();
+        assert_eq!(c.client_quotas().unwrap(), []);
     }
 }

@@ -1,21 +1,29 @@
 //! The control plane: streams and positions, kept in the catalogue and told to the cores. Blocking; runs
 //! on a thread of its own, never on a core's.
 
+mod reshard;
+mod settings;
+mod tend;
+
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use highwater_wire::{
     ControlReply, ControlRequest, ErrorCode, GroupDescription, GroupName, GroupShard,
-    MAX_SHARDS_PER_STREAM, Position, ShardDescription, ShardId, StreamConfig, StreamDescription,
-    StreamName, WireError, split_evenly,
+    MAX_SHARDS_PER_STREAM, NameError, Position, ShardDescription, ShardId, StreamConfig,
+    StreamDescription, StreamName, WireError,
 };
 
 use crate::catalogue::{Catalogue, CatalogueError, PositionRecord, StreamRecord};
-use crate::core::{CoreCommand, placement};
+use crate::core::CoreCommand;
+use crate::layout::ReshardError;
+use crate::quota::Quotas;
+use crate::routes::Routes;
 use crate::store::{Store, specs_of};
-use crate::types::ShardStatus;
+use crate::types::{ReadError, ShardStatus};
+pub use tend::Tended;
 
 /// How long a core may take to answer before the control plane gives up on it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,12 +34,12 @@ pub enum ControlError {
     /// A name that is not allowed.
     #[error("{field} {name:?}: {reason}")]
     Name {
-        /// `stream` or `group`.
+        /// `stream`, `group`, `producer` or `client`.
         field: &'static str,
         /// As given.
         name: String,
         /// Why.
-        reason: highwater_wire::NameError,
+        reason: NameError,
     },
     /// A value out of its range.
     #[error("{field} is {value}; {limit}")]
@@ -50,14 +58,32 @@ pub enum ControlError {
     #[error("stream {0:?} does not exist")]
     UnknownStream(String),
     /// No such shard.
-    #[error("stream {stream:?} has no shard {shard}; it has {shards}")]
+    #[error("stream {stream:?} has no shard {shard}; it has {}", numbers(shards))]
     UnknownShard {
         /// Its name.
         stream: String,
         /// As given.
         shard: u32,
-        /// How many there are.
-        shards: u32,
+        /// The numbers there are.
+        shards: Vec<u32>,
+    },
+    /// Shards cannot be split or merged as asked.
+    #[error("stream {stream:?}: {reason}")]
+    Reshard {
+        /// Its name.
+        stream: String,
+        /// Why.
+        reason: ReshardError,
+    },
+    /// A shard cannot tell where a time lies.
+    #[error("stream {stream:?} shard {shard}: {reason}")]
+    Locate {
+        /// Its name.
+        stream: String,
+        /// Which.
+        shard: u32,
+        /// Why.
+        reason: ReadError,
     },
     /// A core did not answer.
     #[error("core {0} does not answer")]
@@ -86,7 +112,13 @@ impl ControlError {
             ControlError::Argument { .. } => ErrorCode::InvalidArgument,
             ControlError::StreamExists(_) => ErrorCode::StreamExists,
             ControlError::UnknownStream(_) => ErrorCode::UnknownStream,
-            ControlError::UnknownShard { .. } => ErrorCode::UnknownShard,
+            ControlError::UnknownShard { .. }
+            | ControlError::Reshard { reason: ReshardError::Unknown(_), .. } => {
+                ErrorCode::UnknownShard
+            }
+            ControlError::Reshard { .. } => ErrorCode::CannotReshard,
+            ControlError::Locate { reason, .. } => return reason.to_wire(),
+            ControlError::Catalogue(CatalogueError::Full { .. }) => ErrorCode::InvalidArgument,
             ControlError::CoreGone(_) => ErrorCode::Unavailable,
             ControlError::NotMine => ErrorCode::UnknownRequest,
             ControlError::Remove { .. } | ControlError::Catalogue(_) => ErrorCode::Internal,
@@ -104,12 +136,15 @@ pub struct Control {
     streams: BTreeMap<String, StreamRecord>,
     positions: BTreeMap<(String, u32, u32), u64>,
     links: Vec<CoreLink>,
+    routes: Routes,
+    /// What cores meter by, together.
+    quotas: Arc<Quotas>,
+    tending: tend::Tending,
 }
 
 impl Control {
     /// Over the cores of `store`; `links[i]` reaches core `i`.
     pub fn new(store: &Store, links: Vec<CoreLink>) -> Control {
-        debug_assert_eq!(links.len(), store.cores());
         Control {
             catalogue: store.catalogue(),
             streams: store.streams().iter().cloned().collect(),
@@ -120,6 +155,9 @@ impl Control {
                 .map(|(g, st, sh, p)| ((g, st, sh), p))
                 .collect(),
             links,
+            routes: store.routes().clone(),
+            quotas: Arc::clone(store.quotas()),
+            tending: tend::Tending::default(),
         }
     }
 
@@ -141,13 +179,11 @@ impl Control {
         if self.streams.contains_key(name) {
             return Err(ControlError::StreamExists(name.to_owned()));
         }
+        settings::check(&config)?;
         let record = self.catalogue().add_stream(name, config, now_ns())?;
         self.streams.insert(name.to_owned(), record.clone());
         for spec in specs_of(name, &record) {
-            let core = placement(spec.id, self.links.len());
-            if !(self.links[core])(CoreCommand::AddShard(spec)) {
-                return Err(ControlError::CoreGone(core));
-            }
+            self.tell(spec.id, CoreCommand::AddShard(spec))?;
         }
         self.describe(name)
     }
@@ -158,13 +194,17 @@ impl Control {
         self.catalogue().remove_stream(name, record.id)?;
         self.streams.remove(name);
         self.positions.retain(|(_, stream, _), _| *stream != record.id);
+        let shards = record.shards.iter().map(|s| ShardId { stream: record.id, shard: s.shard });
+        self.remove_files(name, shards.collect())
+    }
+
+    /// Has the cores remove shards that the catalogue has forgotten.
+    fn remove_files(&mut self, name: &str, shards: Vec<ShardId>) -> Result<(), ControlError> {
         let mut waits = Vec::new();
-        for spec in specs_of(name, &record) {
-            let (done, wait) = channel();
-            let core = placement(spec.id, self.links.len());
-            if (self.links[core])(CoreCommand::RemoveShard { shard: spec.id, done }) {
-                waits.push((core, wait));
-            }
+        for &shard in &shards {
+            // A core that is gone has its files removed at the next start.
+            waits.extend(self.ask(shard, |done| CoreCommand::RemoveShard { shard, done }));
+            self.routes.forget(shard);
         }
         for (core, wait) in waits {
             match wait.recv_timeout(PATIENCE) {
@@ -176,6 +216,37 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// Sends a command to the core that owns a shard.
+    fn tell(&self, shard: ShardId, command: CoreCommand) -> Result<usize, ControlError> {
+        let core = self.routes.core_of(shard);
+        if (self.links[core])(command) { Ok(core) } else { Err(ControlError::CoreGone(core)) }
+    }
+
+    /// The same for one that answers; the core and the answer to wait for.
+    fn ask<T>(
+        &self,
+        shard: ShardId,
+        command: impl FnOnce(Sender<T>) -> CoreCommand,
+    ) -> Result<(usize, Receiver<T>), ControlError> {
+        let (sender, wait) = channel();
+        Ok((self.tell(shard, command(sender))?, wait))
+    }
+
+    /// Sends a command to every core, and waits until all have answered.
+    fn ask_all(&self, command: impl Fn(Sender<()>) -> CoreCommand) -> Result<(), ControlError> {
+        let mut waits = Vec::new();
+        for (core, link) in self.links.iter().enumerate() {
+            let (done, wait) = channel();
+            if !link(command(done)) {
+                return Err(ControlError::CoreGone(core));
+            }
+            waits.push((core, wait));
+        }
+        waits.into_iter().try_for_each(|(core, wait)| {
+            wait.recv_timeout(PATIENCE).map_err(|_| ControlError::CoreGone(core))
+        })
     }
 
     /// Describes a stream. Ports are left at 0: only a server has them.
@@ -221,11 +292,11 @@ impl Control {
             return results;
         }
         for (group, stream, shard, position) in records {
-            let id = ShardId { stream, shard };
+            let shard_id = ShardId { stream, shard };
             self.positions.insert((group.clone(), stream, shard), position);
             // A core that is gone shows no figures either.
-            let command = CoreCommand::SetPosition { shard: id, group, position };
-            let _ = (self.links[placement(id, self.links.len())])(command);
+            let command = CoreCommand::SetPosition { shard: shard_id, group, position };
+            let _ = self.tell(shard_id, command);
         }
         results
     }
@@ -239,12 +310,12 @@ impl Control {
     ) -> Result<(), ControlError> {
         group_name(group)?;
         let record = self.find(stream)?;
-        if let Some(odd) = positions.iter().find(|p| p.shard >= record.config.shards) {
-            let (stream, shards) = (stream.to_owned(), record.config.shards);
-            return Err(ControlError::UnknownShard { stream, shard: odd.shard, shards });
+        if let Some(odd) = positions.iter().find(|p| p.shard >= record.next_shard) {
+            return Err(unknown_shard(stream, record, odd.shard));
         }
-        records
-            .extend(positions.iter().map(|p| (group.to_owned(), record.id, p.shard, p.sequence)));
+        // What was a shard until retention emptied it has no position any more; the others are kept.
+        let kept = positions.iter().filter(|p| record.shard(p.shard).is_some());
+        records.extend(kept.map(|p| (group.to_owned(), record.id, p.shard, p.sequence)));
         Ok(())
     }
 
@@ -273,10 +344,9 @@ impl Control {
             if only.is_some_and(|only| only != *id) {
                 continue;
             }
-            let (reply, wait) = channel();
-            let shard_id = ShardId { stream: *id, shard: *shard };
-            let command = CoreCommand::Backlog { shard: shard_id, position, reply };
-            if (self.links[placement(shard_id, self.links.len())])(command) {
+            let at = ShardId { stream: *id, shard: *shard };
+            let asked = self.ask(at, |reply| CoreCommand::Backlog { shard: at, position, reply });
+            if let Ok((_, wait)) = asked {
                 waits.push((group, *id, *shard, position, wait));
             }
         }
@@ -341,7 +411,33 @@ impl Control {
             ControlRequest::ListGroups { stream } => {
                 self.list_groups(&stream).map(ControlReply::Groups)
             }
-            _ => Err(ControlError::NotMine),
+            ControlRequest::SetStream { name, change } => {
+                self.set_stream(&name, &change).map(|s| ControlReply::Stream(with_ports(s)))
+            }
+            ControlRequest::Split { name, shard, at } => {
+                self.split(&name, shard, &at).map(|s| ControlReply::Stream(with_ports(s)))
+            }
+            ControlRequest::Merge { name, shards } => {
+                self.merge(&name, &shards).map(|s| ControlReply::Stream(with_ports(s)))
+            }
+            ControlRequest::Reshard { name, shards } => {
+                self.reshard(&name, shards).map(|s| ControlReply::Stream(with_ports(s)))
+            }
+            ControlRequest::Trim { name, shard, before } => {
+                self.trim(&name, shard, before).map(|s| ControlReply::Stream(with_ports(s)))
+            }
+            ControlRequest::OpenProducer { name } => {
+                self.open_producer(&name).map(|(id, epoch)| ControlReply::Producer { id, epoch })
+            }
+            ControlRequest::SetClientQuota { client, quota } => {
+                self.set_client_quota(&client, quota).map(|()| ControlReply::Done)
+            }
+            ControlRequest::ListClientQuotas => {
+                self.client_quotas().map(ControlReply::ClientQuotas)
+            }
+            ControlRequest::Hello { .. }
+            | ControlRequest::Snapshot
+            | ControlRequest::SnapshotAfter { .. } => Err(ControlError::NotMine),
         };
         reply.map_err(|e| e.to_wire())
     }
@@ -377,20 +473,25 @@ impl Control {
         record: &StreamRecord,
         status: &BTreeMap<ShardId, ShardStatus>,
     ) -> StreamDescription {
-        let ranges = split_evenly(record.config.shards.max(1));
-        let shards = (0u32..).zip(ranges).map(|(shard, range)| {
-            let id = ShardId { stream: record.id, shard };
+        let shards = record.shards.iter().map(|kept| {
+            let id = ShardId { stream: record.id, shard: kept.shard };
             let of = status.get(&id);
             ShardDescription {
-                shard,
-                hash_start: range.start,
-                hash_end: range.end,
-                core: placement(id, self.links.len()) as u32,
+                shard: kept.shard,
+                hash_start: kept.hash_start,
+                hash_end: kept.hash_end,
+                core: self.routes.core_of(id) as u32,
+                port: 0,
                 oldest: of.map_or(0, |s| s.oldest),
                 high_water: of.map_or(0, |s| s.high_water),
                 stored_bytes: of.map_or(0, |s| s.stored_bytes),
+                log_bytes: of.map_or(0, |s| s.log_bytes),
                 state: of.map_or_else(|| "missing".to_owned(), |s| s.state.clone()),
-                ..ShardDescription::default()
+                closed: kept.closed,
+                parents: kept.parents.clone(),
+                children: kept.children.clone(),
+                counters: of.map_or_else(Default::default, |s| s.counters),
+                advice: self.tending.advice(id),
             }
         });
         StreamDescription {
@@ -401,6 +502,22 @@ impl Control {
             shards: shards.collect(),
         }
     }
+}
+
+/// Shard numbers in words.
+fn numbers(shards: &[u32]) -> String {
+    match shards {
+        [] => "none".to_owned(),
+        [first, .., last] if shards.len() as u32 == last - first + 1 && shards.len() > 2 => {
+            format!("{first} to {last}")
+        }
+        _ => shards.iter().map(u32::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn unknown_shard(stream: &str, record: &StreamRecord, shard: u32) -> ControlError {
+    let shards = record.shards.iter().map(|s| s.shard).collect();
+    ControlError::UnknownShard { stream: stream.to_owned(), shard, shards }
 }
 
 fn stream_name(name: &str) -> Result<(), ControlError> {

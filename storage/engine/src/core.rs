@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use highwater_ring::{AlignedBuf, BufferPool, Completion, Disk, Done, FileId, Job, Op};
-use highwater_wire::{ShardCounters, ShardId};
+use highwater_wire::{HashRange, ShardCounters, ShardId};
 
 use crate::checkpoint::{self, checkpoint_path};
+use crate::hotkeys::SplitPoint;
 use crate::io::{Io, What};
 use crate::options::CoreOptions;
 use crate::quota::{Meters, Quotas};
+use crate::routes::Routes;
 use crate::shard::{ReadRequest, Shard, ShardLog};
 use crate::snapshot::CoreReport;
 use crate::types::{
@@ -25,16 +27,63 @@ const TICK_NS: u64 = 1_000_000_000;
 /// How soon a reader that found no buffer is looked at again, ns.
 const STARVED_NS: u64 = 2_000_000;
 
-/// The core a shard belongs to, of `cores`.
-pub fn placement(shard: ShardId, cores: usize) -> usize {
-    (shard.stream as usize + shard.shard as usize) % cores.max(1)
-}
-
 /// Something another thread asks of a core.
 #[derive(Debug)]
 pub enum CoreCommand {
+    /// Where a shard lies; for all cores.
+    Place {
+        /// Which.
+        shard: ShardId,
+        /// Its core, modulo the number of cores.
+        home: u32,
+    },
     /// Serve a new, empty shard.
     AddShard(ShardSpec),
+    /// Have the first segment of a new shard ready.
+    Prepare {
+        /// Which.
+        shard: ShardId,
+        /// Told when it is, or cannot be had.
+        done: Sender<()>,
+    },
+    /// Take no more appends for a shard, and finish what it has.
+    CloseShard {
+        /// Which.
+        shard: ShardId,
+        /// Told when nothing more will change.
+        done: Sender<ShardStatus>,
+    },
+    /// Other settings of a shard.
+    Respec(ShardSpec),
+    /// What the hash keys of its latest records say about a split.
+    SplitPoint {
+        /// Which.
+        shard: ShardId,
+        /// Its part of the hash-key space.
+        range: HashRange,
+        /// Told; `None` without such a shard.
+        reply: Sender<Option<SplitPoint>>,
+    },
+    /// Turn a start into a sequence number.
+    Locate {
+        /// Which.
+        shard: ShardId,
+        /// From where.
+        start: Start,
+        /// Told.
+        reply: Sender<Result<Located, ReadError>>,
+    },
+    /// Whether the file system is so full that nothing is to be stored.
+    DiskLow(bool),
+    /// Refuse a named producer's older epochs.
+    Fence {
+        /// The producer.
+        id: u64,
+        /// The least epoch that may append.
+        epoch: u32,
+        /// Told when it is in force.
+        done: Sender<()>,
+    },
     /// Remove a shard and its files.
     RemoveShard {
         /// Which.
@@ -80,6 +129,10 @@ pub struct Core<D: Disk> {
     removals: BTreeMap<u64, Sender<Result<(), Arc<str>>>>,
     /// Meters that cores share.
     quotas: Arc<Quotas>,
+    /// Who waits for shards to end, and for first segments.
+    closings: Vec<(ShardId, Sender<ShardStatus>)>,
+    preparations: Vec<(ShardId, Sender<()>)>,
+    routes: Routes,
     next_number: u64,
     completions: Vec<Completion>,
     touched: Vec<ShardId>,
@@ -142,6 +195,9 @@ impl<D: Disk> Core<D> {
             told: Vec::new(),
             readers: BTreeMap::new(),
             removals: BTreeMap::new(),
+            closings: Vec::new(),
+            preparations: Vec::new(),
+            routes: Routes::new(1),
             next_number: 0,
             completions: Vec::new(),
             touched: Vec::new(),
@@ -169,6 +225,16 @@ impl<D: Disk> Core<D> {
     /// Its number.
     pub fn number(&self) -> usize {
         self.number
+    }
+
+    /// Where all shards lie, as its owner knows when it starts; commands keep it up.
+    pub fn set_routes(&mut self, routes: Routes) {
+        self.routes = routes;
+    }
+
+    /// The core that owns a shard.
+    pub fn owner(&self, shard: ShardId) -> usize {
+        self.routes.core_of(shard)
     }
 
     /// Its disk.
@@ -226,12 +292,6 @@ impl<D: Disk> Core<D> {
         if let Some(shard) = self.shards.get_mut(&shard) {
             shard.given_up(batch);
         }
-    }
-
-    /// Refuses a named producer's epochs below `epoch` from now on, on every shard.
-    pub fn fence(&mut self, id: u64, epoch: u32) {
-        let least = self.io.fences.entry(id).or_default();
-        *least = epoch.max(*least);
     }
 
     /// Changes what a shard lets pass, and what becomes of the rest.
@@ -352,16 +412,69 @@ impl<D: Disk> Core<D> {
         }
     }
 
+    /// Takes no more appends for a shard. Those it has in flight are stored; when they are, its readers get to
+    /// its end and are told so.
+    pub fn close_shard(&mut self, now: Now, shard: ShardId) {
+        if let Some(found) = self.shards.get_mut(&shard) {
+            found.close(now, &mut self.io);
+            self.touched.push(shard);
+        }
+    }
+
+    /// Gives a shard other settings.
+    pub fn respec(&mut self, now: Now, spec: ShardSpec) {
+        if let Some(found) = self.shards.get_mut(&spec.id) {
+            let (id, policy) = (spec.id, spec.policy);
+            found.respec(now, spec, &mut self.io);
+            self.set_policy(id, policy);
+        }
+    }
+
+    /// Refuses all appends that need room, or takes them again.
+    pub fn set_disk_low(&mut self, low: bool) {
+        self.io.disk_low = low;
+    }
+
+    /// Refuses a named producer's epochs below `epoch` from now on, on every shard.
+    pub fn fence(&mut self, id: u64, epoch: u32) {
+        let least = self.io.fences.entry(id).or_default();
+        *least = epoch.max(*least);
+    }
+
     /// All shards in brief.
-    pub fn status(&self) -> Vec<ShardStatus> {
-        self.shards.values().map(Shard::status).collect()
+    pub fn status(&self, now: Now) -> Vec<ShardStatus> {
+        self.shards.values().map(|shard| shard.status(now)).collect()
     }
 
     /// Carries out a command from another thread.
     pub fn command(&mut self, now: Now, command: CoreCommand) {
         // Whoever asked may have gone: then nobody wants the answer.
         match command {
+            CoreCommand::Place { shard, home } => self.routes.place(shard, home),
             CoreCommand::AddShard(spec) => self.add_shard(spec),
+            CoreCommand::Prepare { shard, done } => {
+                if let Some(found) = self.shards.get_mut(&shard) {
+                    found.prepare_first(now, &mut self.io);
+                }
+                self.preparations.push((shard, done));
+            }
+            CoreCommand::CloseShard { shard, done } => {
+                self.close_shard(now, shard);
+                self.closings.push((shard, done));
+            }
+            CoreCommand::Respec(spec) => self.respec(now, spec),
+            CoreCommand::SplitPoint { shard, range, reply } => {
+                let found = self.shards.get(&shard).map(|s| s.stats.keys.split_point(range));
+                let _ = reply.send(found);
+            }
+            CoreCommand::Locate { shard, start, reply } => {
+                let _ = reply.send(self.locate(shard, start));
+            }
+            CoreCommand::DiskLow(low) => self.set_disk_low(low),
+            CoreCommand::Fence { id, epoch, done } => {
+                self.fence(id, epoch);
+                let _ = done.send(());
+            }
             CoreCommand::RemoveShard { shard, done } => {
                 self.next_number += 1;
                 let tag = REMOVAL | self.next_number;
@@ -369,7 +482,7 @@ impl<D: Disk> Core<D> {
                 self.remove_shard(shard, tag);
             }
             CoreCommand::Status { reply } => {
-                let _ = reply.send(self.status());
+                let _ = reply.send(self.status(now));
             }
             CoreCommand::Backlog { shard, position, reply } => {
                 let found =
@@ -422,6 +535,28 @@ impl<D: Disk> Core<D> {
             }
         }
         self.shards.retain(|_, s| !s.removed());
+        self.tell_who_waits(now);
+    }
+
+    /// Answers those who wait for a shard to end, or for its first segment.
+    fn tell_who_waits(&mut self, now: Now) {
+        let shards = &self.shards;
+        self.closings.retain(|(id, done)| match shards.get(id) {
+            Some(shard) if !shard.at_rest() => true,
+            Some(shard) => {
+                // Whoever asked may have gone.
+                let _ = done.send(shard.status(now));
+                false
+            }
+            None => false,
+        });
+        self.preparations.retain(|(id, done)| {
+            let wait = shards.get(id).is_some_and(Shard::preparing);
+            if !wait {
+                let _ = done.send(());
+            }
+            wait
+        });
     }
 
     fn complete(&mut self, now: Now, completion: Completion) {

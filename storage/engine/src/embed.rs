@@ -7,7 +7,7 @@ mod runner;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use highwater_ring::{PinError, Waker, pin_thread};
 use highwater_wire::{ShardId, StreamConfig, StreamDescription};
 
 use crate::control::{Control, ControlError, CoreLink, now_ns};
-use crate::core::placement;
+use crate::core::CoreCommand;
+use crate::routes::Routes;
 use crate::shard::ReadRequest;
 use crate::store::{OpenError, Store, StoreOptions};
 use crate::types::{AppendError, Appended, Chunk, Located, Now, ReadError, Start};
@@ -122,6 +123,8 @@ pub struct Engine {
     store: Store,
     control: Mutex<Control>,
     cores: Vec<Link>,
+    /// As the cores know them; written when shards are split or merged.
+    routes: Arc<RwLock<Routes>>,
     idle: Idle,
 }
 
@@ -200,16 +203,21 @@ impl Engine {
             doing: "tidying up after the start".into(),
             source,
         })?;
+        let routes = Arc::new(RwLock::new(store.routes().clone()));
         let links = cores.iter().map(|link| {
             let (sender, waker) = (link.sender.clone(), link.waker.clone());
+            let routes = routes.clone();
             Box::new(move |command| {
+                if let CoreCommand::Place { shard, home } = command {
+                    routes.write().unwrap_or_else(PoisonError::into_inner).place(shard, home);
+                }
                 let sent = sender.send(Message::Command(command)).is_ok();
                 waker.wake();
                 sent
             }) as CoreLink
         });
         let control = Mutex::new(Control::new(&store, links.collect()));
-        Ok(Engine { store, control, cores, idle: options.idle })
+        Ok(Engine { store, control, cores, routes, idle: options.idle })
     }
 
     /// The data directory: durability, warnings, space.
@@ -369,7 +377,8 @@ impl Engine {
 
     /// Hands a message over, or gives it back: whoever asked is told here and now, and not a second time.
     fn send(&self, shard: ShardId, message: Message) -> Result<(), (Refused, Message)> {
-        let link = &self.cores[placement(shard, self.cores.len())];
+        let core = self.routes.read().unwrap_or_else(PoisonError::into_inner).core_of(shard);
+        let link = &self.cores[core];
         let sent = link.sender.try_send(message);
         link.waker.wake();
         sent.map_err(|error| match error {

@@ -79,6 +79,8 @@ pub struct Io {
     pub evict: Vec<ShardId>,
     /// Whose blocks are in a tail, oldest first.
     pub tail_order: VecDeque<(ShardId, usize)>,
+    /// The file system is so full that nothing is to be stored.
+    pub disk_low: bool,
     /// Operations in flight by token.
     pending: Vec<Option<Pending>>,
     free: Vec<usize>,
@@ -103,6 +105,7 @@ impl Io {
             random: fastrand::Rng::with_seed(seed),
             evict: Vec::new(),
             tail_order: VecDeque::new(),
+            disk_low: false,
             pending: Vec::new(),
             free: Vec::new(),
         }

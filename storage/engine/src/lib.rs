@@ -12,28 +12,34 @@ mod hotkeys;
 mod index;
 pub mod inspect;
 mod io;
+mod layout;
 mod options;
 mod producers;
 pub mod quota;
 pub mod recovery;
+mod routes;
 mod segment;
 mod shard;
 mod snapshot;
 mod stats;
 mod store;
 mod types;
+mod watermark;
 
 pub use crate::catalogue::CatalogueError;
 pub use crate::checkpoint::{
     CHECKPOINT_DIR, CHECKPOINT_MAGIC, CheckpointEntry, CheckpointHeader, Claim, Claims,
     checkpoint_path, create as create_checkpoint, remove_others as remove_other_checkpoints,
 };
-pub use crate::control::{Control, ControlError, CoreLink};
-pub use crate::core::{Core, CoreCommand, placement};
+pub use crate::control::{Control, ControlError, CoreLink, Tended};
+pub use crate::core::{Core, CoreCommand};
 pub use crate::embed::{Clock, Engine, EngineOptions, Idle, NotTaken, Reply, StartError};
+pub use crate::hotkeys::SplitPoint;
 pub use crate::index::IndexEntry;
+pub use crate::layout::{MAX_SHARDS_KEPT, ReshardError};
 pub use crate::options::{CoreOptions, Planted, SegmentSizes};
 pub use crate::producers::{Producer, REMEMBERED, Stored};
+pub use crate::routes::Routes;
 pub use crate::segment::Seal;
 pub use crate::shard::{ReadRequest, ShardLog};
 pub use crate::snapshot::CoreReport;
@@ -43,3 +49,4 @@ pub use crate::types::{
     AppendError, AppendTerms, Appended, Arrivals, Backlog, Chunk, Located, Now, Output, Parts,
     Policy, ReadError, ReaderId, ShardSpec, ShardStatus, Slice, Start,
 };
+pub use crate::watermark::{Level, Watermark, reserve_of};

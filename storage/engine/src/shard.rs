@@ -1,9 +1,10 @@
 //! One shard: an ordered log of batches, as a state machine. Appends gather into commit groups
 //! (`append`), groups become device writes whose completions advance the high-water mark in order
-//! (`write`), readers are served from recent groups or from disk (`read`), and old segments go
-//! (`retain`). No clock, no file, no thread: time comes in, operations go out.
+//! (`write`), readers are served from recent groups or from disk (`read`), old segments go (`retain`), and
+//! splits close it (`close`). No clock, no file, no thread: time comes in, operations go out.
 
 mod append;
+mod close;
 mod held;
 mod metered;
 mod metering;
@@ -84,6 +85,8 @@ enum State {
     Failed(Arc<str>),
     /// Durable data is damaged: nothing goes on.
     Damaged(Arc<str>),
+    /// A split or merge closed it: what is in flight is finished, reads go on to the end.
+    Closed,
     Closing,
 }
 
@@ -162,7 +165,11 @@ pub struct Shard {
     current: bool,
     spare: Option<Spare>,
     taking: bool,
+    /// Bytes of the segment that is under way.
+    ordered: u64,
     recycling: bool,
+    /// After the oldest segment could not be given back: not before this time again.
+    recycle_again_ns: u64,
     /// After the file system refused a segment: not before this time again.
     take_again_ns: u64,
     take_refused: Option<AppendError>,
@@ -205,6 +212,7 @@ impl Shard {
         let claimed = log.claimed.filter(|_| log.damaged.is_some());
         let state = match log.damaged {
             Some(reason) => State::Damaged(reason.into()),
+            None if spec.closed => State::Closed,
             None => State::Open,
         };
         Shard {
@@ -215,7 +223,9 @@ impl Shard {
             current: false,
             spare: None,
             taking: false,
+            ordered: 0,
             recycling: false,
+            recycle_again_ns: 0,
             take_again_ns: 0,
             take_refused: None,
             take_smaller: 0,
@@ -268,7 +278,8 @@ impl Shard {
 
     /// Oldest sequence number kept.
     pub fn oldest(&self) -> u64 {
-        self.segments.front().map_or(self.next_sequence, |s| s.base_sequence)
+        let kept = self.segments.front().map_or(self.next_sequence, |s| s.base_sequence);
+        kept.max(self.spec.trimmed.min(self.high_water))
     }
 
     /// Commit groups being written.
@@ -333,13 +344,17 @@ impl Shard {
     }
 
     /// In brief.
-    pub fn status(&self) -> ShardStatus {
+    pub fn status(&self, now: Now) -> ShardStatus {
         ShardStatus {
             id: self.spec.id,
             oldest: self.oldest(),
             high_water: self.high_water,
             stored_bytes: self.stored_bytes(),
+            log_bytes: self.log_bytes(),
             state: self.state_text(),
+            counters: ShardCounters::default(),
+            closed: self.spec.closed,
+            expired: self.expired(now),
         }
     }
 
@@ -351,7 +366,8 @@ impl Shard {
             },
             State::Failed(reason) => format!("failed: {reason}"),
             State::Damaged(reason) => format!("damaged: {reason}"),
-            State::Closing => "closing".to_owned(),
+            State::Closed if self.quiet() => "closed".to_owned(),
+            State::Closed | State::Closing => "closing".to_owned(),
         }
     }
 
@@ -476,8 +492,10 @@ impl Shard {
             What::Take(number) => self.segment_taken(now, number, result, io),
             What::Open(number) => self.segment_opened(now, number, result, io),
             What::Recycle if result.is_ok() => self.segment_gone(now, io),
-            // Tried again at the next look.
-            What::Recycle => self.recycling = false,
+            What::Recycle => {
+                self.recycling = false;
+                self.recycle_again_ns = now.mono_ns + retain::RECYCLE_AGAIN_NS;
+            }
             What::Discard | What::Checkpoint => {}
             What::RemoveDir => {
                 let result = result.map(|_| ()).map_err(|e| e.to_string().into());

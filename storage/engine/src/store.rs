@@ -8,21 +8,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use highwater_ring::{
     BufferPool, Calibration, CalibrationError, DirLock, Files, FilesError, FilesOptions, LockError,
-    OsFiles, PreparerHandle, PreparerOptions, UringDisk, UringError, UringOptions, calibrate,
-    spawn_preparer,
+    OsFiles, PoolStatus, PreparerHandle, PreparerOptions, UringDisk, UringError, UringOptions,
+    calibrate, spawn_preparer,
 };
 use highwater_wire::{ShardId, StreamConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{Catalogue, CatalogueError, PositionRecord, StreamRecord};
+use crate::catalogue::{Catalogue, CatalogueError, NamedProducer, PositionRecord, StreamRecord};
 use crate::checkpoint::{self, Claims};
-use crate::core::{Core, placement};
+use crate::core::Core;
 use crate::format::{FORMAT_VERSION, parse_shard_dir, shard_dir};
+use crate::layout::ShardRecord;
 use crate::options::CoreOptions;
 use crate::quota::Quotas;
 use crate::recovery::{Bounds, recover};
+use crate::routes::Routes;
 use crate::shard::ShardLog;
 use crate::types::{Policy, ShardSpec};
+use crate::watermark::reserve_of;
 
 /// Names the format version; the first file written, the last to be trusted.
 const IDENTITY: &str = "highwater.json";
@@ -41,6 +44,8 @@ pub struct StoreOptions {
     pub core: CoreOptions,
     /// Bytes of prepared segment files to keep ready.
     pub prepared_bytes: u64,
+    /// Bytes of the file system that no segment may take; `None` for [`reserve_of`] its size.
+    pub reserve_bytes: Option<u64>,
     /// Use a file system without O_DIRECT (labelled).
     pub allow_buffered: bool,
     /// Measure the way to durability again although it is remembered.
@@ -55,6 +60,7 @@ impl Default for StoreOptions {
             large_bytes: 64 << 20,
             core: CoreOptions::default(),
             prepared_bytes: 1 << 30,
+            reserve_bytes: None,
             allow_buffered: false,
             calibrate_again: false,
         }
@@ -136,11 +142,13 @@ pub struct Store {
     catalogue: Arc<Mutex<Catalogue>>,
     streams: Vec<(String, StreamRecord)>,
     positions: Vec<PositionRecord>,
+    fences: Arc<[NamedProducer]>,
+    routes: Routes,
     epoch: u32,
-    cores: usize,
     notes: Arc<Mutex<Vec<String>>>,
     preparer: PreparerHandle,
     quotas: Arc<Quotas>,
+    reserve_bytes: u64,
     /// Whether a core could not write its checkpoint: then those of earlier starts are still needed.
     keep_checkpoints: Arc<AtomicBool>,
     _lock: Arc<DirLock>,
@@ -159,6 +167,8 @@ pub struct CoreSeed {
     claims: Arc<Claims>,
     shards: Vec<ShardSpec>,
     positions: Vec<PositionRecord>,
+    fences: Arc<[NamedProducer]>,
+    routes: Routes,
     epoch: u32,
     notes: Arc<Mutex<Vec<String>>>,
     quotas: Arc<Quotas>,
@@ -191,12 +201,29 @@ impl Store {
         let epoch = catalogue.epoch();
         let streams: Vec<_> = catalogue.streams()?.into_iter().collect();
         let positions = catalogue.positions()?;
-        let preparer_options =
-            PreparerOptions { max_bytes: options.prepared_bytes, ..PreparerOptions::default() };
+        let fences = catalogue.named_producers()?.into();
+        let quotas = Arc::new(Quotas::default());
+        for kept in catalogue.client_quotas()? {
+            quotas.set_client(&kept.client, &kept.quota);
+        }
+        let mut routes = Routes::new(options.cores.len());
+        for (_, record) in &streams {
+            for kept in &record.shards {
+                routes.place(ShardId { stream: record.id, shard: kept.shard }, kept.home);
+            }
+        }
+        // Where the file system does not say how large it is, it has to refuse by itself.
+        let total = files.space().map_or(0, |(_, total)| total);
+        let reserve_bytes = options.reserve_bytes.unwrap_or_else(|| reserve_of(total));
+        let preparer_options = PreparerOptions {
+            max_bytes: options.prepared_bytes,
+            reserve_bytes,
+            ..PreparerOptions::default()
+        };
         let preparer =
             spawn_preparer(files.clone(), preparer_options).map_err(doing("preparing segments"))?;
         let claims = Claims::read_all(&files).map_err(doing("reading checkpoints"))?;
-        remove_orphans(&files, &streams).map_err(doing("removing shards of deleted streams"))?;
+        remove_orphans(&files, &streams).map_err(doing("removing shards that are no more"))?;
         let notes = Arc::new(Mutex::new(notes));
         let mut store = Store {
             files,
@@ -204,11 +231,13 @@ impl Store {
             catalogue: Arc::new(Mutex::new(catalogue)),
             streams,
             positions,
+            fences,
+            routes,
             epoch,
-            cores: options.cores.len(),
             notes,
             preparer,
-            quotas: Arc::default(),
+            quotas,
+            reserve_bytes,
             keep_checkpoints: Arc::default(),
             _lock: lock,
         };
@@ -233,8 +262,10 @@ impl Store {
             options: options.clone(),
             calibration: self.calibration.clone(),
             claims: claims.clone(),
-            shards: specs.iter().filter(|s| placement(s.id, self.cores) == core).cloned().collect(),
+            shards: specs.iter().filter(|s| self.routes.core_of(s.id) == core).cloned().collect(),
             positions: self.positions.clone(),
+            fences: self.fences.clone(),
+            routes: self.routes.clone(),
             epoch: self.epoch,
             notes: self.notes.clone(),
             quotas: self.quotas.clone(),
@@ -289,6 +320,16 @@ impl Store {
         self.files.space()
     }
 
+    /// Bytes of it that no segment may take.
+    pub fn reserve_bytes(&self) -> u64 {
+        self.reserve_bytes
+    }
+
+    /// The pool of prepared segment files.
+    pub fn pool(&self) -> PoolStatus {
+        self.preparer.status()
+    }
+
     /// The files, for those who watch space.
     pub fn files(&self) -> &OsFiles {
         &self.files
@@ -306,8 +347,8 @@ impl Store {
         &self.positions
     }
 
-    pub(crate) fn cores(&self) -> usize {
-        self.cores
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
     }
 }
 
@@ -362,6 +403,10 @@ impl CoreSeed {
         let seed = fastrand::u64(..);
         let mut core = Core::new(self.core, self.epoch, disk, pool, options, seed, shards);
         core.share_quotas(&self.quotas);
+        core.set_routes(self.routes);
+        for producer in self.fences.iter() {
+            core.fence(producer.id, producer.epoch);
+        }
         for (group, stream, shard, sequence) in self.positions {
             core.set_position(ShardId { stream, shard }, &group, sequence);
         }
@@ -375,19 +420,25 @@ pub fn in_flight_bytes(options: &CoreOptions) -> u64 {
     (options.depth as u64 + 1) * largest + (1 << 20)
 }
 
-/// The shards of a stream.
+/// The shards of a stream. Those that are open share what it may keep.
 pub(crate) fn specs_of(name: &str, record: &StreamRecord) -> Vec<ShardSpec> {
-    let shards = record.config.shards;
-    (0..shards)
-        .map(|shard| ShardSpec {
-            id: ShardId { stream: record.id, shard },
-            stream: name.to_owned(),
-            ack: record.config.ack,
-            retention_ms: record.config.retention_ms,
-            retention_bytes: record.config.retention_bytes / u64::from(shards.max(1)),
-            policy: policy_of(&record.config),
-        })
-        .collect()
+    let open = record.shards.iter().filter(|s| !s.closed).count() as u64;
+    let share = match record.config.retention_bytes {
+        0 => 0,
+        // Less than a byte would mean no bound.
+        bytes => (bytes / open.max(1)).max(1),
+    };
+    let spec = |kept: &ShardRecord| ShardSpec {
+        id: ShardId { stream: record.id, shard: kept.shard },
+        stream: name.to_owned(),
+        ack: record.config.ack,
+        retention_ms: record.config.retention_ms,
+        retention_bytes: share,
+        trimmed: kept.trimmed,
+        closed: kept.closed,
+        policy: policy_of(&record.config),
+    };
+    record.shards.iter().map(spec).collect()
 }
 
 /// What each shard of a stream lets pass, and what becomes of the rest.
@@ -511,7 +562,7 @@ fn calibration(dir: &Path, options: &StoreOptions) -> Result<Calibration, OpenEr
 fn remove_orphans(files: &OsFiles, streams: &[(String, StreamRecord)]) -> io::Result<()> {
     for name in files.list(Path::new("shards"))? {
         if let Some(id) = parse_shard_dir(&name)
-            && !streams.iter().any(|(_, r)| r.id == id.stream)
+            && !streams.iter().any(|(_, r)| r.id == id.stream && r.shard(id.shard).is_some())
         {
             files.remove_dir(&shard_dir(id))?;
         }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use highwater_ring::SharedBuf;
-use highwater_wire::{AckMode, Backpressure, ErrorCode, Quota, RecordOutcome, ShardId, WireError};
+use highwater_wire::{
+    AckMode, Backpressure, ErrorCode, Quota, RecordOutcome, ShardCounters, ShardId, WireError,
+};
 
 use crate::quota::Meters;
 
@@ -29,8 +31,28 @@ pub struct ShardSpec {
     pub retention_ms: u64,
     /// Bytes this shard may keep on disk; 0 for no bound.
     pub retention_bytes: u64,
+    /// Records below this sequence number were given up: they are not read any more, and their segments go.
+    pub trimmed: u64,
+    /// A split or merge closed it: it takes no appends.
+    pub closed: bool,
     /// What it lets pass, and what becomes of the rest.
     pub policy: Policy,
+}
+
+impl Default for ShardSpec {
+    /// Shard 0 of stream 0, without a name: everything kept, acknowledged when durable.
+    fn default() -> ShardSpec {
+        ShardSpec {
+            id: ShardId { stream: 0, shard: 0 },
+            stream: String::new(),
+            ack: AckMode::default(),
+            retention_ms: 0,
+            retention_bytes: 0,
+            trimmed: 0,
+            closed: false,
+            policy: Policy::default(),
+        }
+    }
 }
 
 /// What a shard lets pass, and what becomes of the rest. May change at any time.
@@ -100,6 +122,11 @@ pub enum AppendError {
     /// No such shard here.
     #[error("shard {0} does not exist")]
     UnknownShard(ShardId),
+    /// A split or merge closed it; nothing of the batch was stored here, now or earlier.
+    #[error(
+        "shard {0} was closed by a split or merge: describe the stream and append to its children"
+    )]
+    ShardClosed(ShardId),
     /// The batch itself.
     #[error("{0}")]
     Batch(#[from] highwater_wire::BatchError),
@@ -199,6 +226,7 @@ impl AppendError {
         use highwater_wire::BatchError as B;
         let (code, retry, detail) = match self {
             AppendError::UnknownShard(_) => (ErrorCode::UnknownShard, 0, 0),
+            AppendError::ShardClosed(_) => (ErrorCode::ShardClosed, 0, 0),
             AppendError::Batch(B::RecordTooLarge { .. }) => (ErrorCode::RecordTooLarge, 0, 0),
             AppendError::Batch(B::TooLarge { .. }) => (ErrorCode::BatchTooLarge, 0, 0),
             AppendError::Batch(B::KeyTooLong { .. } | B::KeyNotUtf8 { .. }) => {
@@ -250,6 +278,14 @@ pub enum ReadError {
         /// The mark.
         high_water: u64,
     },
+    /// A split or merge closed the shard, and all its records were read.
+    #[error("shard {shard} was closed by a split or merge; it ended at {end}: read its children")]
+    ShardEnded {
+        /// Which.
+        shard: ShardId,
+        /// Sequence number after its last record.
+        end: u64,
+    },
     /// The device would not give the bytes.
     #[error("shard {shard} could not be read: {reason}")]
     Io {
@@ -292,6 +328,7 @@ impl ReadError {
             ReadError::BeyondEnd { high_water, .. } => {
                 (ErrorCode::PositionBeyondEnd, 0, *high_water)
             }
+            ReadError::ShardEnded { end, .. } => (ErrorCode::ShardEnded, 0, *end),
             ReadError::Io { .. } => (ErrorCode::ShardFailed, 0, 0),
             ReadError::Damaged { .. } => (ErrorCode::ShardDamaged, 0, 0),
             ReadError::Quota { retry_after_ms } => (ErrorCode::QuotaExceeded, *retry_after_ms, 0),
@@ -443,6 +480,14 @@ pub struct ShardStatus {
     pub high_water: u64,
     /// Bytes of its segments on disk.
     pub stored_bytes: u64,
-    /// `open`, or `failed: …`, `damaged: …` with the reason.
+    /// Bytes of these that are written.
+    pub log_bytes: u64,
+    /// `open`, `closing` or `closed`, or `failed: …`, `damaged: …` with the reason.
     pub state: String,
+    /// Its records by what became of them.
+    pub counters: ShardCounters,
+    /// Whether a split or merge closed it.
+    pub closed: bool,
+    /// Whether it is closed, has ended, and retention or a trim leaves nothing of it.
+    pub expired: bool,
 }

@@ -33,6 +33,9 @@ pub struct PreparerOptions {
     pub max_bytes: u64,
     /// The file system's free bytes which filling the pool leaves alone.
     pub keep_free_bytes: u64,
+    /// The file system's free bytes below which no file is made at all: a request for a segment that the pool
+    /// cannot meet is refused as if it were full. 0 for none.
+    pub reserve_bytes: u64,
     /// Sizes to prepare from the start, before they are first asked for.
     pub prepare: Vec<u64>,
     /// Zeroing speed while durable writes are going on, in bytes per second. Without any, full speed.
@@ -46,6 +49,7 @@ impl Default for PreparerOptions {
             ready_per_class: 2,
             max_bytes: 1 << 30,
             keep_free_bytes: 512 << 20,
+            reserve_bytes: 0,
             prepare: Vec::new(),
             busy_bytes_per_sec: 64 << 20,
         }
@@ -86,7 +90,19 @@ pub struct Preparer<F> {
     takes: u64,
     /// Files that no former process can still be writing to: made, settled or taken by this one.
     trusted: HashSet<PathBuf>,
+    counts: Counts,
     last_error: Option<String>,
+}
+
+/// What was done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Files made: blocks taken from the file system.
+    pub created: u64,
+    /// Requests met from the pool.
+    pub reused: u64,
+    /// Files given back and kept for the next request.
+    pub recycled: u64,
 }
 
 #[derive(Default)]
@@ -119,6 +135,7 @@ impl<F: Files> Preparer<F> {
             next_number: 0,
             takes: 0,
             trusted: HashSet::new(),
+            counts: Counts::default(),
             last_error: None,
             options,
         };
@@ -195,6 +212,7 @@ impl<F: Files> Preparer<F> {
             match self.files.rename(&ready, &path) {
                 Ok(()) => {
                     self.trusted.insert(path.clone());
+                    self.counts.reused += 1;
                     return Ok(JobDone::Segment {
                         path,
                         capacity,
@@ -211,13 +229,31 @@ impl<F: Files> Preparer<F> {
                 }
             }
         }
-        let made = match self.files.create(&path, capacity, false) {
-            Err(e) if is_full(&e) && self.empty_pool() => self.files.create(&path, capacity, false),
-            other => other,
-        };
-        made?;
+        match self.create(&path, capacity) {
+            Err(e) if is_full(&e) && self.empty_pool() => self.create(&path, capacity)?,
+            other => other?,
+        }
         self.trusted.insert(path.clone());
         Ok(JobDone::Segment { path, capacity, cold: true, write: true, new: true })
+    }
+
+    /// Makes a file, unless that would leave less free than is kept in reserve: then it is refused before the
+    /// file system refuses something that matters more.
+    fn create(&mut self, path: &Path, capacity: u64) -> io::Result<()> {
+        let reserve = self.options.reserve_bytes;
+        // Where the file system does not say, it has to refuse by itself.
+        if reserve > 0
+            && let Ok((free, _)) = self.files.space()
+            && free < capacity.saturating_add(reserve)
+        {
+            let text = format!(
+                "{free} bytes are free; a file of {capacity} would leave less than the {reserve} kept in reserve"
+            );
+            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
+        }
+        self.files.create(path, capacity, false)?;
+        self.counts.created += 1;
+        Ok(())
     }
 
     fn open(&mut self, path: PathBuf, write: bool) -> io::Result<JobDone> {
@@ -255,6 +291,7 @@ impl<F: Files> Preparer<F> {
         self.files.rename(path, &to)?;
         self.trusted.remove(path);
         self.bytes += capacity;
+        self.counts.recycled += 1;
         let class = self.classes.entry(capacity).or_default();
         if written {
             class.ready.push(to);
@@ -298,13 +335,16 @@ impl<F: Files> Preparer<F> {
         }
         let Some(capacity) = self.lacking() else { return Ok(false) };
         let (free, _) = self.files.space()?;
-        if free < capacity.saturating_add(self.options.keep_free_bytes) || !self.make_room(capacity)
-        {
+        let keep = self.options.keep_free_bytes.max(self.options.reserve_bytes);
+        if free < capacity.saturating_add(keep) || !self.make_room(capacity) {
             self.give_up(capacity);
             return Ok(false);
         }
         let path = self.name(capacity, false);
-        self.files.create(&path, capacity, false).inspect_err(|_| self.give_up(capacity))?;
+        if let Err(error) = self.create(&path, capacity) {
+            self.give_up(capacity);
+            return Err(error);
+        }
         self.bytes += capacity;
         self.classes.entry(capacity).or_default().parts += 1;
         self.parts.push_back(Part { path, capacity, at: 0 });
@@ -385,6 +425,7 @@ impl<F: Files> Preparer<F> {
         PoolStatus {
             ready: self.classes.iter().map(|(&k, c)| (k, c.ready.len())).collect(),
             bytes: self.bytes,
+            counts: self.counts,
             last_error: self.last_error.clone(),
         }
     }

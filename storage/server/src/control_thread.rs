@@ -1,11 +1,12 @@
 //! The control thread: catalogue and positions, which may wait for the disk. Position commits that have
 //! gathered while it worked become one durable transaction.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use highwater_engine::{Control, Store};
+use highwater_engine::{Control, Store, Tended, Watermark};
 use highwater_wire::{ControlReply, ControlRequest, Position, encode_control_reply};
 
 use crate::router::{Answer, CoreLink, Signal, core_of};
@@ -21,7 +22,11 @@ pub(crate) struct ControlJob {
 /// Requests taken from the queue at once.
 const GATHER: usize = 256;
 /// How often the free space is looked at.
-const SPACE_EVERY: Duration = Duration::from_secs(1);
+const SPACE_EVERY: Duration = Duration::from_millis(200);
+/// How often the rest is: warnings, memory, and what the control plane does by itself.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+/// What the control plane did by itself is shown for so long.
+const SHOWN: Duration = Duration::from_secs(60);
 
 /// What only a look at the disk tells; taken by the control thread, because the telemetry thread must not
 /// touch one.
@@ -54,6 +59,40 @@ pub(crate) struct ControlThread {
     pub view: Arc<Slot<StoreView>>,
 }
 
+/// What is remembered between two looks.
+struct Watch {
+    watermark: Watermark,
+    /// When the streams were tended last.
+    tended: Option<Instant>,
+    notes: VecDeque<(Instant, String)>,
+}
+
+impl Watch {
+    /// Says the same thing once.
+    fn note(&mut self, text: String) {
+        self.notes.retain(|(_, known)| *known != text);
+        self.notes.push_back((Instant::now(), text));
+    }
+
+    fn shown(&mut self) -> impl Iterator<Item = String> {
+        while self.notes.front().is_some_and(|(since, _)| since.elapsed() > SHOWN) {
+            self.notes.pop_front();
+        }
+        self.notes.iter().map(|(_, text)| text.clone())
+    }
+}
+
+/// What an operator should hear of.
+fn in_words(done: &Tended) -> Option<String> {
+    match done {
+        Tended::Forgotten(_) => None,
+        Tended::Split(shard) => Some(format!("shard {shard}: beyond its quota, was split")),
+        Tended::NotSplit(shard, reason) => {
+            Some(format!("shard {shard}: beyond its quota, could not be split: {reason}"))
+        }
+    }
+}
+
 /// Positions to be committed, and whom to answer.
 #[derive(Default)]
 struct Commits {
@@ -64,8 +103,13 @@ struct Commits {
 impl ControlThread {
     /// Works until every core is gone.
     pub fn run(mut self) {
+        let mut watch = Watch {
+            watermark: Watermark::new(self.store.reserve_bytes()),
+            tended: None,
+            notes: VecDeque::new(),
+        };
+        self.look(&mut watch);
         let mut looked = Instant::now();
-        self.look();
         loop {
             match self.jobs.recv_timeout(SPACE_EVERY.saturating_sub(looked.elapsed())) {
                 Ok(first) => {
@@ -77,17 +121,34 @@ impl ControlThread {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if looked.elapsed() >= SPACE_EVERY {
-                self.look();
+                self.look(&mut watch);
                 looked = Instant::now();
             }
         }
     }
 
-    fn look(&self) {
+    /// Follows the free space, tells the cores when it runs out or returns, and once a second tends the streams.
+    fn look(&mut self, watch: &mut Watch) {
+        let space = self.store.space().ok();
+        if let Some((free, _)) = space
+            && let Some(low) = watch.watermark.look(free)
+        {
+            self.control.set_disk_low(low);
+        }
+        if watch.tended.is_some_and(|at| at.elapsed() < TEND_EVERY) {
+            return;
+        }
+        watch.tended = Some(Instant::now());
+        match self.control.tend() {
+            Ok(done) => done.iter().filter_map(in_words).for_each(|text| watch.note(text)),
+            Err(error) => watch.note(format!("looking after the streams: {error}")),
+        }
         // Zeroes where the file system does not say.
-        let (free, total) = self.store.space().unwrap_or_default();
-        let (resident, warnings) = (resident(), self.store.warnings());
-        self.view.set(StoreView { free, total, resident, warnings });
+        let (free, total) = space.unwrap_or_default();
+        let mut warnings = self.store.warnings();
+        warnings.extend(watch.watermark.warning());
+        warnings.extend(watch.shown());
+        self.view.set(StoreView { free, total, resident: resident(), warnings });
     }
 
     /// In order; neighbouring commits together.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use highwater_engine::quota::{Meters, Quotas};
-use highwater_engine::{Arrivals, Core, Output, Parts, ReaderId, placement};
+use highwater_engine::{Arrivals, Core, Output, Parts, ReaderId};
 use highwater_ring::UringDisk;
 use highwater_wire::{
     AppendReply, DeliverHeader, ErrorCode, FetchReply, Kind, Limits, LocateReply, RecordOutcome,
-    SubscribeReply, WireError,
+    ShardId, SubscribeReply, WireError,
 };
 use tokio::sync::Notify;
 
@@ -47,7 +47,6 @@ pub(crate) struct CoreParts {
 
 pub(crate) struct CoreState {
     pub index: usize,
-    pub cores: usize,
     pub engine: RefCell<Core<UringDisk>>,
     pub clock: Clock,
     pub limits: Limits,
@@ -109,7 +108,6 @@ impl CoreState {
         } = parts;
         CoreState {
             index,
-            cores: links.len(),
             engine: RefCell::new(engine),
             clock,
             limits,
@@ -141,6 +139,11 @@ impl CoreState {
             next_connection: Cell::new(1),
             next_reader: Cell::new(1),
         }
+    }
+
+    /// The core that owns a shard.
+    pub fn owner(&self, shard: ShardId) -> usize {
+        self.engine.borrow().owner(shard)
     }
 
     /// Turns the engine once and passes on what it has to say.
@@ -351,7 +354,7 @@ impl CoreState {
 
     /// Batches were received, or went to the socket of one who does not say: told to the core whose they are.
     pub fn handed_over(&self, arrivals: Arrivals, at_ns: u64) {
-        match placement(arrivals.shard, self.cores) {
+        match self.owner(arrivals.shard) {
             here if here == self.index => self.engine.borrow_mut().handed_over(&arrivals, at_ns),
             there => self.signal(there, Signal::HandedOver { arrivals, at_ns }),
         }

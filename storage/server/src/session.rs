@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use highwater_engine::quota::{Meters, retry_ms};
-use highwater_engine::{
-    AppendError, AppendTerms, Located, ReadError, ReadRequest, ReaderId, placement,
-};
+use highwater_engine::{AppendError, AppendTerms, Located, ReadError, ReadRequest, ReaderId};
 use highwater_wire::{
     ClusterInfo, ControlReply, ControlRequest, DeliveryReceipt, ErrorCode, Frame, Kind,
     PROTOCOL_VERSION, ShardId, WireError, encode_control_reply,
@@ -93,7 +91,7 @@ pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_
             Step::Done
         }
         Request::Locate { shard, start } => {
-            let owner = placement(shard, core.cores);
+            let owner = core.owner(shard);
             if owner != core.index {
                 return forward(core, connection, correlation, owner, shard, Ask::Locate(start), 0);
             }
@@ -182,7 +180,7 @@ fn append(
 ) -> Step {
     let Append { timeout_ms, partial, tell, expected } = append;
     let terms = AppendTerms { partial, tell, expected, client: connection.meters(&core.quotas) };
-    let owner = placement(shard, core.cores);
+    let owner = core.owner(shard);
     if owner != core.index {
         let ask = |batch: &[u8]| Ask::Append { batch: batch.to_vec(), terms };
         if let Err(error) = core.may_forward(owner, batch.len(), false) {
@@ -258,7 +256,7 @@ fn fetch(
         connection.refuse(core, correlation, &error);
         return Step::Done;
     }
-    let owner = placement(shard, core.cores);
+    let owner = core.owner(shard);
     let forwarded = (owner != core.index).then_some((owner, 0));
     let waits = fetch.wait_ms > 0 && fetch.min_bytes > 0;
     let pending = Pending {
@@ -313,7 +311,7 @@ fn subscribe(
     let limit = core.limits.max_batch;
     let max_bytes =
         if max_bytes == 0 { limit.min(256 << 10) } else { max_bytes.min(limit) } as usize;
-    let owner = placement(shard, core.cores);
+    let owner = core.owner(shard);
     let reader = core.new_reader(connection, correlation);
     let mut flow = Flow::new(reader, owner, credit);
     let granted = core.grant(&mut flow, connection, count + 1);

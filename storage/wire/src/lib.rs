@@ -44,7 +44,7 @@ pub use frame::{
 };
 pub use hash_key::{HashRange, hash_key, split_evenly};
 pub use limits::{Limits, MAX_KEY_CHARS, MAX_RECORD_CEILING, MAX_SHARDS_PER_STREAM};
-pub use name::{GroupName, NameError, StreamName};
+pub use name::{GroupName, NameError, ProducerName, StreamName};
 pub use record::{
     Header, HeaderIter, RECORD_HEADER_LEN, RecordHeader, RecordIter, RecordView, padded,
 };

@@ -1,4 +1,4 @@
-//! Names of streams and consumer groups.
+//! Names of streams, consumer groups and producers.
 
 use std::fmt;
 
@@ -73,6 +73,10 @@ name_type!(
 name_type!(
     /// A consumer group's name; the same rules.
     GroupName
+);
+name_type!(
+    /// A named producer's name; the same rules.
+    ProducerName
 );
 
 #[cfg(test)]

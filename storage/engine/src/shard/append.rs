@@ -16,6 +16,9 @@ use crate::types::{AppendError, AppendTerms, Appended, Now, Parts};
 /// After the file system refused a segment, the next attempt comes this much later.
 const TAKE_AGAIN_NS: u64 = 500_000_000;
 
+/// While the file system is below its reserve, retries are asked to wait this long.
+const DISK_AGAIN_MS: u32 = 500;
+
 /// How often a segment asked for is halved before the disk counts as full: 256 MiB to 4 MiB.
 const MOST_HALVINGS: u32 = 6;
 
@@ -101,7 +104,7 @@ impl Shard {
 
     fn try_append(&mut self, now: Now, ask: &Ask<'_>, io: &mut Io) -> Result<(), AppendError> {
         match &self.state {
-            State::Open => {}
+            State::Open | State::Closed => {}
             State::Failed(reason) => {
                 return Err(AppendError::Failed { shard: self.spec.id, reason: reason.clone() });
             }
@@ -111,6 +114,9 @@ impl Shard {
             State::Closing => return Err(AppendError::Closing),
         }
         let claim = claim_of(ask.batch.header());
+        if self.state == State::Closed {
+            return self.append_closed(now, ask, io);
+        }
         if !self.queue.is_empty() {
             // Order: behind those that wait already.
             io.fenced(&claim)?;
@@ -242,6 +248,9 @@ impl Shard {
 
     /// Makes sure that there is an open group with room for a batch of `len` bytes.
     fn find_room(&mut self, now: Now, len: usize, io: &mut Io) -> Result<(), NoPlace> {
+        if io.disk_low {
+            return Err(NoPlace::Refused(AppendError::DiskFull { retry_after_ms: DISK_AGAIN_MS }));
+        }
         let group_max = io.options.group_max;
         if let Some(mut group) = self.open.take() {
             if group.admits(len, group_max) {
@@ -348,12 +357,9 @@ impl Shard {
                 self.begin_segment(now, spare, io);
                 Ok(())
             }
-            Some(spare) => {
+            Some(_) => {
                 // Too small for this batch: give it back and take one that fits.
-                self.spare = None;
-                io.closes.push(spare.file);
-                let path = segment_path(self.spec.id, spare.number);
-                self.submit(io, What::Discard, Op::Job(Job::Recycle { path }));
+                self.give_back_spare(io);
                 self.take_segment(now, whole, io)?;
                 Err(NoPlace::Later)
             }
@@ -428,7 +434,12 @@ impl Shard {
         }
     }
 
-    fn take_segment(&mut self, now: Now, least: u64, io: &mut Io) -> Result<(), NoPlace> {
+    pub(super) fn take_segment(
+        &mut self,
+        now: Now,
+        least: u64,
+        io: &mut Io,
+    ) -> Result<(), NoPlace> {
         if self.taking {
             return Ok(());
         }
@@ -442,6 +453,13 @@ impl Shard {
             .max(io.options.segments.min)
             .max(least);
         let number = self.next_segment;
+        // Before the request, so that the file just given back is the one that comes.
+        self.ordered = capacity;
+        self.retain(now, io);
+        if self.must_recycle_first(now, capacity) {
+            self.ordered = 0;
+            return Ok(());
+        }
         self.taking = true;
         let path = segment_path(self.spec.id, number);
         self.submit(io, What::Take(number), Op::Job(Job::TakeSegment { path, capacity }));
@@ -476,7 +494,7 @@ impl Shard {
         result: Result<Done, std::io::Error>,
         io: &mut Io,
     ) {
-        self.taking = false;
+        (self.taking, self.ordered) = (false, 0);
         match result {
             Ok(Done::Segment { file, capacity, cold }) => {
                 self.take_refused = None;
@@ -484,8 +502,10 @@ impl Shard {
                 self.next_segment = number + 1;
                 self.stats.cold_segments += u64::from(cold);
                 self.spare = Some(Spare { number, file, capacity });
-                if self.state == State::Open {
-                    self.drain_waiting(now, io);
+                match self.state {
+                    State::Open => self.drain_waiting(now, io),
+                    State::Closed => self.give_back_spare(io),
+                    _ => {}
                 }
             }
             Ok(other) => {

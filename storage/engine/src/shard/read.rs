@@ -182,7 +182,7 @@ impl Shard {
         for r in &mut self.readers {
             if !r.gone {
                 r.gone = true;
-                io.outputs.push(ended(r.key, error.clone()));
+                io.outputs.push(end_of(r.key, error.clone()));
             }
         }
         self.readers.retain(|r| r.busy);
@@ -208,13 +208,20 @@ impl Shard {
     /// One step for one reader; `true` if another may follow at once.
     fn pump_reader(&mut self, now: Now, at: usize, io: &mut Io) -> bool {
         let (oldest, high_water) = (self.oldest(), self.high_water);
+        let (shard, ended) = (self.spec.id, self.ended());
         let r = &mut self.readers[at];
-        if r.next < oldest {
+        if let Some(end) = ended.filter(|end| r.next >= *end) {
             r.gone = true;
-            io.outputs.push(ended(r.key, ReadError::Trimmed { from: r.next, oldest }));
+            io.outputs.push(end_of(r.key, ReadError::ShardEnded { shard, end }));
             return false;
         }
-        if r.credit == 0 || (r.waits_at == Some(high_water) && now.mono_ns < r.deadline_ns) {
+        if r.next < oldest {
+            r.gone = true;
+            io.outputs.push(end_of(r.key, ReadError::Trimmed { from: r.next, oldest }));
+            return false;
+        }
+        let waits = r.waits_at == Some(high_water) && now.mono_ns < r.deadline_ns;
+        if r.credit == 0 || (waits && ended.is_none()) {
             return false;
         }
         r.waits_at = None;
@@ -270,6 +277,7 @@ impl Shard {
     fn give(&mut self, now: Now, at: usize, mut chunk: Chunk, io: &mut Io) -> bool {
         chunk.high_water = self.high_water;
         chunk.oldest = self.oldest();
+        let ended = self.ended().is_some();
         let r = &mut self.readers[at];
         if !r.live {
             chunk.durable_ns = 0;
@@ -286,7 +294,8 @@ impl Shard {
                 true
             }
             ReaderKey::Once(tag) => {
-                let more_may_come = chunk.next >= chunk.high_water && chunk.bytes < r.max_bytes;
+                let more_may_come =
+                    chunk.next >= chunk.high_water && chunk.bytes < r.max_bytes && !ended;
                 if chunk.bytes < r.min_bytes && more_may_come && now.mono_ns < r.deadline_ns {
                     r.waits_at = Some(chunk.high_water);
                     return false;
@@ -420,7 +429,7 @@ impl Shard {
                 for r in self.readers.iter_mut().filter(|r| (from..to).contains(&r.next) && !r.gone)
                 {
                     r.gone = true;
-                    io.outputs.push(ended(r.key, error.clone()));
+                    io.outputs.push(end_of(r.key, error.clone()));
                 }
             }
         }
@@ -452,7 +461,7 @@ impl Shard {
                 if !r.gone {
                     r.gone = true;
                     let error = ReadError::Io { shard: self.spec.id, reason: reason.into() };
-                    io.outputs.push(ended(r.key, error));
+                    io.outputs.push(end_of(r.key, error));
                 }
             }
         }
@@ -562,7 +571,7 @@ impl Shard {
     }
 }
 
-fn ended(key: ReaderKey, error: ReadError) -> Output {
+fn end_of(key: ReaderKey, error: ReadError) -> Output {
     match key {
         ReaderKey::Push(reader) => Output::Ended { reader, error },
         ReaderKey::Once(tag) => Output::Read { tag, result: Err(error) },

@@ -7,6 +7,9 @@ use crate::format::segment_path;
 use crate::io::{Io, What};
 use crate::types::Now;
 
+/// After a segment's file could not be given back, the next attempt comes this much later.
+pub(super) const RECYCLE_AGAIN_NS: u64 = 1_000_000_000;
+
 impl Shard {
     /// Closes files nobody writes any more and nobody has read since the last look: the ring's table of files
     /// is bounded.
@@ -36,17 +39,32 @@ impl Shard {
 
     /// Gives back segments past the limits. The last one stays: it carries the sequence numbers on.
     pub fn retain(&mut self, now: Now, io: &mut Io) {
-        if !matches!(self.state, State::Open) {
+        if !matches!(self.state, State::Open | State::Closed) || self.removing.is_some() {
             return;
         }
         // One at a time: were a later file gone before an earlier one, a crash in between would leave a gap.
-        if self.recycling || self.segments.len() < 2 || !self.oldest_has_to_go(now) {
+        if self.recycling
+            || now.mono_ns < self.recycle_again_ns
+            || self.segments.len() < 2
+            || !self.limits_passed(now)
+            || self.oldest_in_use()
+        {
             return;
         }
         let Some(oldest) = self.segments.front() else { return };
         self.recycling = true;
         let path = segment_path(self.spec.id, oldest.number);
         self.submit(io, What::Recycle, Op::Job(Job::Recycle { path }));
+    }
+
+    /// Whether the next segment has to wait until the oldest has gone: with it the shard would hold two segments
+    /// more than it may. Not while nothing can be given back: then storing comes before the bound.
+    pub(super) fn must_recycle_first(&self, now: Now, capacity: u64) -> bool {
+        let bound = self.spec.retention_bytes.saturating_add(2 * capacity);
+        self.spec.retention_bytes > 0
+            && self.stored_bytes() + capacity > bound
+            && self.segments.len() > 1
+            && now.mono_ns >= self.recycle_again_ns
     }
 
     /// The oldest segment's file is gone, durably: only now are its records, so that the oldest sequence
@@ -65,17 +83,24 @@ impl Shard {
         self.pump_readers(now, io);
     }
 
-    fn oldest_has_to_go(&self, now: Now) -> bool {
+    /// Whether the oldest segment is being read, or not yet durable as a whole.
+    fn oldest_in_use(&self) -> bool {
+        self.segments.front().is_none_or(|oldest| {
+            let written =
+                oldest.number < self.written_below() && oldest.last_block <= self.committed;
+            oldest.reads > 0 || oldest.opening || !written
+        })
+    }
+
+    /// Whether the oldest segment is past what retention or a trim leaves. The segment under way counts: its room
+    /// is that of the oldest one.
+    pub(super) fn limits_passed(&self, now: Now) -> bool {
         let Some(oldest) = self.segments.front() else { return false };
-        // Nothing that is being read, or not yet durable as a whole.
-        let written = oldest.number < self.written_below() && oldest.last_block <= self.committed;
-        if oldest.reads > 0 || oldest.opening || !written {
-            return false;
-        }
         let age_ms = now.wall_ns.saturating_sub(oldest.last_arrival_ns) / 1_000_000;
         let too_old = self.spec.retention_ms > 0 && age_ms > self.spec.retention_ms;
-        let too_much =
-            self.spec.retention_bytes > 0 && self.stored_bytes() > self.spec.retention_bytes;
-        too_old || too_much
+        let too_much = self.spec.retention_bytes > 0
+            && self.stored_bytes() + self.ordered > self.spec.retention_bytes;
+        let trimmed = oldest.end_sequence <= self.oldest();
+        too_old || too_much || trimmed
     }
 }

@@ -101,6 +101,7 @@ pub fn run(seed: u64, planted: Planted) -> Result<Coverage, String> {
             retention_ms: 0,
             retention_bytes: if random.u8(..) < 60 { 300 << 10 } else { 0 },
             policy: policy(&mut random),
+            ..ShardSpec::default()
         },
         checker: Checker::default(),
         reader: None,
@@ -210,8 +211,8 @@ impl History {
     fn verify(&mut self, node: &mut Node) -> Result<(), String> {
         for at in 0..self.shards.len() {
             let id = self.shards[at].spec.id;
-            let mut status =
-                node.core.status().into_iter().find(|s| s.id == id).ok_or("the shard is gone")?;
+            let mut status = node.core.status(self.now);
+            let mut status = status.drain(..).find(|s| s.id == id).ok_or("the shard is gone")?;
             if self.shards[at].spec.ack == AckMode::Written {
                 let lost = self.shards[at].checker.forgive_unread(status.high_water);
                 self.covered.written_lost += lost as u64;

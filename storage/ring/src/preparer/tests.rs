@@ -216,3 +216,26 @@ fn on_the_real_file_system() {
     preparer.handle(Job::RemoveDir { path: "s".into() }).unwrap();
     assert_eq!(files.list(Path::new("")).unwrap(), ["pool"]);
 }
+
+#[test]
+fn no_file_is_made_out_of_the_reserve() {
+    let world = world(20 * MIB);
+    let options = PreparerOptions { reserve_bytes: 6 * MIB, ..options() };
+    let mut preparer = Preparer::new(world.files(), options).unwrap();
+    take(&mut preparer, "s/0/a", 4 * MIB).unwrap();
+    fill(&mut preparer);
+    assert_eq!(preparer.status().ready[&(4 * MIB)], 2, "12 of 20 MiB, 8 are free");
+    // The pool's files are there already; they are met from it.
+    take(&mut preparer, "s/0/b", 4 * MIB).unwrap();
+    take(&mut preparer, "s/0/c", 4 * MIB).unwrap();
+    let refused = take(&mut preparer, "s/0/d", 4 * MIB).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+    assert!(refused.to_string().contains("reserve"), "{refused}");
+    // What is given back serves, and what is removed makes room.
+    preparer.handle(Job::Recycle { path: "s/0/a".into() }).unwrap();
+    assert!(take(&mut preparer, "s/0/d", 4 * MIB).is_ok());
+    preparer.handle(Job::RemoveDir { path: "s/0".into() }).unwrap();
+    assert!(take(&mut preparer, "s/1/a", 8 * MIB).is_ok());
+    let counts = preparer.status().counts;
+    assert_eq!((counts.created, counts.reused, counts.recycled), (4, 3, 1));
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::SegQueue;
 
-use super::{JobDone, Preparer, PreparerOptions, ZERO_STEP};
+use super::{Counts, JobDone, Preparer, PreparerOptions, ZERO_STEP};
 use crate::files::OsFiles;
 use crate::uring::Waker;
 use crate::vocab::{Job, OpenMode, Token};
@@ -23,6 +23,8 @@ pub struct PoolStatus {
     pub ready: BTreeMap<u64, usize>,
     /// Bytes of all pool files, ready or not.
     pub bytes: u64,
+    /// What was done so far.
+    pub counts: Counts,
     /// The last error met while filling the pool.
     pub last_error: Option<String>,
 }

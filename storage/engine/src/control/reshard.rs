@@ -1,0 +1,182 @@
+//! Splitting and merging while a stream is served.
+//!
+//! In this order, so that a crash at any point leaves something a start completes by itself (the table is in
+//! `shard/close.rs`):
+//!
+//! 1. Parents closed and children added, in the catalogue: one durable transaction.
+//! 2. Every core learns where the children lie; their cores open them and have a first segment ready.
+//! 3. The parents' cores close them: what has no place in a log yet is refused, the rest is stored and sealed.
+//! 4. When all parents are at rest the children are told to whoever asks.
+
+use std::time::{Duration, Instant};
+
+use highwater_wire::{HashRange, MAX_SHARDS_PER_STREAM, ShardId, StreamDescription};
+
+use super::{Control, ControlError, PATIENCE, now_ns};
+use crate::core::CoreCommand;
+use crate::hotkeys::SplitPoint;
+use crate::layout::{Plan, ReshardError};
+use crate::store::specs_of;
+
+/// How long the first segments of children may take before the parents close all the same.
+const PREPARING: Duration = Duration::from_secs(1);
+
+/// With fewer records looked at, nothing is said about where the load of a shard lies.
+const FEW_SAMPLES: usize = 8;
+
+impl Control {
+    /// Splits a shard at hash keys; without any at the weighted median of its latest records' hash keys, or in the
+    /// middle of its range if nothing is known of them.
+    pub fn split(
+        &mut self,
+        name: &str,
+        shard: u32,
+        at: &[u128],
+    ) -> Result<StreamDescription, ControlError> {
+        let record = self.find(name)?;
+        let refuse = |reason| ControlError::Reshard { stream: name.to_owned(), reason };
+        let found = record.shard(shard).ok_or(refuse(ReshardError::Unknown(shard)))?;
+        let id = ShardId { stream: record.id, shard };
+        let at = match at {
+            [] if found.closed || found.hash_start == found.hash_end => Vec::new(),
+            [] => match self.split_point(id, found.range())? {
+                SplitPoint::At { hash, .. } => vec![hash],
+                SplitPoint::OneKey { hash, samples } => {
+                    return Err(refuse(ReshardError::OneKey { shard, samples, hash }));
+                }
+                SplitPoint::Unknown => vec![middle(found.range())],
+            },
+            at => at.to_vec(),
+        };
+        let plan = self.find(name)?.layout().split(shard, &at).map_err(refuse)?;
+        self.carry_out(name, plan)
+    }
+
+    /// Merges neighbouring shards into one.
+    pub fn merge(&mut self, name: &str, shards: &[u32]) -> Result<StreamDescription, ControlError> {
+        let plan = self.find(name)?.layout().merge(shards);
+        let plan =
+            plan.map_err(|reason| ControlError::Reshard { stream: name.to_owned(), reason })?;
+        self.carry_out(name, plan)
+    }
+
+    /// Divides the hash-key space evenly into `shards` open shards. Those that fit already stay as they are.
+    pub fn reshard(&mut self, name: &str, shards: u32) -> Result<StreamDescription, ControlError> {
+        if !(1..=MAX_SHARDS_PER_STREAM).contains(&shards) {
+            return Err(ControlError::Argument {
+                field: "shards",
+                value: shards.into(),
+                limit: format!("1 to {MAX_SHARDS_PER_STREAM} are allowed"),
+            });
+        }
+        let plan = self.find(name)?.layout().evenly(shards);
+        let plan =
+            plan.map_err(|reason| ControlError::Reshard { stream: name.to_owned(), reason })?;
+        self.carry_out(name, plan)
+    }
+
+    /// Where a shard's load would be divided best.
+    pub(super) fn split_point(
+        &self,
+        shard: ShardId,
+        range: HashRange,
+    ) -> Result<SplitPoint, ControlError> {
+        let asked = |reply| CoreCommand::SplitPoint { shard, range, reply };
+        let (core, wait) = self.ask(shard, asked)?;
+        let point = wait.recv_timeout(PATIENCE).map_err(|_| ControlError::CoreGone(core))?;
+        Ok(match point {
+            Some(SplitPoint::At { samples, .. } | SplitPoint::OneKey { samples, .. })
+                if samples < FEW_SAMPLES =>
+            {
+                SplitPoint::Unknown
+            }
+            Some(point) => point,
+            None => SplitPoint::Unknown,
+        })
+    }
+
+    fn carry_out(&mut self, name: &str, mut plan: Plan) -> Result<StreamDescription, ControlError> {
+        if plan.is_empty() {
+            return self.describe(name);
+        }
+        let mut record = self.find(name)?.clone();
+        let stream = record.id;
+        self.all_serve(name, stream, &plan)?;
+        plan.place(&mut self.open_per_core(stream, &plan));
+        (record.shards, record.next_shard) = plan.apply(record.layout(), now_ns());
+        self.catalogue().update_stream(name, &record)?;
+        self.streams.insert(name.to_owned(), record.clone());
+        // From here on the next start would complete it.
+        for child in &plan.open {
+            let shard = ShardId { stream, shard: child.shard };
+            self.routes.place(shard, child.home);
+            for link in &self.links {
+                // A core that is gone needs not know.
+                let _ = link(CoreCommand::Place { shard, home: child.home });
+            }
+        }
+        let specs = specs_of(name, &record);
+        let is_child = |shard: ShardId| plan.open.iter().any(|c| c.shard == shard.shard);
+        let mut preparing = Vec::new();
+        for spec in &specs {
+            if is_child(spec.id) {
+                self.tell(spec.id, CoreCommand::AddShard(spec.clone()))?;
+                let shard = spec.id;
+                preparing.push(self.ask(shard, |done| CoreCommand::Prepare { shard, done })?);
+            }
+        }
+        let until = Instant::now() + PREPARING;
+        for (_, wait) in preparing {
+            // Without it the first append waits for its segment.
+            let _ = wait.recv_timeout(until.saturating_duration_since(Instant::now()));
+        }
+        let mut closing = Vec::new();
+        for &shard in &plan.close {
+            let shard = ShardId { stream, shard };
+            closing.push(self.ask(shard, |done| CoreCommand::CloseShard { shard, done })?);
+        }
+        for (core, wait) in closing {
+            wait.recv_timeout(PATIENCE).map_err(|_| ControlError::CoreGone(core))?;
+        }
+        // How many share what the stream may keep has changed.
+        for spec in specs {
+            if !is_child(spec.id) {
+                self.tell(spec.id, CoreCommand::Respec(spec))?;
+            }
+        }
+        self.describe(name)
+    }
+
+    /// Whether all parents take appends: what a shard with a failed disk has in doubt would be left so.
+    fn all_serve(&self, name: &str, stream: u32, plan: &Plan) -> Result<(), ControlError> {
+        let status = self.status()?;
+        for &shard in &plan.close {
+            let state = status.get(&ShardId { stream, shard }).map(|s| s.state.as_str());
+            let state = state.unwrap_or("missing");
+            if !state.starts_with("open") {
+                let reason = ReshardError::NotServing { shard, state: state.to_owned() };
+                return Err(ControlError::Reshard { stream: name.to_owned(), reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Open shards of all streams by core, without those a plan closes.
+    fn open_per_core(&self, stream: u32, plan: &Plan) -> Vec<u64> {
+        let mut open = vec![0; self.links.len()];
+        for record in self.streams.values() {
+            for kept in record.shards.iter().filter(|s| !s.closed) {
+                if record.id != stream || !plan.close.contains(&kept.shard) {
+                    let shard = ShardId { stream: record.id, shard: kept.shard };
+                    open[self.routes.core_of(shard)] += 1;
+                }
+            }
+        }
+        open
+    }
+}
+
+/// The first hash key of the upper half of a range of at least two.
+fn middle(range: HashRange) -> u128 {
+    range.start + (range.end - range.start) / 2 + 1
+}
