@@ -227,7 +227,8 @@ impl Client {
         Producer::new(self.clone(), stream, options)
     }
 
-    /// A sender of ready batches for one shard, and the outcomes in order of sending.
+    /// A sender of ready batches for one shard (and, once it is split or merged, for those that take over from it),
+    /// and the outcomes in order of sending.
     pub async fn appender(
         &self,
         stream: &StreamDescription,
@@ -260,10 +261,29 @@ impl Client {
 
     /// The same, tried once.
     pub(crate) async fn new_producer_once(&self) -> Result<ProducerStamp, ClientError> {
-        let control = Control::Archive(encode_control_request(&ControlRequest::NewProducer));
+        producer(self.control_once(&ControlRequest::NewProducer).await?)
+    }
+
+    /// The producer of a name, opened anew, tried for until the retry deadline. (If the reply is lost the epoch is
+    /// bumped once more, which does no harm.)
+    pub(crate) async fn open_producer(&self, name: &str) -> Result<ProducerStamp, ClientError> {
+        let request = ControlRequest::OpenProducer { name: name.to_owned() };
+        producer(self.control(request, Repeat::Yes).await?)
+    }
+
+    /// The same, tried once.
+    pub(crate) async fn open_producer_once(
+        &self,
+        name: &str,
+    ) -> Result<ProducerStamp, ClientError> {
+        producer(self.control_once(&ControlRequest::OpenProducer { name: name.to_owned() }).await?)
+    }
+
+    async fn control_once(&self, request: &ControlRequest) -> Result<ControlReply, ClientError> {
+        let control = Control::Archive(encode_control_request(request));
         let connection = self.pool.shared().await?;
         let wait = self.options().request_timeout;
-        producer(control_reply(&connection.request(Kind::Control, control, wait).await?)?)
+        control_reply(&connection.request(Kind::Control, control, wait).await?)
     }
 
     async fn control(

@@ -20,8 +20,9 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::outcome::Decision;
 use crate::writer::{Control, Outgoing, write_loop};
-use crate::{AppendAck, ClientError, ClientOptions, ConnectError};
+use crate::{ClientError, ClientOptions, ConnectError};
 
 /// Frames waiting for the writer, at most.
 const QUEUE: usize = 1024;
@@ -37,7 +38,7 @@ const PROBE: Duration = Duration::from_secs(15);
 /// Where the fate of an append goes. Called from the connection's tasks; must not block.
 pub(crate) trait AppendSink: Send + Sync {
     /// The reply to this attempt at this batch, or why there is none.
-    fn replied(self: Arc<Self>, index: u64, attempt: u32, result: Result<AppendAck, ClientError>);
+    fn replied(self: Arc<Self>, index: u64, attempt: u32, result: Result<Decision, ClientError>);
 }
 
 /// A reply as received.
@@ -426,7 +427,7 @@ fn take_frames(buffer: &mut BytesMut, shared: &Shared) -> Result<usize, ClientEr
 
 /// A frame on its way to whoever waits for it.
 enum Incoming {
-    Appended(AppendAck),
+    Appended(Decision),
     Refused(ClientError),
     Whole(Reply),
 }
@@ -435,14 +436,15 @@ impl Incoming {
     /// Frames that are read in place, without a share in the buffer.
     fn small(frame: &Frame<'_>) -> Option<Incoming> {
         match frame.kind {
-            Kind::AppendReply => AppendReply::view(frame.control).map(|reply| {
-                Incoming::Appended(AppendAck {
-                    base_sequence: reply.base_sequence.to_native(),
-                    record_count: reply.record_count.to_native(),
-                    arrival_ns: reply.arrival_ns.to_native(),
-                    duplicate: reply.duplicate.to_native() != 0,
-                })
-            }),
+            Kind::AppendReply => {
+                let reply = AppendReply::view(frame.control)?;
+                let contradiction = || {
+                    let reason = "a reply to an append that contradicts itself";
+                    Incoming::Refused(ClientError::Protocol(reason.to_owned()))
+                };
+                let decision = Decision::read(reply, frame.data).map(Incoming::Appended);
+                Some(decision.unwrap_or_else(contradiction))
+            }
             Kind::Error => {
                 Some(Incoming::Refused(ClientError::Refused(decode_error(frame.control))))
             }
@@ -464,8 +466,8 @@ impl Incoming {
         drop(pending);
         match (slot, self) {
             (slot, Incoming::Refused(error)) => slot.fail(error),
-            (Slot::Append { sink, index, attempt }, Incoming::Appended(ack)) => {
-                sink.replied(index, attempt, Ok(ack));
+            (Slot::Append { sink, index, attempt }, Incoming::Appended(decision)) => {
+                sink.replied(index, attempt, Ok(decision));
             }
             (Slot::Once(sender), Incoming::Whole(reply)) => drop(sender.send(Ok(reply))),
             (slot, Incoming::Appended(_)) => slot.fail(unexpected(Kind::AppendReply)),

@@ -145,6 +145,15 @@ pub enum AppendError {
         /// The limit.
         limit: u32,
     },
+    /// The server refused the record for good; it is not stored, others of its batch may be.
+    #[error("the record is refused ({code:?}): {}", .code.meaning())]
+    Refused {
+        /// Why.
+        code: ErrorCode,
+    },
+    /// The shard was closed by a split or merge, and the batch was meant for it alone; it is not stored.
+    #[error("the shard was closed by a split or merge; the batch is not stored")]
+    ShardClosed,
     /// There are no records in the batch; it was not sent.
     #[error("batch without records")]
     Empty,
@@ -175,6 +184,12 @@ pub enum SendError {
     /// The record cannot be encoded.
     #[error("record cannot be encoded: {0}")]
     Encode(BatchError),
+    /// The stream was made so that records are dropped, or sampled, beyond its quota; this one is not stored.
+    #[error("the record was {}", if *.sampled { "sampled out" } else { "dropped" })]
+    Shed {
+        /// It was not in the sample, rather than dropped.
+        sampled: bool,
+    },
     /// The record's batch failed.
     #[error(transparent)]
     Append(#[from] AppendError),

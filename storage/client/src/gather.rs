@@ -1,34 +1,40 @@
-//! Gathers the records of one shard into batches and passes them to its appender, in order.
+//! Gathers the records of one shard into batches and passes them to the router, in order.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use highwater_wire::{BatchBuilder, StreamDescription};
+use highwater_wire::{BatchBuilder, Compression, Packer, ProducerStamp};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::partition::Partitioner;
+use crate::appender::finish;
+use crate::parcel::{Owner, Parcel};
 use crate::receipt::Completion;
-use crate::{
-    Acked, Acks, Appender, AppenderOptions, Client, ClientError, Receipt, Record, SendError,
-};
+use crate::router::{Heirs, LeafStart, Router};
+use crate::{Receipt, Record, SendError};
 
 /// Builders kept for reuse.
 const SPARES: usize = 4;
 
-/// What a queue is made of.
+/// What all queues of a producer share.
 #[derive(Debug)]
 pub(crate) struct Setup {
-    pub client: Client,
-    pub stream: Arc<StreamDescription>,
-    /// Of the shard in the description.
-    pub place: usize,
-    pub partitioner: Arc<Partitioner>,
+    pub router: Router,
     pub memory: Arc<Semaphore>,
     pub batch_bytes: usize,
     pub linger: Duration,
-    pub appender: AppenderOptions,
+    pub compression: Compression,
+    /// Batches not decided, for a flush.
+    pub sent: Mutex<VecDeque<Arc<Completion>>>,
+}
+
+/// Told by queues of what concerns all of them.
+pub(crate) trait Table: Send + Sync {
+    /// A batch of `shard` is full: records without a key go on to the next shard.
+    fn turn_from(&self, shard: u32);
+    /// A shard's heirs have taken over: records go to them once `queue` has given up what it holds.
+    fn replace(&self, queue: &Arc<Queue>, heirs: &Heirs);
 }
 
 /// A record on its way into a batch.
@@ -41,48 +47,66 @@ pub(crate) struct Entry<'a> {
     pub hurry: bool,
 }
 
-/// The records of one shard, from acceptance to acknowledgement. Its length is bounded by the producer's
+/// Why a queue did not take a record.
+pub(crate) enum Refused {
+    /// Others have taken over from its shard: look again.
+    Replaced,
+    For(SendError),
+}
+
+/// The records of one shard, from acceptance until they are passed on. Its length is bounded by the producer's
 /// memory.
-#[derive(Debug)]
 pub(crate) struct Queue {
-    setup: Setup,
+    pub shard: u32,
+    /// To begin with its shard; `None`: the router has.
+    start: Option<LeafStart>,
+    setup: Arc<Setup>,
+    table: Weak<dyn Table>,
     state: Mutex<State>,
     /// Wakes the driver.
     work: Notify,
 }
 
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("shard", &self.shard).finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
-    open: Batch,
+    open: Option<Batch>,
     /// When the first record of the open batch came.
     since: Option<Instant>,
     ready: VecDeque<Batch>,
-    sent: VecDeque<Pending>,
     spare: Vec<BatchBuilder>,
     /// The open batch is not to linger.
     hurry: bool,
     started: bool,
     closed: bool,
+    replaced: bool,
 }
 
 /// Records gathered, and what becomes of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Batch {
     builder: BatchBuilder,
-    pending: Pending,
-}
-
-/// A batch without its records.
-#[derive(Debug, Default)]
-struct Pending {
     completion: Arc<Completion>,
-    /// Memory set aside.
-    bytes: usize,
+    /// Hash keys given with records, by index.
+    hashes: Vec<(u32, u128)>,
 }
 
 impl Queue {
-    pub(crate) fn new(setup: Setup) -> Queue {
-        Queue { setup, state: Mutex::default(), work: Notify::new() }
+    pub(crate) fn new(
+        shard: u32,
+        start: Option<LeafStart>,
+        setup: &Arc<Setup>,
+        table: Weak<dyn Table>,
+        closed: bool,
+    ) -> Queue {
+        let state = State { closed, ..State::default() };
+        let setup = Arc::clone(setup);
+        Queue { shard, start, setup, table, state: Mutex::new(state), work: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -90,41 +114,64 @@ impl Queue {
     }
 
     /// Adds a record to the open batch.
-    pub(crate) fn push(self: &Arc<Self>, entry: Entry<'_>) -> Result<Receipt, SendError> {
+    pub(crate) fn push(self: &Arc<Self>, entry: &Entry<'_>) -> Result<Receipt, Refused> {
         let limit = self.setup.batch_bytes;
-        let mut state = self.state();
-        if state.closed {
-            return Err(SendError::Closed);
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.replaced {
+            return Err(Refused::Replaced);
         }
-        let mut sealed = false;
-        if !state.open.builder.is_empty() && state.open.builder.len() + entry.bytes > limit {
+        if state.closed {
+            return Err(Refused::For(SendError::Closed));
+        }
+        let full = state.open.as_ref().is_some_and(|b| b.builder.len() + entry.bytes > limit);
+        let mut sealed = full;
+        if full {
             state.seal();
-            sealed = true;
         }
         let record = entry.record;
-        let index = state.open.builder.record_count();
-        state
-            .open
-            .builder
-            .push(record.key, record.headers, record.payload, entry.timestamp_ns)
-            .map_err(SendError::Encode)?;
-        state.open.pending.bytes += entry.bytes;
-        let receipt = Receipt::new(Arc::clone(&state.open.pending.completion), index);
+        let fresh = state.open.is_none();
+        let batch = match &mut state.open {
+            Some(batch) => batch,
+            none => none.insert(Batch {
+                builder: state.spare.pop().unwrap_or_default(),
+                completion: Arc::new(Completion::new(Arc::clone(&self.setup.memory))),
+                hashes: Vec::new(),
+            }),
+        };
+        let pushed =
+            batch.builder.push(record.key, record.headers, record.payload, entry.timestamp_ns);
+        if let Err(error) = pushed {
+            if fresh {
+                state.open = None;
+            }
+            return Err(Refused::For(SendError::Encode(error)));
+        }
+        let index = batch.completion.add(entry.bytes);
+        if let Some(hash) = record.hash_key {
+            batch.hashes.push((index, hash));
+        }
+        let receipt = Receipt::new(Arc::clone(&batch.completion), index);
+        let fills = batch.builder.len() >= limit;
         state.hurry |= entry.hurry;
-        if index == 0 {
+        if fresh {
             state.since = Some(Instant::now());
         }
-        if state.open.builder.len() >= limit {
+        if fills {
             state.seal();
             sealed = true;
         }
         let start = !std::mem::replace(&mut state.started, true);
-        let wake = sealed || index == 0 || entry.hurry;
-        drop(state);
+        let wake = sealed || fresh || entry.hurry;
+        // Whoever replaces it locks the table first.
+        drop(guard);
         if sealed {
-            self.setup.partitioner.turn_from(self.setup.place);
+            self.turn();
         }
         if start {
+            if let Some(start) = &self.start {
+                self.setup.router.open(start.clone());
+            }
             tokio::spawn(drive(Arc::clone(self)));
         } else if wake {
             self.work.notify_one();
@@ -132,46 +179,50 @@ impl Queue {
         Ok(receipt)
     }
 
+    fn turn(&self) {
+        if let Some(table) = self.table.upgrade() {
+            table.turn_from(self.shard);
+        }
+    }
+
     /// Sends the open batch without lingering.
     pub(crate) fn hurry(&self) {
         let mut state = self.state();
-        if !state.open.builder.is_empty() {
+        if state.open.is_some() {
             state.hurry = true;
             self.work.notify_one();
         }
     }
 
-    /// The same; receipts of everything not yet acknowledged.
-    pub(crate) fn flush(&self) -> Vec<Receipt> {
+    /// The same; the batches not passed on yet.
+    pub(crate) fn flush(&self) -> Vec<Arc<Completion>> {
         self.hurry();
         let state = self.state();
-        let open = (!state.open.builder.is_empty()).then_some(&state.open.pending);
-        let pending = state.sent.iter().chain(state.ready.iter().map(|b| &b.pending)).chain(open);
-        pending.map(|p| Receipt::new(Arc::clone(&p.completion), 0)).collect()
+        state.ready.iter().chain(&state.open).map(|b| Arc::clone(&b.completion)).collect()
     }
 
-    /// Accepts nothing more; the driver ends when everything is sent.
+    /// Accepts nothing more; the driver ends when everything is passed on.
     pub(crate) fn close(&self) {
         self.state().closed = true;
         self.work.notify_one();
     }
 
     /// The next batch to send, once it is full or has lingered; `None` when closed and empty.
-    async fn next_batch(&self) -> Option<BatchBuilder> {
+    async fn next_batch(&self) -> Option<Batch> {
         loop {
             let due = {
                 let mut state = self.state();
                 let now = Instant::now();
                 if let Some(batch) = state.ready.pop_front() {
-                    return Some(state.pass_on(batch));
+                    self.setup.note(&batch);
+                    return Some(batch);
                 }
                 let due = state.since.map(|since| since + self.setup.linger);
                 if due.is_some_and(|due| state.hurry || state.closed || due <= now) {
-                    let batch = state.take_open();
-                    let builder = state.pass_on(batch);
+                    state.seal();
                     drop(state);
-                    self.setup.partitioner.turn_from(self.setup.place);
-                    return Some(builder);
+                    self.turn();
+                    continue;
                 }
                 if due.is_none() && state.closed {
                     return None;
@@ -188,105 +239,75 @@ impl Queue {
         }
     }
 
-    /// Waits for work, then for an appender; `None` when closed and empty.
-    async fn appender(&self) -> Option<(Appender, Acks)> {
-        let policy = self.setup.client.options().retry;
-        let (mut started, mut failures) = (Instant::now(), 0);
-        let stream = &self.setup.stream;
-        loop {
-            let shard = stream.shards[self.setup.place].shard;
-            let options = self.setup.appender.clone();
-            match self.setup.client.appender(stream, shard, options).await {
-                Ok(appender) => return Some(appender),
-                Err(error) if error.retriable() && started.elapsed() < policy.deadline => {
-                    let wait = policy.backoff(failures, &mut fastrand::Rng::new());
-                    failures = failures.saturating_add(1);
-                    tokio::time::sleep(wait.max(error.retry_after())).await;
-                }
-                Err(error) => {
-                    self.fail_waiting(&error);
-                    let builder = self.next_batch().await?;
-                    let mut state = self.state();
-                    if let Some(pending) = state.sent.pop_back() {
-                        state.ready.push_front(Batch { builder, pending });
-                    }
-                    drop(state);
-                    (started, failures) = (Instant::now(), 0);
-                }
-            }
-        }
-    }
-
-    /// Gives up everything that was not passed on.
-    fn fail_waiting(&self, error: &ClientError) {
+    /// Passes on whatever it holds and takes nothing more: its heirs do.
+    pub(crate) fn give_up(&self, packer: &mut Packer) {
         let mut state = self.state();
-        if !state.open.builder.is_empty() {
-            state.seal();
-        }
-        let waiting = std::mem::take(&mut state.ready);
-        drop(state);
-        for batch in waiting {
-            self.finish(batch.pending, Err(error.clone().into()));
+        state.seal();
+        state.replaced = true;
+        while let Some(batch) = state.ready.pop_front() {
+            self.setup.note(&batch);
+            self.setup.send(self.shard, batch, packer);
         }
     }
 
-    fn finish(&self, pending: Pending, outcome: Result<Acked, SendError>) {
-        self.setup.memory.add_permits(pending.bytes);
-        pending.completion.complete(outcome);
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
     }
 }
 
 impl State {
     /// The open batch is complete.
     fn seal(&mut self) {
-        let batch = self.take_open();
-        self.ready.push_back(batch);
-    }
-
-    /// Before the lock is given up: a flush finds it in one list or the other.
-    fn pass_on(&mut self, batch: Batch) -> BatchBuilder {
-        self.sent.push_back(batch.pending);
-        batch.builder
-    }
-
-    fn take_open(&mut self) -> Batch {
         self.since = None;
         self.hurry = false;
-        let builder = self.spare.pop().unwrap_or_default();
-        std::mem::replace(&mut self.open, Batch { builder, pending: Pending::default() })
+        if let Some(batch) = self.open.take() {
+            batch.completion.seal();
+            self.ready.push_back(batch);
+        }
     }
 }
 
-/// Passes batches to the appender as its window has room.
+impl Setup {
+    /// A batch is about to be passed on: a flush finds it here. (Before its queue's lock is given up.)
+    fn note(&self, batch: &Batch) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        while sent.pop_front_if(|completion| completion.is_done()).is_some() {}
+        sent.push_back(Arc::clone(&batch.completion));
+    }
+
+    /// Passes a batch on; gives its builder back.
+    fn send(&self, shard: u32, mut batch: Batch, packer: &mut Packer) -> BatchBuilder {
+        let records = batch.builder.record_count();
+        let stamp: ProducerStamp = self.router.next_stamp(shard);
+        let body = finish(&mut batch.builder, stamp, packer, &self.router);
+        let owner: Arc<dyn Owner> = batch.completion;
+        let hashes = (!batch.hashes.is_empty()).then(|| batch.hashes.into());
+        let parcel = Parcel { body, records, owner, batch: 0, places: None, hashes };
+        self.router.push(shard, parcel, stamp);
+        batch.builder
+    }
+}
+
+/// Passes batches on as there is room for them, until others take over from the shard.
 async fn drive(queue: Arc<Queue>) {
-    let Some((mut appender, acks)) = queue.appender().await else { return };
-    tokio::spawn(confirm(Arc::clone(&queue), acks));
+    let setup = &queue.setup;
+    let mut packer = Packer::new(setup.compression);
     loop {
         // Room first: meanwhile the open batch grows.
-        appender.ready().await;
-        let Some(mut builder) = queue.next_batch().await else { return };
-        if let Err(error) = appender.append(&mut builder, 0).await {
-            let refused = queue.state().sent.pop_back();
-            if let Some(pending) = refused {
-                queue.finish(pending, Err(error.into()));
+        setup.router.ready(queue.shard).await;
+        if let Some(heirs) = setup.router.heirs(queue.shard) {
+            match queue.table.upgrade() {
+                Some(table) => table.replace(&queue, &heirs),
+                // Nobody sends any more.
+                None => queue.give_up(&mut packer),
             }
-            builder.clear();
+            return;
         }
+        let Some(batch) = queue.next_batch().await else { return };
+        let builder = setup.send(queue.shard, batch, &mut packer);
         let mut state = queue.state();
         if state.spare.len() < SPARES {
             state.spare.push(builder);
-        }
-    }
-}
-
-/// Completes batches as they are acknowledged, which is in order of sending.
-async fn confirm(queue: Arc<Queue>, mut acks: Acks) {
-    let shard = queue.setup.stream.shards[queue.setup.place].shard;
-    while let Some(ack) = acks.recv().await {
-        let oldest = queue.state().sent.pop_front();
-        if let Some(pending) = oldest {
-            let acked = ack.result.map(|ack| Acked { shard, sequence: ack.base_sequence });
-            queue.finish(pending, acked.map_err(SendError::from));
         }
     }
 }

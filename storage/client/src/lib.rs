@@ -48,15 +48,20 @@ mod delivery;
 mod delivery_receipts;
 mod error;
 mod gather;
+mod identity;
 mod options;
+mod outcome;
+mod parcel;
 mod partition;
 mod pool;
 mod producer;
 mod receipt;
+mod route;
+mod router;
 mod window;
 mod writer;
 
-pub use appender::{Ack, Acks, AppendAck, Appender};
+pub use appender::{Acks, Appender};
 pub use backoff::RetryPolicy;
 pub use client::Client;
 pub use consumer::ShardConsumer;
@@ -66,6 +71,7 @@ pub use options::{
     AppenderOptions, ClientOptions, ConsumerOptions, FetchOptions, OnTrimmed, ProducerOptions,
     Start,
 };
+pub use outcome::{Ack, Fate, Run, Runs};
 pub use producer::{Producer, Record};
 pub use receipt::{Acked, Receipt};
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use highwater_wire::Compression;
+
 use crate::RetryPolicy;
 
 /// How a [`Client`](crate::Client) connects and how long it waits.
@@ -40,11 +42,29 @@ pub struct AppenderOptions {
     /// fate is unknown is not sent again, and batches in flight together may change places when one of
     /// them is refused and sent again.
     pub idempotent: bool,
+    /// Let a part of a batch be stored where the server cannot take all of it: each record then has its own outcome,
+    /// and what was put off is sent again by itself. Default true. Without it a batch is stored whole or not at all.
+    pub partial: bool,
+    /// How batches are compressed, by this side. Default: not at all.
+    pub compression: Compression,
+    /// Name of the producer, known to the server: opening one fences whoever opened the name before. Default: none.
+    pub name: Option<String>,
+    /// Store the first batch only if this is the shard's next sequence number, and each further one only right
+    /// behind it: for a writer that must be alone. One batch is in flight then, and a closed shard's records are not
+    /// sent on. Default: any.
+    pub expect: Option<u64>,
 }
 
 impl Default for AppenderOptions {
     fn default() -> AppenderOptions {
-        AppenderOptions { inflight: 8, idempotent: true }
+        AppenderOptions {
+            inflight: 8,
+            idempotent: true,
+            partial: true,
+            compression: Compression::None,
+            name: None,
+            expect: None,
+        }
     }
 }
 

@@ -1,14 +1,19 @@
 //! The producer: records in, partitioned and gathered into batches, receipts out.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use highwater_wire::{BatchBuilder, Header, MAX_KEY_CHARS, StreamDescription};
+use highwater_wire::{
+    BatchBuilder, Header, MAX_KEY_CHARS, Packer, ShardDescription, StreamDescription,
+};
 use tokio::sync::Semaphore;
 
-use crate::gather::{Entry, Queue, Setup};
+use crate::gather::{Entry, Queue, Refused, Setup, Table};
+use crate::identity::Identity;
 use crate::partition::Partitioner;
+use crate::router::{Heirs, LeafStart, Router};
 use crate::{Client, ClientError, ProducerOptions, Receipt, SendError};
 
 /// A record to send.
@@ -33,8 +38,8 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Sends records to all shards of a stream. Cheap to clone. When the last clone is dropped, what was
-/// accepted is still sent; [`close`](Producer::close) waits for that.
+/// Sends records to all shards of a stream, and to those that take over when some are split or merged. Cheap to
+/// clone. When the last clone is dropped, what was accepted is still sent; [`close`](Producer::close) waits for that.
 #[derive(Clone, Debug)]
 pub struct Producer {
     inner: Arc<Inner>,
@@ -43,9 +48,7 @@ pub struct Producer {
 #[derive(Debug)]
 struct Inner {
     stream: Arc<StreamDescription>,
-    partitioner: Arc<Partitioner>,
-    /// By place in the description.
-    queues: Vec<Arc<Queue>>,
+    queues: Arc<Queues>,
     memory: Arc<Semaphore>,
     /// Callers waiting for memory.
     waiting: AtomicUsize,
@@ -54,7 +57,60 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.queues.iter().for_each(|queue| queue.close());
+        self.queues.each(Queue::close);
+    }
+}
+
+/// The queues of the shards that are open as far as is known, and which record goes to which.
+#[derive(Debug)]
+struct Queues {
+    setup: Arc<Setup>,
+    table: RwLock<Lanes>,
+    this: Weak<Queues>,
+}
+
+#[derive(Debug)]
+struct Lanes {
+    partitioner: Partitioner,
+    queues: BTreeMap<u32, Arc<Queue>>,
+}
+
+impl Queues {
+    fn read(&self) -> RwLockReadGuard<'_, Lanes> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn each(&self, act: impl Fn(&Queue)) {
+        self.read().queues.values().for_each(|queue| act(queue));
+    }
+
+    /// The queue for a record.
+    fn of(&self, record: &Record<'_>) -> Option<Arc<Queue>> {
+        let table = self.read();
+        let shard = table.partitioner.shard(record.key, record.hash_key)?;
+        table.queues.get(&shard).cloned()
+    }
+}
+
+impl Table for Queues {
+    fn turn_from(&self, shard: u32) {
+        self.read().partitioner.turn_from(shard);
+    }
+
+    fn replace(&self, queue: &Arc<Queue>, heirs: &Heirs) {
+        let mut packer = Packer::new(self.setup.compression);
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        // Whoever looked it up before is sent back here, and finds the heirs: behind what it held.
+        queue.give_up(&mut packer);
+        let closed = queue.is_closed();
+        table.queues.remove(&queue.shard);
+        for (shard, _) in heirs {
+            table.queues.entry(*shard).or_insert_with(|| {
+                let this: Weak<dyn Table> = Weak::<Queues>::clone(&self.this);
+                Arc::new(Queue::new(*shard, None, &self.setup, this, closed))
+            });
+        }
+        table.partitioner = table.partitioner.replaced(queue.shard, heirs);
     }
 }
 
@@ -73,31 +129,41 @@ impl Producer {
         stream: StreamDescription,
         options: ProducerOptions,
     ) -> Result<Producer, ClientError> {
-        if stream.shards.is_empty() {
-            return Err(ClientError::Protocol(format!("stream {} has no shards", stream.name)));
+        let open: Vec<_> = stream.shards.iter().filter(|shard| !shard.closed).collect();
+        if open.is_empty() {
+            return Err(ClientError::Protocol(format!(
+                "stream {} has no open shards",
+                stream.name
+            )));
         }
         let info = client.info();
         let memory = options.memory.max(info.max_batch as usize).min(u32::MAX as usize);
         let memory = Arc::new(Semaphore::new(memory.min(Semaphore::MAX_PERMITS)));
-        let first = fastrand::usize(..stream.shards.len());
-        let partitioner = Arc::new(Partitioner::new(&stream, first));
-        let stream = Arc::new(stream);
-        let queues = (0..stream.shards.len()).map(|place| {
-            Arc::new(Queue::new(Setup {
-                client: client.clone(),
-                stream: Arc::clone(&stream),
-                place,
-                partitioner: Arc::clone(&partitioner),
-                memory: Arc::clone(&memory),
-                batch_bytes: options.batch_bytes.min(info.max_batch as usize),
-                linger: options.linger,
-                appender: options.appender.clone(),
-            }))
+        let compression = options.appender.compression;
+        let identity = Arc::new(Identity::new(client.clone(), options.appender.name.clone()));
+        let setup = Arc::new(Setup {
+            router: Router::new(client, &stream, options.appender, identity),
+            memory: Arc::clone(&memory),
+            batch_bytes: options.batch_bytes.min(info.max_batch as usize),
+            linger: options.linger,
+            compression,
+            sent: Mutex::default(),
         });
-        let queues = queues.collect();
+        let partitioner = Partitioner::new(&stream, fastrand::usize(..open.len()));
+        let queues = Arc::new_cyclic(|this: &Weak<Queues>| {
+            let queue = |shard: &&ShardDescription| {
+                let table: Weak<dyn Table> = Weak::<Queues>::clone(this);
+                let start = Some(LeafStart::of(shard, None));
+                (shard.shard, Arc::new(Queue::new(shard.shard, start, &setup, table, false)))
+            };
+            let queues = open.iter().map(queue).collect();
+            let table = RwLock::new(Lanes { partitioner, queues });
+            Queues { setup: Arc::clone(&setup), table, this: Weak::clone(this) }
+        });
         let max_record = info.max_record;
         let waiting = AtomicUsize::new(0);
-        let inner = Inner { stream, partitioner, queues, memory, waiting, max_record };
+        let stream = Arc::new(stream);
+        let inner = Inner { stream, queues, memory, waiting, max_record };
         Ok(Producer { inner: Arc::new(inner) })
     }
 
@@ -112,15 +178,11 @@ impl Producer {
         let inner = &*self.inner;
         let headers: usize = record.headers.iter().map(|h| 3 + h.name.len() + h.value.len()).sum();
         self.check(&record, headers)?;
-        let place = inner.partitioner.place(record.key, record.hash_key).ok_or_else(|| {
-            ClientError::Protocol("no shard of the stream holds the record's hash key".to_owned())
-        })?;
         let bytes = BatchBuilder::record_len(record.key.len(), headers, record.payload.len());
         inner.reserve(bytes).await;
         let timestamp_ns = record.timestamp_ns.unwrap_or_else(now_ns);
         let hurry = inner.waiting.load(Ordering::Relaxed) > 0;
-        let accepted =
-            inner.queues[place].push(Entry { record: &record, timestamp_ns, bytes, hurry });
+        let accepted = inner.accept(&Entry { record: &record, timestamp_ns, bytes, hurry });
         if accepted.is_err() {
             inner.memory.add_permits(bytes);
         }
@@ -130,10 +192,17 @@ impl Producer {
     /// Sends what has gathered and waits until everything accepted so far is acknowledged or has failed;
     /// the first failure, if any.
     pub async fn flush(&self) -> Result<(), SendError> {
-        let receipts: Vec<_> = self.inner.queues.iter().flat_map(|queue| queue.flush()).collect();
+        let setup = &self.inner.queues.setup;
+        // What is not passed on first: it may be passed on meanwhile.
+        let queues: Vec<_> = self.inner.queues.read().queues.values().cloned().collect();
+        let mut batches: Vec<_> = queues.iter().flat_map(|queue| queue.flush()).collect();
+        {
+            let sent = setup.sent.lock().unwrap_or_else(PoisonError::into_inner);
+            batches.extend(sent.iter().map(Arc::clone));
+        }
         let mut outcome = Ok(());
-        for receipt in receipts {
-            let result = receipt.await.map(|_| ());
+        for batch in batches {
+            let result = batch.done().await;
             outcome = outcome.and(result);
         }
         outcome
@@ -141,7 +210,7 @@ impl Producer {
 
     /// Accepts nothing more, from any clone, and [flushes](Self::flush).
     pub async fn close(&self) -> Result<(), SendError> {
-        self.inner.queues.iter().for_each(|queue| queue.close());
+        self.inner.queues.each(Queue::close);
         self.flush().await
     }
 
@@ -163,6 +232,20 @@ impl Producer {
 }
 
 impl Inner {
+    fn accept(&self, entry: &Entry<'_>) -> Result<Receipt, SendError> {
+        loop {
+            let queue = self.queues.of(entry.record).ok_or_else(|| {
+                let reason = "no shard of the stream holds the record's hash key";
+                ClientError::Protocol(reason.to_owned())
+            })?;
+            match queue.push(entry) {
+                Ok(receipt) => return Ok(receipt),
+                Err(Refused::For(error)) => return Err(error),
+                Err(Refused::Replaced) => {}
+            }
+        }
+    }
+
     /// Sets memory aside; the acknowledgement of the batch gives it back.
     async fn reserve(&self, bytes: usize) {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -172,7 +255,7 @@ impl Inner {
         // Whatever lingers now holds the memory waited for.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
-        self.queues.iter().for_each(|queue| queue.hurry());
+        self.queues.each(Queue::hurry);
         // The semaphore is never closed.
         if let Ok(permit) = self.memory.acquire_many(permits).await {
             permit.forget();

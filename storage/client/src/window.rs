@@ -5,13 +5,20 @@
 //! flight has been answered, timed out or lost its connection, the window waits (back-off, or what the
 //! server asked for) and sends everything unacknowledged again, in order. A refused batch makes the server
 //! refuse those after it as out of sequence, so the whole flight is one episode.
+//!
+//! A batch may be decided in parts: what the server put off is sent again, as a batch of its own, from there. After
+//! a quota put something off, batches go out one at a time, and more as they are acknowledged.
+//!
+//! A shard that was closed takes nothing new, but it still tells of a batch whether it is stored. So a batch is
+//! *moved*, given back to be sent elsewhere, once it is certain that it is not; those of unknown fate are asked for.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use highwater_wire::{ErrorCode, ProducerStamp};
 
-use crate::{AppendAck, AppendError, ClientError, RetryPolicy};
+use crate::outcome::{Decision, Fate, Run, Runs};
+use crate::{AppendError, ClientError, RetryPolicy};
 
 /// Time since the appender started.
 pub(crate) type Time = Duration;
@@ -19,6 +26,8 @@ pub(crate) type Time = Duration;
 /// What a window is told at its start.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// The shard's number.
+    pub shard: u32,
     /// Most batches held, at least 1.
     pub inflight: usize,
     /// Batches carry stamps by which the server recognises a repetition.
@@ -40,6 +49,8 @@ pub(crate) struct Send<'a, B> {
     pub stamp: ProducerStamp,
     /// The stamp differs from the one it was sent or pushed with.
     pub restamp: bool,
+    /// Records to leave out from its front, since it was last sent: they are decided.
+    pub cut: u32,
     /// The batch.
     pub body: &'a mut B,
 }
@@ -51,18 +62,47 @@ enum State {
     InFlight {
         since: Time,
     },
-    Done(Result<AppendAck, AppendError>),
+    Done,
+    /// It is certain that it is not stored, and it is to be sent elsewhere.
+    Moved,
+}
+
+/// A batch that is decided, or to be sent elsewhere.
+#[derive(Debug)]
+pub(crate) struct Settled<B> {
+    /// What became of its records.
+    pub runs: Runs,
+    /// Those from this index on are to be sent elsewhere; `cut` of the body's records come before them.
+    pub moved: Option<Moved>,
+    /// The batch.
+    pub body: B,
+}
+
+/// Which records are to be sent elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// Index in the batch as it was pushed.
+    pub first: u32,
+    /// Index in the body as it is now.
+    pub cut: u32,
 }
 
 #[derive(Debug)]
 struct Entry<B> {
     body: B,
-    tag: u64,
+    /// Records decided, from the front.
+    decided: u32,
+    /// Records behind those.
     records: u32,
+    /// Records decided that are still in the body.
+    cut: u32,
+    runs: Runs,
     stamp: ProducerStamp,
     restamp: bool,
     pushed: Time,
     attempt: u32,
+    /// Replies to attempts before this one are about records decided by now.
+    valid_from: u32,
     /// An attempt ended without saying whether the batch is stored.
     ambiguous: bool,
     last: Option<ClientError>,
@@ -90,6 +130,8 @@ enum Verdict {
     Renew,
     /// It was stored by an earlier attempt.
     Stored,
+    /// The shard is closed, and the batch is not stored.
+    Closed,
     /// Give it up.
     Final { ambiguous: bool },
 }
@@ -108,6 +150,7 @@ fn verdict(cause: &ClientError) -> Verdict {
         ErrorCode::TimedOut => Verdict::Retry { ambiguous: true },
         ErrorCode::UnknownProducer | ErrorCode::ProducerFenced => Verdict::Renew,
         ErrorCode::DuplicateSequence => Verdict::Stored,
+        ErrorCode::ShardClosed => Verdict::Closed,
         // A write that failed may still be found whole after a restart.
         ErrorCode::ShardFailed | ErrorCode::Internal => Verdict::Final { ambiguous: true },
         code if code.retriable() => Verdict::Retry { ambiguous: false },
@@ -127,22 +170,37 @@ pub(crate) struct Window<B> {
     cursor: u64,
     queued: usize,
     outstanding: usize,
+    /// Most batches in flight for now.
+    flight: usize,
     phase: Phase,
     /// Episodes in a row without an acknowledgement.
     failures: u32,
     /// Of this episode: the longest wait the server asked for; `None` if nothing is to be retried.
     retry_after: Option<Duration>,
+    /// Of this episode: a quota put something off, and said exactly for how long.
+    quota: bool,
     /// Of this episode: the sequence of the first batch given up as not stored.
     hole: Option<u64>,
     /// Of this episode: a new producer id is needed.
     renew: bool,
+    /// The newest epoch by which the server said this producer is fenced.
+    fenced_by: u64,
+    /// The shard is closed.
+    closed: bool,
+    /// Nothing can be sent any more, and why.
+    refused: Option<ClientError>,
     /// Id and epoch, and the sequence of the next batch.
     next: ProducerStamp,
 }
 
 impl<B> Window<B> {
-    /// Starts with the producer id and epoch given (ignored unless idempotent).
-    pub(crate) fn new(config: Config, producer: ProducerStamp, rng: fastrand::Rng) -> Window<B> {
+    /// Starts with the producer id and epoch given (ignored unless idempotent); without, it wants one first.
+    pub(crate) fn new(
+        config: Config,
+        producer: Option<ProducerStamp>,
+        rng: fastrand::Rng,
+    ) -> Window<B> {
+        let wants = config.idempotent && producer.is_none();
         Window {
             rng,
             entries: VecDeque::new(),
@@ -150,19 +208,34 @@ impl<B> Window<B> {
             cursor: 0,
             queued: 0,
             outstanding: 0,
-            phase: Phase::Open,
+            flight: config.inflight,
+            phase: if wants { Phase::Renewing } else { Phase::Open },
             failures: 0,
             retry_after: None,
+            quota: false,
             hole: None,
-            renew: false,
-            next: if config.idempotent { producer } else { ProducerStamp::default() },
+            renew: wants,
+            fenced_by: 0,
+            closed: false,
+            refused: None,
+            next: producer.filter(|_| config.idempotent).unwrap_or_default(),
             config,
         }
     }
 
-    /// Whether another batch may be pushed.
+    /// Whether another batch may be pushed. (More are taken, but not sent before there is room.)
     pub(crate) fn has_room(&self) -> bool {
-        self.entries.len() < self.config.inflight
+        self.entries.len() < self.config.inflight && !self.closed
+    }
+
+    /// Whether the shard was closed: all that is pushed is moved.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The newest epoch by which the server said this producer is fenced; 0 if it never did.
+    pub(crate) fn fenced_by(&self) -> u64 {
+        self.fenced_by
     }
 
     /// Whether every batch has its outcome and was popped.
@@ -175,16 +248,19 @@ impl<B> Window<B> {
         self.next
     }
 
-    /// Takes a batch that carries [`next_stamp`](Self::next_stamp).
-    pub(crate) fn push(&mut self, body: B, tag: u64, records: u32, now: Time) {
+    /// Takes a batch that carries this stamp; best [`next_stamp`](Self::next_stamp).
+    pub(crate) fn push(&mut self, body: B, records: u32, stamp: ProducerStamp, now: Time) {
         self.entries.push_back(Entry {
             body,
-            tag,
+            decided: 0,
             records,
+            cut: 0,
+            runs: Runs::default(),
             stamp: self.next,
-            restamp: false,
+            restamp: stamp != self.next,
             pushed: now,
             attempt: 0,
+            valid_from: 0,
             ambiguous: false,
             last: None,
             state: State::Queued,
@@ -192,6 +268,11 @@ impl<B> Window<B> {
         self.queued += 1;
         if self.config.idempotent {
             self.next.sequence += u64::from(records);
+        }
+        if self.closed {
+            self.move_queued();
+        } else if let Some(cause) = self.refused.clone() {
+            self.finish(self.first + self.entries.len() as u64 - 1, AppendError::NotStored(cause));
         }
     }
 
@@ -202,7 +283,7 @@ impl<B> Window<B> {
 
     /// Whether [`next_send`](Self::next_send) would give a batch.
     pub(crate) fn wants_to_send(&self) -> bool {
-        self.phase == Phase::Open && self.queued > 0
+        self.phase == Phase::Open && self.queued > 0 && self.outstanding < self.flight
     }
 
     /// Whether a new producer id is wanted now; answer with [`renewed`](Self::renewed) or
@@ -230,6 +311,7 @@ impl<B> Window<B> {
             attempt: entry.attempt,
             stamp: entry.stamp,
             restamp: std::mem::take(&mut entry.restamp),
+            cut: std::mem::take(&mut entry.cut),
             body: &mut entry.body,
         })
     }
@@ -246,27 +328,69 @@ impl<B> Window<B> {
         }
     }
 
-    /// The server acknowledged an attempt. (Also a superseded one: the batch is stored.)
-    pub(crate) fn acked(&mut self, index: u64, ack: AppendAck, now: Time) {
-        self.finish(index, Ok(ack));
-        self.failures = 0;
+    /// The server replied to an attempt. (Also to a superseded one: what it decided is decided.)
+    pub(crate) fn replied(&mut self, index: u64, attempt: u32, reply: &Decision, now: Time) {
+        let (shard, idempotent) = (self.config.shard, self.config.idempotent);
+        let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
+        if attempt < entry.valid_from || matches!(entry.state, State::Done | State::Moved) {
+            return;
+        }
+        if reply.decided > entry.records {
+            let cause =
+                ClientError::Protocol("a reply tells of more records than were sent".into());
+            return self.failed(index, attempt, cause, now);
+        }
+        reply.add_to(&mut entry.runs, shard, entry.decided);
+        entry.decided += reply.decided;
+        entry.records -= reply.decided;
+        let put_off = entry.records > 0;
+        if reply.decided > 0 {
+            // A repetition of an earlier attempt can only tell the same.
+            entry.ambiguous = false;
+            self.failures = 0;
+        }
+        if put_off {
+            entry.cut += reply.decided;
+            entry.valid_from = entry.attempt + 1;
+            if idempotent {
+                entry.stamp.sequence += u64::from(reply.decided);
+            }
+            entry.restamp |= reply.decided > 0;
+            let asked = Duration::from_millis(u64::from(reply.retry_after_ms));
+            self.put_off(index, asked);
+            (self.flight, self.quota) = (1, true);
+        } else {
+            self.conclude(index);
+            self.flight = (self.flight * 2).clamp(1, self.config.inflight);
+        }
         self.settle(now);
     }
 
     /// An attempt failed. Attempts that are over already are ignored.
     pub(crate) fn failed(&mut self, index: u64, attempt: u32, cause: ClientError, now: Time) {
-        let idempotent = self.config.idempotent;
+        let (idempotent, closed) = (self.config.idempotent, self.closed);
         let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
         if entry.attempt != attempt || !matches!(entry.state, State::InFlight { .. }) {
             return;
         }
         match verdict(&cause) {
-            Verdict::Stored => self.finish(index, Err(AppendError::StoredBefore)),
+            Verdict::Stored => self.finish(index, AppendError::StoredBefore),
+            Verdict::Closed => {
+                // Certain, whatever earlier attempts met with: a closed shard tells what it has.
+                entry.ambiguous = false;
+                entry.last = Some(cause);
+                self.closed = true;
+                self.put_off(index, Duration::ZERO);
+            }
             Verdict::Retry { ambiguous: true } if !idempotent => {
-                self.finish(index, Err(AppendError::FateUnknown(cause)));
+                self.finish(index, AppendError::FateUnknown(cause));
+            }
+            // It cannot tell of a producer it forgot.
+            Verdict::Renew if closed && entry.ambiguous => {
+                self.finish(index, AppendError::FateUnknown(cause));
             }
             Verdict::Renew if !idempotent => {
-                self.finish(index, Err(AppendError::NotStored(cause)));
+                self.finish(index, AppendError::NotStored(cause));
             }
             Verdict::Final { ambiguous } => {
                 let unknown = entry.ambiguous || ambiguous;
@@ -274,18 +398,65 @@ impl<B> Window<B> {
             }
             verdict => {
                 entry.ambiguous |= verdict == Verdict::Retry { ambiguous: true };
-                entry.state = State::Queued;
-                self.outstanding -= 1;
-                self.queued += 1;
-                self.cursor = self.cursor.min(index);
-                self.renew |= verdict == Verdict::Renew;
+                self.renew |= verdict == Verdict::Renew && !closed;
+                if let ClientError::Refused(error) = &cause {
+                    match error.code {
+                        ErrorCode::QuotaExceeded => (self.flight, self.quota) = (1, true),
+                        ErrorCode::ProducerFenced => {
+                            self.fenced_by = self.fenced_by.max(error.detail);
+                        }
+                        _ => {}
+                    }
+                }
                 let asked = cause.retry_after();
-                self.retry_after = Some(self.retry_after.unwrap_or_default().max(asked));
                 entry.last = Some(cause);
-                self.begin_episode();
+                self.put_off(index, asked);
             }
         }
         self.settle(now);
+    }
+
+    /// A batch in flight is to be sent again, in this episode.
+    fn put_off(&mut self, index: u64, asked: Duration) {
+        let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
+        if let State::InFlight { .. } = entry.state {
+            entry.state = State::Queued;
+            self.outstanding -= 1;
+            self.queued += 1;
+        }
+        self.cursor = self.cursor.min(index);
+        self.retry_after = Some(self.retry_after.unwrap_or_default().max(asked));
+        self.begin_episode();
+    }
+
+    /// The shard is closed: whatever is certainly not stored is to go elsewhere.
+    fn move_queued(&mut self) {
+        (self.hole, self.renew) = (None, false);
+        for entry in &mut self.entries {
+            if matches!(entry.state, State::Queued) && !entry.ambiguous {
+                entry.state = State::Moved;
+                self.queued -= 1;
+            }
+        }
+    }
+
+    /// Nothing that waits will be sent: there is no producer id to be had, or (`forever`) this producer is fenced.
+    pub(crate) fn abandon(&mut self, cause: &ClientError, forever: bool) {
+        for index in self.first..self.first + self.entries.len() as u64 {
+            let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
+            if matches!(entry.state, State::Queued) {
+                let error = match entry.ambiguous {
+                    true => AppendError::FateUnknown(cause.clone()),
+                    false => AppendError::NotStored(cause.clone()),
+                };
+                self.finish(index, error);
+            }
+        }
+        if forever {
+            self.refused = Some(cause.clone());
+            self.renew = false;
+            self.phase = Phase::Open;
+        }
     }
 
     /// No connection, or no new producer id: wait and try again.
@@ -318,7 +489,7 @@ impl<B> Window<B> {
             let index = self.first + at as u64;
             let entry = &self.entries[at];
             let attempt = entry.attempt;
-            if matches!(entry.state, State::Done(_)) {
+            if matches!(entry.state, State::Done | State::Moved) {
                 continue;
             }
             if now >= entry.pushed.saturating_add(self.config.retry.deadline) {
@@ -353,7 +524,7 @@ impl<B> Window<B> {
         let entries = self.entries.iter().filter_map(|entry| {
             let deadline = entry.pushed.saturating_add(self.config.retry.deadline);
             match entry.state {
-                State::Done(_) => None,
+                State::Done | State::Moved => None,
                 State::Queued => Some(deadline),
                 State::InFlight { since } => {
                     Some(deadline.min(since.saturating_add(self.config.request_timeout)))
@@ -363,25 +534,37 @@ impl<B> Window<B> {
         entries.chain(waiting).min()
     }
 
-    /// The oldest batch if it has its outcome: its tag, the outcome, and its memory.
-    pub(crate) fn pop_done(&mut self) -> Option<(u64, Result<AppendAck, AppendError>, B)> {
-        let entry = self.entries.pop_front_if(|e| matches!(e.state, State::Done(_)))?;
+    /// The oldest batch if it is decided, or to go elsewhere.
+    pub(crate) fn pop_settled(&mut self) -> Option<Settled<B>> {
+        let settled = |e: &mut Entry<B>| matches!(e.state, State::Done | State::Moved);
+        let entry = self.entries.pop_front_if(settled)?;
         self.first += 1;
-        match entry.state {
-            State::Done(result) => Some((entry.tag, result, entry.body)),
+        let moved = match entry.state {
+            State::Moved => Some(Moved { first: entry.decided, cut: entry.cut }),
             _ => None,
+        };
+        Some(Settled { runs: entry.runs, moved, body: entry.body })
+    }
+
+    /// The records of a batch that have no outcome yet have failed.
+    fn finish(&mut self, index: u64, error: AppendError) {
+        let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
+        if matches!(entry.state, State::Queued | State::InFlight { .. }) {
+            let (first, count) = (entry.decided, entry.records);
+            entry.runs.push(Run { first, count, fate: Fate::Failed(error) });
+            self.conclude(index);
         }
     }
 
-    /// Sets the outcome of a batch that has none yet.
-    fn finish(&mut self, index: u64, result: Result<AppendAck, AppendError>) {
+    /// A batch has its outcome.
+    fn conclude(&mut self, index: u64) {
         let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
         match entry.state {
-            State::Done(_) => return,
+            State::Done | State::Moved => return,
             State::Queued => self.queued -= 1,
             State::InFlight { .. } => self.outstanding -= 1,
         }
-        entry.state = State::Done(result);
+        entry.state = State::Done;
     }
 
     /// Ends a batch without acknowledgement. What comes after it cannot keep its stamps.
@@ -390,8 +573,8 @@ impl<B> Window<B> {
         let sequence = entry.stamp.sequence;
         let error =
             if unknown { AppendError::FateUnknown(cause) } else { AppendError::NotStored(cause) };
-        self.finish(index, Err(error));
-        if self.config.idempotent {
+        self.finish(index, error);
+        if self.config.idempotent && !self.closed {
             self.renew |= unknown;
             self.hole = Some(self.hole.map_or(sequence, |hole| hole.min(sequence)));
             self.begin_episode();
@@ -406,6 +589,9 @@ impl<B> Window<B> {
 
     /// Ends the first part of an episode once nothing is in flight.
     fn settle(&mut self, now: Time) {
+        if self.closed {
+            self.move_queued();
+        }
         let given_up = self.hole.is_some() || self.renew;
         let waiting = matches!(self.phase, Phase::Waiting { .. });
         if self.outstanding > 0 || !(self.phase == Phase::Settling || waiting && given_up) {
@@ -419,7 +605,14 @@ impl<B> Window<B> {
         }
         let asked = self.retry_after.take();
         let mut wait = Duration::ZERO;
-        if asked.is_some() || self.renew {
+        if std::mem::take(&mut self.quota) {
+            // The quota has room by then: to wait longer the oftener it happened would leave it unused.
+            wait = self
+                .config
+                .retry
+                .backoff(0, &mut self.rng)
+                .saturating_add(asked.unwrap_or_default());
+        } else if asked.is_some() || self.renew {
             wait = self.config.retry.backoff(self.failures, &mut self.rng);
             wait = wait.max(asked.unwrap_or_default());
             self.failures = self.failures.saturating_add(1);
@@ -435,7 +628,7 @@ impl<B> Window<B> {
     /// the batches left move up into the hole; otherwise those that may be stored cannot be sent again
     /// safely, and the rest need a new producer id, under which an old attempt is never taken for a new one.
     fn resume_after_loss(&mut self) {
-        let ambiguous = |e: &Entry<B>| e.ambiguous && !matches!(e.state, State::Done(_));
+        let ambiguous = |e: &Entry<B>| e.ambiguous && matches!(e.state, State::Queued);
         if !self.renew && !self.entries.iter().any(ambiguous) {
             // A batch before the hole may still wait to be sent again: it keeps its place.
             let oldest = self.entries.iter().find(|e| matches!(e.state, State::Queued));
@@ -447,13 +640,14 @@ impl<B> Window<B> {
         }
         self.renew = true;
         self.hole = None;
-        for entry in self.entries.iter_mut().filter(|e| ambiguous(e)) {
-            let cause = entry
-                .last
-                .take()
-                .unwrap_or(ClientError::TimedOut { after: self.config.request_timeout });
-            entry.state = State::Done(Err(AppendError::FateUnknown(cause)));
-            self.queued -= 1;
+        for index in self.first..self.first + self.entries.len() as u64 {
+            if let Some(entry) = entry(&mut self.entries, self.first, index)
+                && ambiguous(entry)
+            {
+                let limit = ClientError::TimedOut { after: self.config.request_timeout };
+                let cause = entry.last.take().unwrap_or(limit);
+                self.finish(index, AppendError::FateUnknown(cause));
+            }
         }
     }
 

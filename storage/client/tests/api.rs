@@ -322,14 +322,15 @@ async fn without_idempotence_an_unknown_fate_is_final() {
     let (server, _, stream) = setup(1).await;
     let client = connect(&server, IMPATIENT).await;
     server.world().swallow = true;
-    let options = AppenderOptions { idempotent: false, inflight: 2 };
+    let options = AppenderOptions { idempotent: false, inflight: 2, ..AppenderOptions::default() };
     let (mut appender, mut acks) =
         patiently(async || client.appender(&stream, 0, options.clone()).await).await;
     let mut builder = BatchBuilder::default();
     builder.push(b"", &[], b"x", 0).unwrap();
     appender.append(&mut builder, 5).await.unwrap();
     let ack = acks.recv().await.unwrap();
-    assert!(matches!(ack.result, Err(AppendError::FateUnknown(ClientError::TimedOut { .. }))));
+    let Err(Fate::Failed(AppendError::FateUnknown(why))) = ack.whole() else { panic!("{ack:?}") };
+    assert!(matches!(why, ClientError::TimedOut { .. }), "{why}");
     assert_eq!((ack.tag, server.world().producers), (5, 0));
 }
 

@@ -24,6 +24,12 @@ pub struct Faults {
     pub cut_delivery: u8,
     /// Replies that are ready together leave in any order.
     pub reorder: bool,
+    /// Only a part of a batch is decided.
+    pub part: u8,
+    /// A record of the batch is dropped.
+    pub drop_record: u8,
+    /// A shard is split in two, or two neighbours are merged.
+    pub reshard: u8,
 }
 
 #[derive(Default)]
@@ -32,14 +38,34 @@ pub struct Shard {
     pub batches: Vec<(u64, Vec<u8>)>,
     pub next: u64,
     pub oldest: u64,
-    /// By producer: the sequence expected, and where each of its batches is.
-    producers: HashMap<u64, (u64, HashMap<u64, u64>)>,
+    pub closed: bool,
+    /// Records dropped.
+    pub dropped: u64,
+    pub parents: Vec<u32>,
+    /// Its range, both ends included.
+    pub range: (u128, u128),
+    /// By producer: epoch, the sequence expected, and what was said of each of its batches.
+    producers: HashMap<u64, (u32, u64, HashMap<u64, Said>)>,
+}
+
+/// A reply to an append: where, how many were stored and decided, and which record was dropped.
+#[derive(Clone, Copy)]
+struct Said {
+    base: u64,
+    stored: u32,
+    decided: u32,
+    dropped: Option<u32>,
 }
 
 impl Shard {
     /// Keys and payloads, in order.
     pub fn records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let batches = self.batches.iter().map(|(_, bytes)| BatchView::parse(bytes).unwrap());
+        let mut plain = Vec::new();
+        for (_, bytes) in &self.batches {
+            let batch = BatchView::parse(bytes).unwrap();
+            Unpacker::default().unpack_batch(&batch, u32::MAX, &mut plain).unwrap();
+        }
+        let batches = BatchIter::new(&plain).map(Result::unwrap);
         batches.flat_map(|b| b.records()).map(|r| (r.key.to_vec(), r.payload.to_vec())).collect()
     }
 }
@@ -58,6 +84,8 @@ pub struct World {
     streams: Vec<(String, u32)>,
     positions: Vec<Position>,
     pub producers: u64,
+    /// Epoch of each named producer; its id counts from 1,000,000.
+    names: Vec<(String, u32)>,
     pub subscriptions: u64,
     /// What consumers said they had, as they said it.
     pub receipts: Vec<DeliveryReceipt>,
@@ -82,7 +110,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let world = World {
-            shards: (0..shards).map(|_| Shard::default()).collect(),
+            shards: split_evenly(shards as u32)
+                .into_iter()
+                .map(|range| Shard { range: (range.start, range.end), ..Shard::default() })
+                .collect(),
             rng: fastrand::Rng::with_seed(faults.seed),
             faults,
             streams: vec![("s".to_owned(), shards as u32)],
@@ -129,28 +160,84 @@ impl Shard {
         base
     }
 
-    fn append(&mut self, bytes: &[u8], arrival_ns: u64) -> Result<AppendReply, WireError> {
+    fn append(
+        &mut self,
+        bytes: &[u8],
+        expected: u64,
+        limit: Option<u32>,
+        dropped: Option<u32>,
+        arrival_ns: u64,
+    ) -> Result<Said, WireError> {
         let batch = BatchView::parse(bytes).unwrap();
-        batch.check(&Limits::default()).unwrap();
+        let mut body = Vec::new();
+        batch.check_outside(&Limits::default()).unwrap();
+        Unpacker::default().unpack_into(&batch, Limits::default().max_batch, &mut body).unwrap();
+        batch.check_inside(&body, &Limits::default()).unwrap();
         let header = batch.header();
         let (id, sequence) = (header.producer_id.to_native(), header.producer_sequence.to_native());
-        let mut duplicate = false;
-        let mut base = self.next;
-        if id != 0 {
-            let (next, known) = self.producers.entry(id).or_default();
-            if let Some(at) = known.get(&sequence) {
-                (duplicate, base) = (true, *at);
-            } else if sequence != *next {
-                return Err(WireError::new(ErrorCode::OutOfSequence, "gap").detail(*next));
-            } else {
-                known.insert(sequence, base);
-                *next += u64::from(batch.record_count());
-            }
+        let epoch = header.producer_epoch.to_native();
+        let known = self.producers.get(&id).filter(|_| id != 0);
+        if let Some((newest, ..)) = known
+            && epoch < *newest
+        {
+            let error = WireError::new(ErrorCode::ProducerFenced, "fenced");
+            return Err(error.detail(u64::from(*newest)));
         }
-        if !duplicate {
+        let known = known.filter(|(newest, ..)| *newest == epoch);
+        if let Some(said) = known.and_then(|(.., known)| known.get(&sequence)) {
+            return Ok(*said);
+        }
+        if self.closed {
+            return Err(WireError::new(ErrorCode::ShardClosed, "closed"));
+        }
+        let next = known.map_or(0, |(_, next, _)| *next);
+        if id != 0 && sequence != next {
+            return Err(WireError::new(ErrorCode::OutOfSequence, "gap").detail(next));
+        }
+        if expected != ANY_SEQUENCE && expected != self.next {
+            return Err(WireError::new(ErrorCode::SequenceMismatch, "taken").detail(self.next));
+        }
+        let decided = limit.map_or(batch.record_count(), |limit| limit.min(batch.record_count()));
+        let dropped = dropped.filter(|at| *at < decided);
+        let kept = |at: u32| at < decided && Some(at) != dropped;
+        let base = self.next;
+        let stored = decided - u32::from(dropped.is_some());
+        if stored == batch.record_count() {
             self.store(bytes.to_vec(), arrival_ns);
+        } else {
+            self.store(select::cut(header, &body, decided, kept), arrival_ns);
         }
-        Ok(AppendReply::whole(base, arrival_ns, batch.record_count(), duplicate))
+        let said = Said { base, stored, decided, dropped };
+        self.dropped += u64::from(dropped.is_some());
+        if id != 0 && decided > 0 {
+            let known = self.producers.entry(id).or_default();
+            if known.0 != epoch {
+                *known = (epoch, 0, HashMap::new());
+            }
+            known.1 = sequence + u64::from(decided);
+            known.2.insert(sequence, said);
+        }
+        Ok(said)
+    }
+}
+
+impl Said {
+    fn encode(&self, id: u64, arrival_ns: u64, records: u32) -> Vec<u8> {
+        let mut reply = AppendReply::whole(self.base, arrival_ns, self.stored, false);
+        reply.decided = self.decided.into();
+        reply.dropped = u32::from(self.dropped.is_some()).into();
+        reply.retry_after_ms = u32::from(self.decided < records).into();
+        let code = ErrorCode::RecordDropped as u16;
+        let outcome = self.dropped.map(|at| RecordOutcome {
+            first: at.into(),
+            count: 1.into(),
+            code: code.into(),
+            reserved: 0.into(),
+        });
+        let data: Vec<u8> = outcome.iter().flat_map(RecordOutcome::to_array).collect();
+        let mut out = Vec::new();
+        encode_frame(&mut out, Kind::AppendReply, id, &reply.to_array(), &data);
+        out
     }
 }
 
@@ -162,33 +249,72 @@ impl World {
         hit
     }
 
+    /// Records dropped.
+    pub fn dropped(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.dropped).sum()
+    }
+
     fn stored(&self) -> u64 {
         self.shards.iter().map(|shard| shard.next).sum()
     }
 
+    /// Of stream `s`, the shards as they are; of another, as many as it was created with.
     fn describe(&self, at: usize, port: u16) -> StreamDescription {
         let (name, shards) = &self.streams[at];
         let port = if self.core_port == 0 { port } else { self.core_port };
-        let shards =
-            split_evenly(*shards).into_iter().enumerate().map(|(n, range)| ShardDescription {
-                shard: n as u32,
-                hash_start: range.start,
-                hash_end: range.end,
-                port,
-                oldest: self.shards.get(n).map_or(0, |s| s.oldest),
-                high_water: self.shards.get(n).map_or(0, |s| s.next),
-                state: "open".to_owned(),
+        let config = StreamConfig { shards: *shards, ..StreamConfig::default() };
+        let mut stream = StreamDescription::evenly(name, at as u32 + 1, config);
+        if at == 0 {
+            let numbered = (0..).zip(&self.shards);
+            let describe = |(n, s): (u32, &Shard)| ShardDescription {
+                shard: n,
+                hash_start: s.range.0,
+                hash_end: s.range.1,
+                oldest: s.oldest,
+                high_water: s.next,
+                closed: s.closed,
+                parents: s.parents.clone(),
                 ..ShardDescription::default()
-            });
-        let shards: Vec<_> = shards.collect();
-        let config = StreamConfig {
-            shards: shards.len() as u32,
-            retention_ms: 0,
-            retention_bytes: 0,
-            ack: AckMode::Durable,
-            ..StreamConfig::default()
-        };
-        StreamDescription { name: name.clone(), id: at as u32 + 1, created_ns: 1, config, shards }
+            };
+            stream.shards = numbered.map(describe).collect();
+        }
+        stream.shards.iter_mut().for_each(|shard| shard.port = port);
+        stream
+    }
+
+    /// Closes `parents` and opens one shard for each of `ranges`.
+    fn replace(&mut self, parents: &[u32], ranges: &[(u128, u128)]) {
+        for range in ranges {
+            let (range, parents) = (*range, parents.to_vec());
+            self.shards.push(Shard { range, parents, ..Shard::default() });
+        }
+        for parent in parents {
+            self.shards[*parent as usize].closed = true;
+        }
+    }
+
+    pub fn split(&mut self, shard: u32) {
+        let (start, end) = self.shards[shard as usize].range;
+        let middle = start + (end - start) / 2;
+        self.replace(&[shard], &[(start, middle), (middle + 1, end)]);
+    }
+
+    /// Merges an open shard with its neighbour above, if there is one.
+    pub fn merge(&mut self, shard: u32) {
+        let (start, end) = self.shards[shard as usize].range;
+        let above = |s: &Shard| !s.closed && Some(s.range.0) == end.checked_add(1);
+        if let Some(other) = self.shards.iter().position(above) {
+            let range = (start, self.shards[other].range.1);
+            self.replace(&[shard, other as u32], &[range]);
+        }
+    }
+
+    /// Splits or merges some open shard.
+    fn reshard(&mut self) {
+        let open: Vec<u32> =
+            (0..).zip(&self.shards).filter(|(_, s)| !s.closed).map(|(n, _)| n).collect();
+        let shard = open[self.rng.usize(..open.len())];
+        if self.rng.bool() { self.split(shard) } else { self.merge(shard) }
     }
 
     fn control(&mut self, request: ControlRequest, port: u16) -> Result<ControlReply, WireError> {
@@ -229,6 +355,15 @@ impl World {
             ControlRequest::NewProducer => {
                 self.producers += 1;
                 ControlReply::Producer { id: self.producers, epoch: 1 }
+            }
+            ControlRequest::OpenProducer { name } => {
+                let at = self.names.iter().position(|known| known.0 == name);
+                let at = at.unwrap_or_else(|| {
+                    self.names.push((name, 0));
+                    self.names.len() - 1
+                });
+                self.names[at].1 += 1;
+                ControlReply::Producer { id: 1_000_000 + at as u64, epoch: self.names[at].1 }
             }
             ControlRequest::CommitPositions { positions, .. } => {
                 self.positions = positions;
@@ -317,12 +452,22 @@ impl World {
                 if self.strikes(self.faults.refuse) {
                     return refuse(&WireError::new(ErrorCode::Busy, "full").retry_after(1));
                 }
+                if self.strikes(self.faults.reshard) {
+                    self.reshard();
+                }
+                let flags = request.flags.to_native();
+                assert!(flags & APPEND_TELL != 0);
+                let records = BatchView::parse(frame.data).unwrap().record_count();
+                let limit = (flags & APPEND_PARTIAL != 0 && self.strikes(self.faults.part))
+                    .then(|| self.rng.u32(..=records));
+                let dropped =
+                    self.strikes(self.faults.drop_record).then(|| self.rng.u32(..records));
                 self.clock += 1;
-                let arrival = self.clock;
+                let (arrival, expected) = (self.clock, request.expected_sequence.to_native());
                 let shard = &mut self.shards[request.shard.to_native() as usize];
-                match shard.append(frame.data, arrival) {
-                    Ok(reply) => {
-                        encode_frame(&mut out, Kind::AppendReply, id, &reply.to_array(), &[]);
+                match shard.append(frame.data, expected, limit, dropped, arrival) {
+                    Ok(said) => {
+                        out = said.encode(id, arrival, records);
                     }
                     Err(error) => return refuse(&error),
                 }
@@ -363,6 +508,10 @@ impl World {
                     let error = WireError::new(ErrorCode::PositionBeyondEnd, "not yet");
                     return refuse(&error.detail(shard.next));
                 }
+                if from == shard.next && shard.closed {
+                    let error = WireError::new(ErrorCode::ShardEnded, "no more");
+                    return refuse(&error.detail(shard.next));
+                }
                 let reply =
                     SubscribeReply { high_water: shard.next.into(), oldest: shard.oldest.into() };
                 let credit = request.credit_bytes.to_native() as i64;
@@ -388,7 +537,7 @@ impl World {
     /// What subscriptions are due; `Err` cuts the connection.
     fn deliver(&mut self, subscriptions: &mut HashMap<u64, Subscription>) -> Result<Vec<u8>, ()> {
         let mut out = Vec::new();
-        for (id, s) in subscriptions {
+        for (id, s) in subscriptions.iter_mut() {
             while s.credit > 0 && s.from < self.shards[s.shard].next {
                 if self.strikes(self.faults.cut_delivery) {
                     return Err(());
@@ -404,6 +553,15 @@ impl World {
                 encode_frame(&mut out, Kind::Deliver, *id, &header.to_array(), &data);
             }
         }
+        subscriptions.retain(|id, s| {
+            let shard = &self.shards[s.shard];
+            let ended = shard.closed && s.from >= shard.next;
+            if ended {
+                let error = WireError::new(ErrorCode::ShardEnded, "no more").detail(shard.next);
+                encode_frame(&mut out, Kind::Error, *id, &encode_error(&error), &[]);
+            }
+            !ended
+        });
         Ok(out)
     }
 }
