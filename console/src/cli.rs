@@ -6,6 +6,7 @@ pub mod demo;
 pub mod inspect;
 pub mod load;
 pub mod put;
+pub mod quota;
 pub mod record;
 pub mod serve;
 pub mod stream;
@@ -43,8 +44,10 @@ pub struct Cli {
 pub enum Command {
     /// Run a server
     Serve(serve::ServeArgs),
-    /// Create, list, describe or delete streams
+    /// Create, change, describe, reshard, trim or delete streams
     Stream(stream::StreamArgs),
+    /// Bound what clients of a name may do
+    Quota(quota::QuotaArgs),
     /// Store records from a file or standard input
     Put(put::PutArgs),
     /// Read records
@@ -74,7 +77,13 @@ pub struct Target {
     #[arg(short, long, env = "HIGHWATER_TARGET", default_value = "127.0.0.1:7411")]
     #[arg(value_name = "HOST:PORT", value_parser = units::target)]
     pub target: String,
+    /// Who is calling, for the server's log and quotas [default: highwater and its version]
+    #[arg(long, env = "HIGHWATER_CLIENT_NAME", value_name = "NAME")]
+    pub client_name: Option<String>,
 }
+
+/// The client name of these commands if none is given.
+const CLIENT_NAME: &str = concat!("highwater ", env!("CARGO_PKG_VERSION"));
 
 impl Target {
     /// A connection to it.
@@ -86,7 +95,7 @@ impl Target {
     pub async fn connect_for(&self, deadline: Duration) -> Result<Client, Failure> {
         let defaults = ClientOptions::default();
         let options = ClientOptions {
-            name: concat!("highwater ", env!("CARGO_PKG_VERSION")).to_owned(),
+            name: self.client_name.clone().unwrap_or_else(|| CLIENT_NAME.to_owned()),
             request_timeout: defaults.request_timeout.min(deadline),
             retry: RetryPolicy { deadline, ..defaults.retry },
             ..defaults
@@ -115,7 +124,7 @@ mod tests {
 
     #[test]
     fn every_client_command_takes_a_target() {
-        for command in ["put s", "tail s", "stream list", "load run", "top"] {
+        for command in ["put s", "tail s", "stream list", "quota list", "load run", "top"] {
             let words = command.split(' ').chain(["-t", "h:1"]);
             assert!(
                 Cli::try_parse_from(["highwater"].into_iter().chain(words)).is_ok(),

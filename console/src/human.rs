@@ -19,6 +19,26 @@ pub fn binary(value: u64) -> String {
     scaled(value as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"], " ")
 }
 
+/// Bytes to the last one, in the largest unit that keeps them whole, as sizes are typed: `64MiB`, `1MB`, `1500B`.
+pub fn exact(bytes: u64) -> String {
+    let units: [(&str, u64); 8] = [
+        ("TiB", 1 << 40),
+        ("TB", 1_000_000_000_000),
+        ("GiB", 1 << 30),
+        ("GB", 1_000_000_000),
+        ("MiB", 1 << 20),
+        ("MB", 1_000_000),
+        ("KiB", 1 << 10),
+        ("kB", 1_000),
+    ];
+    let whole = |(_, size): &&(&str, u64)| bytes != 0 && bytes.is_multiple_of(*size);
+    // Below ten thousand a number is as short as its unit.
+    match units.iter().find(whole).filter(|(_, size)| bytes >= 10_000 || bytes == *size) {
+        Some((unit, size)) => format!("{}{unit}", bytes / size),
+        None => format!("{bytes}B"),
+    }
+}
+
 /// A short time in nanoseconds: `420 ns`, `81.0 us`, `3.90 ms`, `1.20 s`, `5m10s`.
 pub fn nanos(ns: u64) -> String {
     match ns {

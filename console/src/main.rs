@@ -9,8 +9,10 @@ mod dashboard;
 mod failure;
 mod human;
 mod input;
+mod policy;
 mod signals;
 mod units;
+mod when;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,7 @@ fn run() -> Result<(), Failure> {
     match settings.parse(&typed)?.command {
         Command::Serve(args) => cli::serve::run(args),
         Command::Stream(args) => cli::stream::run(args),
+        Command::Quota(args) => cli::quota::run(args),
         Command::Put(args) => cli::put::run(args),
         Command::Tail(args) => cli::tail::run(args),
         Command::Load(args) => cli::load::run(args),

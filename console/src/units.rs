@@ -122,6 +122,13 @@ pub fn count(text: &str) -> Result<u64, UnitError> {
     text.parse().map_err(|_| UnitError::Count)
 }
 
+/// A whole number, perhaps of thousands (`k`), millions or billions.
+pub fn count_unit(text: &str) -> Option<u64> {
+    let (number, unit) = split(text)?;
+    let count = number * if unit.is_empty() { 1.0 } else { units::rate_unit(unit)? };
+    (count.fract() == 0.0 && count <= (1u64 << 53) as f64).then_some(count as u64)
+}
+
 /// A buffer pool: 4 MiB, below which a core cannot work, to 1 TiB.
 pub fn memory(text: &str) -> Result<u64, UnitError> {
     match size(text)? {
@@ -210,7 +217,8 @@ impl std::fmt::Display for Cores {
     }
 }
 
-fn range(value: &str, min: &str, max: &str) -> UnitError {
+/// Refuses a value outside its limits.
+pub fn range(value: &str, min: &str, max: &str) -> UnitError {
     UnitError::Range { value: value.to_owned(), min: min.to_owned(), max: max.to_owned() }
 }
 

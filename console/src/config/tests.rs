@@ -94,11 +94,11 @@ fn a_wrong_value_names_file_key_and_reason() {
 }
 
 #[test]
-fn every_option_has_a_variable_of_its_own_and_target_one_for_all() {
+fn every_option_has_a_variable_of_its_own_and_those_of_the_server_one_for_all() {
     let list = layers::list(&root(), None, &[]);
     let mut variables: Vec<&str> = list
         .iter()
-        .filter(|s| s.option != "target")
+        .filter(|s| s.option != "target" && s.option != "client-name")
         .map(|s| s.variable.as_deref().unwrap())
         .collect();
     assert!(variables.contains(&"HIGHWATER_LOAD_RUN_DRAIN_TIMEOUT"));
@@ -106,9 +106,13 @@ fn every_option_has_a_variable_of_its_own_and_target_one_for_all() {
     variables.sort_unstable();
     variables.dedup();
     assert_eq!(variables.len(), count);
-    let targets = list.iter().filter(|s| s.option == "target");
-    assert!(targets.clone().count() > 5);
-    assert!(targets.map(|s| s.variable.as_deref()).all(|name| name == Some("HIGHWATER_TARGET")));
+    for (option, variable) in
+        [("target", "HIGHWATER_TARGET"), ("client-name", "HIGHWATER_CLIENT_NAME")]
+    {
+        let of_all = list.iter().filter(|s| s.option == option);
+        assert!(of_all.clone().count() > 5);
+        assert!(of_all.map(|s| s.variable.as_deref()).all(|name| name == Some(variable)));
+    }
 }
 
 #[test]

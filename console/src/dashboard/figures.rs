@@ -12,7 +12,7 @@ use highwater_wire::telemetry::{CoreSnapshot, Distribution, Snapshot};
 
 pub use cores::CoreFigures;
 pub use groups::{GroupFigures, Limit, Loss};
-pub use shards::{ShardFigures, skew, stream_skews};
+pub use shards::{Beyond, ShardFigures, skew, stream_skews};
 
 /// What happened between two snapshots.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -28,7 +28,7 @@ pub struct Client {
 
 /// Whether a request may be carried out twice without harm.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Repeat {
+pub(crate) enum Repeat {
     Yes,
     No,
 }
@@ -286,7 +286,7 @@ impl Client {
         control_reply(&connection.request(Kind::Control, control, wait).await?)
     }
 
-    async fn control(
+    pub(crate) async fn control(
         &self,
         request: ControlRequest,
         repeat: Repeat,
@@ -362,7 +362,7 @@ fn control_reply(reply: &Reply) -> Result<ControlReply, ClientError> {
     }
 }
 
-fn stream(reply: ControlReply) -> Result<StreamDescription, ClientError> {
+pub(crate) fn stream(reply: ControlReply) -> Result<StreamDescription, ClientError> {
     match reply {
         ControlReply::Stream(stream) => Ok(stream),
         _ => Err(unexpected(Kind::ControlReply)),
@@ -376,7 +376,7 @@ fn producer(reply: ControlReply) -> Result<ProducerStamp, ClientError> {
     }
 }
 
-fn done(reply: ControlReply) -> Result<(), ClientError> {
+pub(crate) fn done(reply: ControlReply) -> Result<(), ClientError> {
     match reply {
         ControlReply::Done => Ok(()),
         _ => Err(unexpected(Kind::ControlReply)),

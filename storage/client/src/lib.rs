@@ -39,6 +39,7 @@
 //! # Ok(()) }
 //! ```
 
+mod admin;
 mod appender;
 mod backoff;
 mod client;

@@ -250,6 +250,18 @@ fn record(snapshot: &Snapshot, mut before: BTreeMap<(u32, u32), Fed>) -> BTreeMa
         counter!("highwater_delivered_bytes_total", &labels).absolute(shard.bytes_out);
         counter!("highwater_duplicates_total", &labels).absolute(shard.duplicates);
         counter!("highwater_refused_total", &labels).absolute(shard.refused);
+        let counters = &shard.counters;
+        counter!("highwater_records_offered_total", &labels).absolute(counters.offered);
+        counter!("highwater_records_acknowledged_total", &labels).absolute(counters.acknowledged);
+        counter!("highwater_records_refused_total", &labels).absolute(counters.refused);
+        counter!("highwater_records_buffered_total", &labels).absolute(counters.buffered);
+        counter!("highwater_records_dropped_total", &labels).absolute(counters.dropped);
+        counter!("highwater_records_sampled_out_total", &labels).absolute(counters.sampled_out);
+        counter!("highwater_records_duplicates_recognised_total", &labels)
+            .absolute(counters.duplicates_recognised);
+        counter!("highwater_producers_evicted_total", &labels).absolute(counters.evictions);
+        gauge!("highwater_records_pending", &labels).set(counters.pending as f64);
+        gauge!("highwater_held_bytes", &labels).set(counters.held_bytes as f64);
         counter!("highwater_commit_groups_total", &labels).absolute(shard.groups);
         counter!("highwater_disk_written_bytes_total", &labels).absolute(shard.disk_bytes);
         counter!("highwater_cold_segments_total", &labels).absolute(shard.cold_segments);
@@ -258,7 +270,11 @@ fn record(snapshot: &Snapshot, mut before: BTreeMap<(u32, u32), Fed>) -> BTreeMa
         gauge!("highwater_stored_bytes", &labels).set(shard.stored_bytes as f64);
         gauge!("highwater_segments", &labels).set(f64::from(shard.segments));
         gauge!("highwater_commit_groups_in_flight", &labels).set(f64::from(shard.in_flight));
-        gauge!("highwater_shard_open", &labels).set(f64::from(u8::from(shard.state == "open")));
+        // A shard that a split or merge closed is as it should be.
+        let sound = matches!(shard.state.as_str(), "open" | "closed");
+        gauge!("highwater_shard_open", &labels).set(f64::from(u8::from(sound)));
+        let closed = shard.state == "closed";
+        gauge!("highwater_shard_closed", &labels).set(f64::from(u8::from(closed)));
         let key = (shard.stream_id, shard.shard);
         let old = before.remove(&key).unwrap_or_default();
         add(&histogram!("highwater_durable_write_seconds", &labels), &shard.write, &old.write);
@@ -309,7 +325,10 @@ fn describe() {
         ("highwater_stored_bytes", "Bytes of the shard's segments on disk"),
         ("highwater_segments", "Segments on disk"),
         ("highwater_commit_groups_in_flight", "Commit groups being written"),
-        ("highwater_shard_open", "1 while the shard accepts appends, 0 after a failure"),
+        ("highwater_shard_open", "1 while the shard does its work, 0 after a failure"),
+        ("highwater_shard_closed", "1 for a shard that a split or merge closed"),
+        ("highwater_records_pending", "Records offered and not answered yet"),
+        ("highwater_held_bytes", "Bytes of batches held back by the stream's backpressure"),
         ("highwater_position", "Next sequence number the group will read"),
         (
             "highwater_backlog_records",
@@ -332,6 +351,14 @@ fn describe() {
         ("highwater_delivered_bytes_total", "Bytes handed to consumers"),
         ("highwater_duplicates_total", "Batches recognised as stored before"),
         ("highwater_refused_total", "Appends refused"),
+        ("highwater_records_offered_total", "Records in sound batches that came for the shard"),
+        ("highwater_records_acknowledged_total", "Of these, stored and acknowledged"),
+        ("highwater_records_refused_total", "Of these, refused, for whatever reason"),
+        ("highwater_records_buffered_total", "Of these, held back for a while"),
+        ("highwater_records_dropped_total", "Of these, dropped by the stream's backpressure"),
+        ("highwater_records_sampled_out_total", "Of these, left out of the sample"),
+        ("highwater_records_duplicates_recognised_total", "Of these, stored by an earlier attempt"),
+        ("highwater_producers_evicted_total", "Producers forgotten for want of room"),
         ("highwater_commit_groups_total", "Commit groups written"),
         ("highwater_disk_written_bytes_total", "Bytes written to the device, padding included"),
         ("highwater_cold_segments_total", "Segments that had to be written cold"),
@@ -355,6 +382,7 @@ fn describe_histograms() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use highwater_wire::ShardCounters;
     use highwater_wire::telemetry::{CoreSnapshot, GroupSnapshot, ShardSnapshot};
 
     fn snapshot(records: u64, write: &[(u64, u64)]) -> Snapshot {
@@ -366,6 +394,8 @@ mod tests {
                 records_in: records,
                 high_water: records,
                 write,
+                state: "closed".into(),
+                counters: ShardCounters { offered: 40, dropped: 15, ..ShardCounters::default() },
                 ..ShardSnapshot::default()
             }],
             groups: vec![GroupSnapshot {
@@ -391,6 +421,9 @@ mod tests {
         assert_line(&text, "# HELP highwater_appended_records_total Records acknowledged");
         assert_line(&text, "# TYPE highwater_durable_write_seconds histogram");
         assert_line(&text, "highwater_appended_records_total{stream=\"s\",shard=\"0\"} 25");
+        assert_line(&text, "highwater_records_offered_total{stream=\"s\",shard=\"0\"} 40");
+        assert_line(&text, "highwater_records_dropped_total{stream=\"s\",shard=\"0\"} 15");
+        assert_line(&text, "highwater_shard_open{stream=\"s\",shard=\"0\"} 1");
         assert_line(&text, "highwater_connections{core=\"0\"} 3");
         assert_line(&text, "highwater_backlog_records{group=\"g\",stream=\"s\",shard=\"0\"} 9");
         let name = "highwater_durable_write_seconds";

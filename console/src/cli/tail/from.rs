@@ -3,7 +3,9 @@
 use std::str::FromStr;
 
 use highwater_client::Start;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+
+use crate::when::moment;
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +40,7 @@ fn parse(text: &str, now: Timestamp) -> Result<Start, FromError> {
     if text.bytes().all(|b| b.is_ascii_digit()) {
         return text.parse().map(Start::At).map_err(|_| FromError);
     }
-    let time = match text.strip_prefix('-') {
-        // A second sign would turn back into the future.
-        Some(ago) if ago.starts_with(['-', '+']) => return Err(FromError),
-        Some(ago) => {
-            let ago: SignedDuration = ago.parse().map_err(|_| FromError)?;
-            now.checked_sub(ago).map_err(|_| FromError)?
-        }
-        None => text.parse().map_err(|_| FromError)?,
-    };
-    u64::try_from(time.as_nanosecond()).map(Start::Time).map_err(|_| FromError)
+    moment(text, now).map(Start::Time).ok_or(FromError)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub struct ShardFigures {
     pub shard: u32,
     /// The core that owns it.
     pub core: u32,
-    /// `open`, or what is wrong.
+    /// `open`, `closed` after a split or merge, or what is wrong.
     pub state: String,
     /// In.
     pub into: Flow,
@@ -39,6 +39,10 @@ pub struct ShardFigures {
     pub propagation: Tail,
     /// Appends refused a second.
     pub refused: f64,
+    /// Records that did not get past its quota.
+    pub beyond: Beyond,
+    /// A split that its load suggests; empty for none.
+    pub advice: String,
     /// Bytes of its segments on disk.
     pub stored_bytes: u64,
     /// Oldest sequence number kept.
@@ -47,6 +51,28 @@ pub struct ShardFigures {
     pub high_water: u64,
     /// The keys most of its load comes from, the first most: at most ten.
     pub keys: Vec<HotKey>,
+}
+
+/// Records that a shard did not store at once, a second, and what it holds back now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Beyond {
+    /// Refused, for whatever reason.
+    pub refused: f64,
+    /// Held back for a while.
+    pub buffered: f64,
+    /// Dropped.
+    pub dropped: f64,
+    /// Left out because the sample does not have them.
+    pub sampled_out: f64,
+    /// Bytes held back now.
+    pub held_bytes: u64,
+}
+
+impl ShardFigures {
+    /// Whether it takes records, as far as splits and merges go.
+    pub fn is_closed(&self) -> bool {
+        self.state == "closed"
+    }
 }
 
 /// A partition key and how much of its shard's load it is.
@@ -85,6 +111,14 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot, seconds: &Seconds) -> Vec<
             write: Tail::of(&shard.write.since(&before.write)),
             propagation: Tail::of(&shard.propagation.since(&before.propagation)),
             refused: rate(|s| s.refused),
+            beyond: Beyond {
+                refused: rate(|s| s.counters.refused),
+                buffered: rate(|s| s.counters.buffered),
+                dropped: rate(|s| s.counters.dropped),
+                sampled_out: rate(|s| s.counters.sampled_out),
+                held_bytes: shard.counters.held_bytes,
+            },
+            advice: shard.advice.clone(),
             stored_bytes: shard.stored_bytes,
             oldest: shard.oldest,
             high_water: shard.high_water,
@@ -105,11 +139,11 @@ fn keys(shard: &ShardSnapshot) -> Vec<HotKey> {
     shard.keys.iter().map(hot).collect()
 }
 
-/// Largest over mean of the rates of a stream's shards, for each stream with two shards and a record a second
+/// Largest over mean of the rates of a stream's shards, closed ones left out, for each stream with two shards and a record a second
 /// on each: 1 is even. The most uneven stream first.
 pub fn stream_skews(shards: &[ShardFigures]) -> Vec<(&str, f64)> {
     let mut by_stream: BTreeMap<&str, (f64, f64, f64)> = BTreeMap::new();
-    for shard in shards {
+    for shard in shards.iter().filter(|shard| !shard.is_closed()) {
         let (n, sum, max) = by_stream.entry(&shard.stream).or_default();
         *n += 1.0;
         *sum += shard.into.records;

@@ -8,7 +8,7 @@ use ratatui::style::Style;
 
 use super::panel::{self, Words};
 use crate::dashboard::app::App;
-use crate::dashboard::figures::{self, ShardFigures};
+use crate::dashboard::figures::{self, Beyond, ShardFigures};
 use crate::dashboard::model::Series;
 use crate::dashboard::widgets::table::{Cell, Column, Table};
 use crate::dashboard::widgets::{fit, spark};
@@ -88,7 +88,8 @@ pub fn shards(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
         return panel::nothing(app, why, inner, buffer);
     }
     let mean = |stream: &str| {
-        let all = || shards.iter().filter(|s| s.stream == stream).map(|s| s.into.records);
+        let open = |s: &&&ShardFigures| s.stream == stream && !s.is_closed();
+        let all = || shards.iter().filter(open).map(|s| s.into.records);
         all().sum::<f64>() / all().count().max(1) as f64
     };
     let top = shards.iter().map(|s| s.into.records).fold(0.0, f64::max);
@@ -97,7 +98,7 @@ pub fn shards(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
         let mark = if hot { "hot" } else { "" };
         let (state, style) = match shard.state.as_str() {
             "open" if hot => (mark.to_owned(), theme.warn()),
-            "open" => ("open".to_owned(), theme.dim()),
+            state @ ("open" | "closed") => (state.to_owned(), theme.dim()),
             other => (other.to_owned(), theme.bad()),
         };
         let series = Series::ShardIn(&shard.stream, shard.shard);
@@ -209,7 +210,7 @@ pub fn shard(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     if inner.height == 0 {
         return;
     }
-    if shard.state != "open" {
+    if shard.state != "open" && !shard.is_closed() {
         panel::text(app, &shard.state, theme.bad(), inner, inner.height - 1, buffer);
     }
 }
@@ -250,6 +251,30 @@ fn about(app: &App, shard: &ShardFigures, area: Rect, buffer: &mut Buffer) {
     line("kept", kept, plain, 5, buffer);
     line("readers", shard.readers.to_string(), plain, 6, buffer);
     line("batches", format!("{}/s", human::count(shard.batches)), plain, 7, buffer);
+    // What happens seldom has a line only when it does.
+    let beyond = beyond(&shard.beyond);
+    let notes = [("beyond", beyond, theme.warn()), ("advice", shard.advice.clone(), theme.warn())];
+    let told = notes.into_iter().filter(|(_, text, _)| !text.is_empty());
+    for (row, (name, text, style)) in (8..).zip(told) {
+        line(name, text, style, row, buffer);
+    }
+}
+
+/// What did not get past the quota: nothing, or rates by what became of it.
+fn beyond(beyond: &Beyond) -> String {
+    let rates = [
+        ("refused", beyond.refused),
+        ("held back", beyond.buffered),
+        ("dropped", beyond.dropped),
+        ("sampled out", beyond.sampled_out),
+    ];
+    let some = rates.iter().filter(|(_, rate)| *rate > 0.0);
+    let mut parts: Vec<String> =
+        some.map(|(what, rate)| format!("{what} {}/s", human::count(*rate))).collect();
+    if beyond.held_bytes > 0 {
+        parts.push(format!("{} wait", human::bytes(beyond.held_bytes as f64)));
+    }
+    parts.join(", ")
 }
 
 fn keys(app: &App, shard: &ShardFigures, area: Rect, buffer: &mut Buffer) {

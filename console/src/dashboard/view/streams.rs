@@ -59,7 +59,7 @@ pub fn list(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
         return panel::nothing(app, why, inner, buffer);
     }
     let rows = streams.iter().skip(first).take(room).map(|(name, shards)| {
-        let stopped = shards.iter().filter(|s| s.state != "open").count();
+        let stopped = shards.iter().filter(|s| s.state != "open" && !s.is_closed()).count();
         let (state, style) = match stopped {
             0 => ("open".to_owned(), theme.dim()),
             n => (format!("! {n} stopped"), theme.bad()),

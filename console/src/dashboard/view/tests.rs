@@ -110,6 +110,17 @@ fn the_key_facts_are_on_one_screen() {
 }
 
 #[test]
+fn what_a_shard_did_not_take_is_beside_its_figures() {
+    let mut app = fixtures::beyond_quota(false);
+    app.screen = Screen::Shards;
+    let facts = ["refused 500/s, dropped 20/s, sampled out 3.00k/s, 1.05 MB wait", "split at 7f"];
+    has(&text(&app, 200, 60), &facts);
+    insta::with_settings!({ snapshot_path => "snapshots", omit_expression => true, prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("beyond_120x36_none", dump::with_styles(&drawn(&app, 120, 36)));
+    });
+}
+
+#[test]
 fn words_are_not_clipped() {
     // An ellipsis means that something did not fit; at the usual sizes everything does but names and records.
     for (name, app) in screens(false).iter().filter(|(name, _)| *name != "stream") {

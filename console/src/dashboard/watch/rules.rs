@@ -33,7 +33,7 @@ const MISSED: f64 = 0.05;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// See [`super::RULES`].
-pub const RULES: [Rule; 15] = [
+pub const RULES: [Rule; 17] = [
     Rule {
         name: "not-durable",
         level: Level::Bad,
@@ -63,7 +63,7 @@ pub const RULES: [Rule; 15] = [
         level: Level::Bad,
         threshold: "retention will pass a group within 1 h, or has",
         cause: "the group is slow or stands still, and old segments go",
-        remedy: "let it catch up; a longer retention for the next stream",
+        remedy: "let it catch up; a longer retention (stream set)",
         test: retention,
     },
     Rule {
@@ -99,20 +99,28 @@ pub const RULES: [Rule; 15] = [
         test: queue_full,
     },
     Rule {
-        name: "quota",
-        level: Level::Warn,
-        threshold: "requests are refused as QuotaExceeded",
-        cause: "a client or a stream asks for more than its quota",
-        remedy: "send less, spread the load, or raise the quota",
-        test: quota,
-    },
-    Rule {
         name: "refusals",
         level: Level::Warn,
         threshold: "over 1 request a second is refused for another reason",
         cause: "clients ask for what is not there or not allowed, or a limit is reached",
         remedy: "the named error says which; clients log it too",
         test: refusals,
+    },
+    Rule {
+        name: "quota",
+        level: Level::Warn,
+        threshold: "a shard refuses over 1 record a second, or requests are refused as QuotaExceeded",
+        cause: "a quota of the shard, the stream or the client is used up, or the appends fail",
+        remedy: "slower producers; a higher quota (stream set, quota set); a split",
+        test: quota,
+    },
+    Rule {
+        name: "records-dropped",
+        level: Level::Warn,
+        threshold: "a shard drops records or leaves them out of its sample",
+        cause: "more comes in than the quota, and the stream's backpressure says so",
+        remedy: "a higher quota, a split, or another backpressure (stream set)",
+        test: records_dropped,
     },
     Rule {
         name: "clock",
@@ -154,6 +162,14 @@ pub const RULES: [Rule; 15] = [
         remedy: "its log says which",
         test: restarted,
     },
+    Rule {
+        name: "split-advice",
+        level: Level::Info,
+        threshold: "a shard's load suggests a split",
+        cause: "one shard is at its quota while its stream may scale",
+        remedy: "stream split, or stream reshard; backpressure scale:MAX does it by itself",
+        test: split_advice,
+    },
 ];
 
 /// What `of` says of the last ten seconds.
@@ -170,7 +186,7 @@ fn not_durable(picture: &Picture) -> Vec<String> {
 fn shard_stopped(picture: &Picture) -> Vec<String> {
     // As of now: what a shard was ten seconds ago is no news.
     picture.figures.as_ref().map_or_else(Vec::new, |figures| {
-        let stopped = figures.shards.iter().filter(|s| s.state != "open");
+        let stopped = figures.shards.iter().filter(|s| s.state != "open" && !s.is_closed());
         stopped.map(|s| format!("{}/{} {}", s.stream, s.shard, s.state)).collect()
     })
 }
@@ -276,18 +292,57 @@ fn queue_full(picture: &Picture) -> Vec<String> {
     })
 }
 
-fn quota(picture: &Picture) -> Vec<String> {
-    lately(picture, |figures| {
-        let refused = figures.refusals.iter().filter(|(code, _)| *code == ErrorCode::QuotaExceeded);
-        refused.map(|(code, rate)| refusal(*code, *rate, figures.span)).collect()
-    })
+/// Other rules tell of it.
+fn is_told(code: ErrorCode) -> bool {
+    is_full(code) || code == ErrorCode::QuotaExceeded
 }
 
 fn refusals(picture: &Picture) -> Vec<String> {
     lately(picture, |figures| {
-        let told = |code| is_full(code) || code == ErrorCode::QuotaExceeded;
-        let others = figures.refusals.iter().filter(|(code, rate)| !told(*code) && *rate > REFUSED);
+        let others =
+            figures.refusals.iter().filter(|(code, rate)| !is_told(*code) && *rate > REFUSED);
         others.map(|(code, rate)| refusal(*code, *rate, figures.span)).collect()
+    })
+}
+
+fn quota(picture: &Picture) -> Vec<String> {
+    lately(picture, |figures| {
+        let refusing = figures.shards.iter().filter(|s| s.beyond.refused > REFUSED);
+        let text = |s: &ShardFigures| {
+            let rate = human::count(s.beyond.refused);
+            format!("{}/{} refuses {rate} records/s", s.stream, s.shard)
+        };
+        let shards: Vec<String> = refusing.map(text).collect();
+        if !shards.is_empty() {
+            return shards;
+        }
+        // Reads, and what was refused before it came to a shard.
+        let others = figures.refusals.iter().filter(|(code, _)| *code == ErrorCode::QuotaExceeded);
+        others.map(|(code, rate)| refusal(*code, *rate, figures.span)).collect()
+    })
+}
+
+fn records_dropped(picture: &Picture) -> Vec<String> {
+    lately(picture, |figures| {
+        let mut texts = Vec::new();
+        for shard in &figures.shards {
+            let (name, beyond) = (format!("{}/{}", shard.stream, shard.shard), &shard.beyond);
+            if beyond.dropped > 0.0 {
+                texts.push(format!("{name} drops {} records/s", human::count(beyond.dropped)));
+            }
+            if beyond.sampled_out > 0.0 {
+                let rate = human::count(beyond.sampled_out);
+                texts.push(format!("{name} samples out {rate} records/s"));
+            }
+        }
+        texts
+    })
+}
+
+fn split_advice(picture: &Picture) -> Vec<String> {
+    picture.figures.as_ref().map_or_else(Vec::new, |figures| {
+        let advised = figures.shards.iter().filter(|s| !s.advice.is_empty());
+        advised.map(|s| format!("{}/{}: {}", s.stream, s.shard, s.advice)).collect()
     })
 }
 

@@ -132,6 +132,36 @@ fn queue_full_and_other_refusals_are_told_apart() {
 }
 
 #[test]
+fn what_a_quota_refuses_drops_and_samples_out_is_told_by_shard() {
+    let refuses = |at: u64, s: &mut Snapshot| s.shards[1].counters.refused = at * 500;
+    assert_eq!(texts("quota", refuses), ["orders/1 refuses 500 records/s"]);
+    let hardly = |at: u64, s: &mut Snapshot| s.shards[1].counters.refused = at / 5;
+    assert!(texts("quota", hardly).is_empty());
+    // The requests refused for it are the same thing.
+    assert!(texts("refusals", refused(ErrorCode::QuotaExceeded, 20)).is_empty());
+    let drops = |at: u64, s: &mut Snapshot| {
+        s.shards[0].counters.dropped = at * 20;
+        s.shards[2].counters.sampled_out = at * 3_000;
+    };
+    let told = ["orders/0 drops 20 records/s", "orders/2 samples out 3.00k records/s"];
+    assert_eq!(texts("records-dropped", drops), told);
+    let advised = |_: u64, s: &mut Snapshot| s.shards[3].advice = "split at 7f".into();
+    assert_eq!(texts("split-advice", advised), ["orders/3: split at 7f"]);
+}
+
+#[test]
+fn a_shard_closed_by_a_split_has_not_stopped_and_is_no_part_of_the_skew() {
+    let closed = |at: u64, s: &mut Snapshot| {
+        s.shards[1].state = "closed".into();
+        s.shards[1].records_in = 4_000;
+        s.shards[2].records_in = at * 5_500;
+    };
+    assert!(texts("shard-stopped", closed).is_empty());
+    // 5,500 beside twice 4,000 is 1.2 times the mean; with a shard of nothing it would be 1.6.
+    assert!(texts("skew", closed).is_empty());
+}
+
+#[test]
 fn clock_and_missing_samples() {
     let jump = |at: u64, s: &mut Snapshot| s.cores[0].clock_jumps = u64::from(at > 5);
     assert_eq!(texts("clock", jump), ["the server's clock jumped 1 x"]);

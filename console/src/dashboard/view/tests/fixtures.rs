@@ -59,6 +59,25 @@ pub fn volatile() -> App {
     app
 }
 
+/// Of a server one of whose shards gets more than its quota.
+pub fn beyond_quota(color: bool) -> App {
+    let mut app = app(0, color);
+    for second in 1..16 {
+        let mut snapshot = fixture::snapshot(second);
+        let shard = &mut snapshot.shards[3];
+        shard.counters.refused = second * 500;
+        shard.counters.dropped = second * 20;
+        shard.counters.sampled_out = second * 3_000;
+        shard.counters.held_bytes = 1 << 20;
+        shard.advice = "split at 7f".into();
+        let at = snapshot.taken_ns + 300_000_000;
+        app.player.push(Sample { at, what: What::Snapshot(Box::new(snapshot)) });
+    }
+    app.received = Some(Duration::from_secs(15));
+    app.now = Duration::from_millis(15_300);
+    app
+}
+
 /// With a load generator.
 pub fn loaded(seconds: u64, color: bool) -> App {
     let mut app = app(seconds, color);
