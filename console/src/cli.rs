@@ -5,6 +5,8 @@ pub mod config;
 pub mod demo;
 pub mod inspect;
 pub mod load;
+pub mod plan;
+pub mod probe;
 pub mod put;
 pub mod quota;
 pub mod record;
@@ -54,6 +56,10 @@ pub enum Command {
     Tail(tail::TailArgs),
     /// Generate load and measure
     Load(load::LoadArgs),
+    /// Turn measured runs into a capacity plan
+    Plan(Box<plan::PlanArgs>),
+    /// Measure what this machine's device, memory and loopback can do by themselves
+    Probe(probe::ProbeArgs),
     /// Watch a server: TPS, propagation delay and backlog, live
     Top(top::TopArgs),
     /// Keep the last hours of a server's figures in a file, to be replayed

@@ -38,6 +38,8 @@ fn run() -> Result<(), Failure> {
         Command::Put(args) => cli::put::run(args),
         Command::Tail(args) => cli::tail::run(args),
         Command::Load(args) => cli::load::run(args),
+        Command::Plan(args) => cli::plan::run(&args),
+        Command::Probe(args) => cli::probe::run(&args),
         Command::Top(args) => cli::top::run(&args),
         Command::Record(args) => cli::record::run(&args),
         Command::Demo(args) => cli::demo::run(args),

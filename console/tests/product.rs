@@ -30,6 +30,9 @@ mod load_restart;
 #[path = "product/measure.rs"]
 mod measure;
 
+#[path = "product/plan.rs"]
+mod plan;
+
 #[path = "product/recording.rs"]
 mod recording;
 

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use differences::Difference;
+pub(crate) use differences::{machine_fields, target_kind};
 pub use metric::{Metric, MetricError, Quantile};
 
 use crate::hlog::Grid;

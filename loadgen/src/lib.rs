@@ -14,6 +14,7 @@
 //! Other systems are loaded through a [`Target`] and [`run_on`]. Records describe themselves: see [`proof`]
 //! for how.
 
+pub mod capacity;
 mod check;
 mod clock;
 mod compare;
@@ -32,6 +33,8 @@ mod options;
 mod pacer;
 mod plan;
 mod positions;
+#[cfg(target_os = "linux")]
+mod probe;
 mod producer;
 mod progress;
 pub mod proof;
@@ -61,6 +64,8 @@ pub use environment::{Environment, Lint, Place, Severity};
 pub use error::LoadError;
 pub use file::{FileError, FileWarmUp, WorkloadFile};
 pub use options::{Arrival, LoadOptions, Rate, Scenario, WarmUpRule};
+#[cfg(target_os = "linux")]
+pub use probe::{PROBE_TIME, ProbeError, ProbeOptions, probe};
 pub use progress::{Observer, Phase, Progress, Tick};
 pub use report::{
     ACHIEVED_MIN, Arrivals, BEYOND_MIN, BacklogReport, BurstReport, Distribution, Distributions,
@@ -68,6 +73,7 @@ pub use report::{
     WarmUp, WorkloadSummary,
 };
 pub use run::{DOUBT_MAX, Stop, run, run_on};
+pub(crate) use rundir::write_whole;
 pub use rundir::{RunDir, RunDirError, RunFiles, RunReadError, read_run, rebuild};
 pub use schedule::Profile;
 pub use target::{Highwater, Null, Target};

@@ -1,14 +1,14 @@
 //! What a run found: one JSON object, and the same as text, Markdown and HTML for people.
 
-mod chart;
-mod document;
+pub(crate) mod chart;
+pub(crate) mod document;
 mod explain;
 pub(crate) mod figures;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod html;
+pub(crate) mod html;
 mod machine;
-mod markdown;
+pub(crate) mod markdown;
 mod pages;
 mod search;
 mod series;
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Environment, Lint, LoadOptions, RunFiles};
 
 pub(crate) use explain::notes;
+pub(crate) use pages::{micro, shell_words};
 
 /// Version of the JSON layout: fields may be added under the same name, none change meaning.
 pub const SCHEMA: &str = "highwater-load/1";

@@ -9,7 +9,7 @@
 pub mod ring;
 mod tape;
 
-pub use tape::Tape;
+pub use tape::{Tape, TapeError};
 
 use std::io::Write;
 

@@ -68,7 +68,7 @@ fn difference(field: &str, a: &Value, b: &Value) -> Option<Difference> {
 fn fields(report: &Report) -> Vec<(String, Value)> {
     let mut fields = vec![
         ("mode".to_owned(), json(report.mode)),
-        ("target kind".to_owned(), json(kind(&report.target))),
+        ("target kind".to_owned(), json(target_kind(&report.target))),
         ("ack".to_owned(), json(&report.ack)),
         ("shards".to_owned(), json(report.shards)),
         ("workers".to_owned(), json(report.workers)),
@@ -79,19 +79,20 @@ fn fields(report: &Report) -> Vec<(String, Value)> {
         let of_options = options.into_iter().filter(|(name, _)| !free(name));
         fields.extend(of_options.map(|(name, value)| (format!("options.{name}"), value)));
     }
-    fields.extend(machine(&report.environment));
+    fields.extend(machine_fields(&report.environment));
     fields
 }
 
 /// Whether records went over a network, stayed in the process, or went nowhere.
-fn kind(target: &str) -> &str {
+pub(crate) fn target_kind(target: &str) -> &str {
     match target.split(':').next() {
         Some(kind @ ("embedded" | "null")) => kind,
         _ => "server",
     }
 }
 
-fn machine(e: &Environment) -> Vec<(String, Value)> {
+/// What a machine and its disk are, by the names of `run.json`.
+pub(crate) fn machine_fields(e: &Environment) -> Vec<(String, Value)> {
     let mut fields: Vec<(String, Value)> = [
         ("debug_build", json(e.debug_build)),
         ("kernel", json(&e.kernel)),

@@ -217,6 +217,11 @@ impl Axis {
 
     /// Seconds of a run.
     pub fn time(from: f64, to: f64) -> Axis {
+        Axis::seconds("time since the measured window began", from, to)
+    }
+
+    /// Seconds since something else.
+    pub fn seconds(title: &str, from: f64, to: f64) -> Axis {
         let span = (to - from).max(1e-3);
         let (unit, unit_s) = match span {
             span if span <= 600.0 => ("s", 1.0),
@@ -227,7 +232,7 @@ impl Axis {
         let (first, last) = ((from / step).ceil() as i64, (to / step).floor() as i64);
         let ticks =
             (first..=last).map(|k| k as f64 * step).map(|at| (at, trimmed(at / unit_s))).collect();
-        let title = format!("time since the measured window began, {unit}");
+        let title = format!("{title}, {unit}");
         Axis { ends: (from, from + span), ticks, ..Axis::bare(&title, Scale::Linear) }
     }
 

@@ -62,9 +62,7 @@ pub fn document<'a>(
     blocks.push(Block::Facts(machine::rows(&report.environment)));
     if !report.command.is_empty() {
         blocks.push(Block::Heading("To repeat it".into()));
-        blocks.push(Block::Code(
-            report.command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
-        ));
+        blocks.push(Block::Code(shell_words(&report.command)));
     }
     blocks.push(Block::Heading("Files".into()));
     blocks.push(Block::Facts(FILES.map(|(name, what)| (name.into(), what.into())).to_vec()));
@@ -96,7 +94,7 @@ const WHAT_COUNTS: &str = "Response: intended send time to acknowledgement. Prop
     fewer than 10 records beyond it is left out.";
 
 /// Writes `us` behind a number as the unit is printed.
-pub(super) fn micro(text: &str) -> String {
+pub fn micro(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     let mut rest = text;
     while let Some(at) = rest.find(" us") {
@@ -108,6 +106,11 @@ pub(super) fn micro(text: &str) -> String {
         rest = after;
     }
     out + rest
+}
+
+/// A command to be pasted into a shell.
+pub fn shell_words(command: &[String]) -> String {
+    command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// As a shell needs it.

@@ -1,0 +1,275 @@
+//! What was measured, as the questions of a plan need it: one form for runs, searches, sweeps and recordings.
+
+use serde::Serialize;
+
+use super::probe::ProbeFile;
+use super::recorded::Recorded;
+use crate::{Environment, Lint, LoadOptions};
+
+/// What a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// A run directory.
+    Run,
+    /// The directory of a search.
+    Search,
+    /// That of a sweep.
+    Sweep,
+    /// A recording of a server's figures.
+    Recording,
+    /// What the machine can do by itself.
+    Probe,
+}
+
+impl SourceKind {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            SourceKind::Run => "run",
+            SourceKind::Search => "search",
+            SourceKind::Sweep => "sweep",
+            SourceKind::Recording => "recording",
+            SourceKind::Probe => "probe",
+        }
+    }
+}
+
+/// Something a plan was made from.
+#[derive(Clone, Debug, Serialize)]
+pub struct Source {
+    /// As it was named: a path.
+    pub name: String,
+    /// What it is.
+    pub kind: SourceKind,
+    /// Version of its layout.
+    pub schema: String,
+    /// What was loaded, or watched.
+    pub target: String,
+    /// Release of the server, where known.
+    pub server: String,
+    /// When it began, nanoseconds since 1970 UTC; 0 if that is not known.
+    pub began_ns: u64,
+    /// Trials, points or samples that count.
+    pub counted: usize,
+    /// Those that do not, each with its reason.
+    pub void: Vec<String>,
+    /// The command that repeats it.
+    pub command: Vec<String>,
+    /// What about the machine makes its figures worse.
+    pub lints: Vec<Lint>,
+    /// The machine; absent where it is not known.
+    #[serde(skip)]
+    pub environment: Option<Environment>,
+    /// What it asked of the generator, where it had one.
+    #[serde(skip)]
+    pub load: Option<Box<LoadOptions>>,
+}
+
+/// What a figure holds for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Setup {
+    /// Shards over all streams.
+    pub shards: u32,
+    /// Consumer groups.
+    pub groups: u32,
+    /// `durable` or `written`.
+    pub ack: String,
+    /// Payload bytes of a record in the mean.
+    pub record_bytes: f64,
+    /// Most bytes of a batch.
+    pub batch_bytes: u64,
+    /// How long a batch waits for more, in microseconds.
+    pub linger_us: f64,
+    /// Producers.
+    pub producers: usize,
+    /// Busiest shard over the mean of all; 0 if not measured.
+    pub skew: f64,
+}
+
+impl Setup {
+    /// `4 shards, durable, 1,024 B records, 2 groups`.
+    pub fn words(&self) -> String {
+        use crate::report::figures::{bytes, counted};
+        format!(
+            "{}, {}, {} records, {}",
+            counted(u64::from(self.shards), "shard"),
+            self.ack,
+            bytes(self.record_bytes),
+            counted(u64::from(self.groups), "group")
+        )
+    }
+
+    /// Whether both are the same but for what `differs` sets alike.
+    pub fn same_but(&self, other: &Setup, differs: impl Fn(&mut Setup)) -> bool {
+        let alike = |setup: &Setup| {
+            let mut setup = Setup { skew: 0.0, ..setup.clone() };
+            differs(&mut setup);
+            setup
+        };
+        let (a, b) = (alike(self), alike(other));
+        // Payloads that are drawn differ by a little in the mean.
+        let size = (a.record_bytes / b.record_bytes.max(1.0) - 1.0).abs() <= SAME_SIZE;
+        size && Setup { record_bytes: b.record_bytes, ..a } == b
+    }
+}
+
+/// Means of record sizes that differ by no more are the same.
+pub const SAME_SIZE: f64 = 0.05;
+
+/// A figure with what it may also be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Range {
+    /// The estimate.
+    pub value: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+impl Range {
+    /// Without an extent.
+    pub fn exactly(value: f64) -> Range {
+        Range { value, low: value, high: value }
+    }
+
+    /// Median and ends of `values`; `None` of nothing.
+    pub fn of(mut values: Vec<f64>) -> Option<Range> {
+        values.retain(|value| value.is_finite());
+        values.sort_by(f64::total_cmp);
+        let (low, high) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let value = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            (values[middle - 1] + values[middle]) / 2.0
+        };
+        Some(Range { value, low, high })
+    }
+}
+
+/// The rate one setup sustains, as a search found it.
+#[derive(Clone, Debug)]
+pub struct Sustained {
+    /// The source.
+    pub from: String,
+    /// Whether a sweep made it: then it is one of many.
+    pub in_sweep: bool,
+    /// What it holds for.
+    pub setup: Setup,
+    /// The goals, in words: `response.p99 within 10.0 ms`.
+    pub goals: String,
+    /// The same as (percentile, bound in microseconds).
+    pub bounds: Vec<(String, f64)>,
+    /// The highest rate that meets them; absent if none was found.
+    pub estimate: Option<Range>,
+    /// What may be relied on.
+    pub safe: Option<f64>,
+    /// Which goal gives out first.
+    pub binding: Option<String>,
+    /// Why there is no rate, or what was seen, in words.
+    pub remark: String,
+    /// Whether a goal was met at all rates tried: there may be more.
+    pub open_above: bool,
+    /// Whether no rate tried met the goals.
+    pub unreachable: bool,
+    /// Trials that count.
+    pub trials: usize,
+    /// How long the safe rate was kept up, and whether it held.
+    pub soak: Option<(f64, bool)>,
+    /// Whether it is as before after an overload; absent if that was not tried.
+    pub recovers: Option<bool>,
+}
+
+/// What a setup delivers when more is offered than it can serve.
+#[derive(Clone, Debug)]
+pub struct Ceiling {
+    /// The source.
+    pub from: String,
+    /// What it holds for.
+    pub setup: Setup,
+    /// Records acknowledged per second.
+    pub rate: Range,
+}
+
+/// A load that was offered, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// The source.
+    pub from: String,
+    /// What it holds for.
+    pub setup: Setup,
+    /// Records due per second.
+    pub offered: f64,
+    /// Records acknowledged per second.
+    pub delivered: f64,
+    /// Records read per second, by all groups.
+    pub consumed: f64,
+    /// Response percentiles 50, 99 and 99.9, in microseconds; absent with too few records.
+    pub response_us: [Option<f64>; 3],
+    /// Propagation's.
+    pub propagation_us: [Option<f64>; 3],
+    /// Whether what was set as a bound was met; absent if nothing was set.
+    pub met: Option<bool>,
+    /// Whether it kept up: nearly all that was due was acknowledged and nothing went on waiting.
+    pub kept_up: bool,
+}
+
+/// A group that caught up while producers went on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drain {
+    /// The source.
+    pub from: String,
+    /// Who and when, in words.
+    pub what: String,
+    /// What it holds for, where known.
+    pub setup: Option<Setup>,
+    /// Records a second that the group read, with the interval where there is one.
+    pub rate: Range,
+    /// Whether that interval is one, and not only the value.
+    pub measured_interval: bool,
+    /// Records per second that arrived meanwhile.
+    pub arrival: f64,
+    /// How long it had been away, in seconds; 0 if not known.
+    pub outage_s: f64,
+    /// How long it took, in seconds; absent if it did not catch up.
+    pub took_s: Option<f64>,
+    /// 99th percentile of the response before and during, in microseconds.
+    pub live_us: Option<(f64, f64)>,
+}
+
+/// Everything a plan is made from.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// In the order they were named.
+    pub sources: Vec<Source>,
+    /// From searches.
+    pub sustained: Vec<Sustained>,
+    /// From overload.
+    pub ceilings: Vec<Ceiling>,
+    /// From runs and trials.
+    pub points: Vec<Point>,
+    /// From backlog runs and recordings.
+    pub drains: Vec<Drain>,
+    /// From recordings, each with its source.
+    pub recorded: Vec<(String, Recorded)>,
+    /// From probes, the same.
+    pub probes: Vec<(String, ProbeFile)>,
+    /// What was left out, and why, in sentences.
+    pub left_out: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_the_median_with_both_ends() {
+        assert_eq!(Range::of(vec![]), None);
+        assert_eq!(Range::of(vec![f64::NAN]), None);
+        assert_eq!(Range::of(vec![3.0, 1.0, 2.0]), Some(Range { value: 2.0, low: 1.0, high: 3.0 }));
+        assert_eq!(Range::of(vec![4.0, 1.0]), Some(Range { value: 2.5, low: 1.0, high: 4.0 }));
+        assert_eq!(Range::of(vec![4.0]), Some(Range::exactly(4.0)));
+    }
+}

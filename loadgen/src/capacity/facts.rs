@@ -1,0 +1,259 @@
+//! What several questions need: the capacity a plan is made with, and what a record weighs.
+
+use super::commands::Commands;
+use super::demand::Demand;
+use super::evidence::{Evidence, Point, Range, SAME_SIZE, Setup, Sustained};
+use super::recorded::{Recorded, Window};
+use crate::workload::Workload;
+
+/// What a capacity rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// A search.
+    Search,
+    /// The highest rate that single runs kept up.
+    Runs,
+    /// The highest rate a recording shows as borne.
+    Recording,
+}
+
+/// What the machine sustains, as far as it is known.
+#[derive(Clone, Debug)]
+pub struct Capacity {
+    /// The source.
+    pub from: String,
+    /// What it rests on.
+    pub basis: Basis,
+    /// What it holds for.
+    pub setup: Option<Setup>,
+    /// The goals, in words.
+    pub goals: String,
+    /// What may be relied on, in records per second.
+    pub safe: f64,
+    /// The estimate around it; absent for what runs kept up.
+    pub estimate: Option<Range>,
+    /// The lowest rate above `safe` that was tried and did not hold; absent if none was.
+    pub missed: Option<f64>,
+    /// Nothing gave out at the highest rate tried.
+    pub open_above: bool,
+    /// What is delivered when more is offered, and the source.
+    pub served: Option<(Range, String)>,
+    /// What all rates were multiplied with: skew measured over the skew of the keys, at most 1.
+    pub for_keys: f64,
+    /// The search it came from.
+    pub search: Option<Sustained>,
+}
+
+/// Everything an answer may look at.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// What was measured.
+    pub evidence: &'a Evidence,
+    /// What is asked.
+    pub demand: &'a Demand,
+    /// What would answer more.
+    pub commands: Commands,
+    /// Absent if nothing says what the machine sustains.
+    pub capacity: Option<Capacity>,
+    /// A search that found no rate to meet the goals, where nothing better is known.
+    pub unreachable: Option<&'a Sustained>,
+}
+
+impl<'a> Facts<'a> {
+    /// Those of `evidence` for `demand`.
+    pub fn of(evidence: &'a Evidence, demand: &'a Demand) -> Facts<'a> {
+        let capacity = by_search(evidence, demand)
+            .or_else(|| by_runs(evidence, demand))
+            .or_else(|| by_recording(evidence));
+        let unreachable = evidence.sustained.iter().find(|s| s.unreachable);
+        Facts {
+            evidence,
+            demand,
+            commands: Commands::of(evidence, demand),
+            capacity: capacity.map(|capacity| for_keys(capacity, demand)),
+            unreachable,
+        }
+    }
+
+    /// Payload bytes of a record, and who says so.
+    pub fn record_bytes(&self) -> Option<(f64, String)> {
+        let measured = |setup: &Setup, from: &str| {
+            (setup.record_bytes > 0.0).then(|| (setup.record_bytes, from.to_owned()))
+        };
+        let asked = self.demand.record_bytes.map(|bytes| (bytes, "asked for".to_owned()));
+        let of_capacity = || {
+            let capacity = self.capacity.as_ref()?;
+            measured(capacity.setup.as_ref()?, &capacity.from)
+        };
+        let of_point = || self.evidence.points.iter().find_map(|p| measured(&p.setup, &p.from));
+        // With its framing: a recording does not tell payloads apart.
+        let of_recording = || {
+            let (from, recorded) = self.recording()?;
+            Some((recorded.batch_bytes_per_record()?, from.to_owned()))
+        };
+        // What a run asked for, even if nothing it measured counts.
+        let of_options = || {
+            self.evidence.sources.iter().find_map(|source| match source.load.as_ref()?.workload {
+                Workload::Fixed { size } => Some((size as f64, source.name.clone())),
+                _ => None,
+            })
+        };
+        asked.or_else(of_capacity).or_else(of_point).or_else(of_recording).or_else(of_options)
+    }
+
+    /// The recording under the highest load.
+    pub fn recording(&self) -> Option<(&'a str, &'a Recorded)> {
+        let all = self.evidence.recorded.iter().map(|(from, recorded)| (from.as_str(), recorded));
+        all.max_by(|a, b| a.1.mean.records_in.total_cmp(&b.1.mean.records_in))
+    }
+
+    /// Its busiest window: what resources were used there is least disturbed by what else a server does.
+    pub fn busiest(&self) -> Option<(&'a str, &'a Window)> {
+        let (from, recorded) = self.recording()?;
+        Some((from, recorded.busiest().filter(|window| window.records_in > 0.0)?))
+    }
+
+    /// Bytes on the device for a record: measured by a recording of records of this size, or the least that the
+    /// format adds. With who says so, and whether it was measured.
+    pub fn disk_bytes(&self) -> Option<(f64, String, bool)> {
+        let (payload, _) = self.record_bytes()?;
+        // What a record adds in its batch, by docs/wire.md: a header, the end rounded up to 8 bytes, and a key.
+        let least = payload + highwater_wire::RECORD_HEADER_LEN as f64 + KEY_BYTES;
+        let measured = self.recording().and_then(|(from, recorded)| {
+            let framed = recorded.batch_bytes_per_record()?;
+            // Of other records it says nothing about these.
+            let alike = self.demand.record_bytes.is_none() && framed <= least * 1.25 + 64.0
+                || (framed / least - 1.0).abs() <= 2.0 * SAME_SIZE;
+            let on_disk =
+                recorded.disk_bytes_per_record().filter(|_| alike && framed >= payload)?;
+            Some((on_disk, from.to_owned(), true))
+        });
+        measured.or_else(|| Some((least, "docs/wire.md".to_owned(), false)))
+    }
+
+    /// The rate above the average that has to fit as well.
+    pub fn target(&self) -> f64 {
+        (self.demand.rate / AVERAGE_FILL).max(self.demand.peak_rate())
+    }
+
+    /// Shards in use, and who says so.
+    pub fn shards(&self) -> Option<(u32, String)> {
+        let of_capacity = || {
+            let capacity = self.capacity.as_ref()?;
+            Some((capacity.setup.as_ref()?.shards, capacity.from.clone()))
+        };
+        let of_recording = || self.recording().map(|(from, r)| (r.shards, from.to_owned()));
+        of_capacity().or_else(of_recording)
+    }
+}
+
+/// An average fills at most so much of what is safe: the rest is for what is not average.
+pub const AVERAGE_FILL: f64 = 0.7;
+
+/// A short key with its share of the rounding up to 8 bytes.
+const KEY_BYTES: f64 = 12.0;
+
+/// By the search whose answer fits best: the user's own before the points of a sweep, durable, with as many groups,
+/// and of those the highest.
+fn by_search(evidence: &Evidence, demand: &Demand) -> Option<Capacity> {
+    let size = |setup: &Setup| {
+        demand
+            .record_bytes
+            .is_none_or(|bytes| (setup.record_bytes / bytes - 1.0).abs() <= SAME_SIZE)
+    };
+    let usable = evidence.sustained.iter().filter_map(|s| Some((s, s.safe?)));
+    let (search, safe) = usable.max_by(|(a, safe_a), (b, safe_b)| {
+        let fit = |s: &Sustained| {
+            (size(&s.setup), s.setup.ack == "durable", s.setup.groups >= demand.groups, !s.in_sweep)
+        };
+        fit(a).cmp(&fit(b)).then(safe_a.total_cmp(safe_b))
+    })?;
+    Some(Capacity {
+        from: search.from.clone(),
+        basis: Basis::Search,
+        setup: Some(search.setup.clone()),
+        goals: search.goals.clone(),
+        safe,
+        estimate: search.estimate,
+        missed: (!search.open_above).then(|| search.estimate.map_or(safe, |e| e.high)),
+        open_above: search.open_above,
+        served: served(evidence, &search.setup, &search.from),
+        for_keys: 1.0,
+        search: Some(search.clone()),
+    })
+}
+
+/// What is delivered under overload by this setup: as the same source says, or another.
+fn served(evidence: &Evidence, setup: &Setup, from: &str) -> Option<(Range, String)> {
+    let alike = evidence.ceilings.iter().filter(|c| c.setup.same_but(setup, |_| ()));
+    let ceiling = alike.max_by_key(|ceiling| ceiling.from == from)?;
+    Some((ceiling.rate, ceiling.from.clone()))
+}
+
+/// By the highest rate that a run kept up, within its bounds if it had any.
+fn by_runs(evidence: &Evidence, demand: &Demand) -> Option<Capacity> {
+    let held = |point: &&Point| point.met.unwrap_or(point.kept_up) && point.kept_up;
+    let fit = |point: &Point| (point.setup.ack == "durable", point.setup.groups >= demand.groups);
+    let best = evidence
+        .points
+        .iter()
+        .filter(held)
+        .max_by(|a, b| fit(a).cmp(&fit(b)).then(a.delivered.total_cmp(&b.delivered)))?;
+    let alike = evidence.points.iter().filter(|point| point.setup.same_but(&best.setup, |_| ()));
+    let missed = alike
+        .filter(|point| !held(point) && point.offered > best.delivered)
+        .map(|point| point.offered)
+        .min_by(f64::total_cmp);
+    let goals = if best.met.is_some() { "its bounds met" } else { "nothing left waiting" };
+    Some(Capacity {
+        from: best.from.clone(),
+        basis: Basis::Runs,
+        setup: Some(best.setup.clone()),
+        goals: goals.to_owned(),
+        safe: best.delivered,
+        estimate: None,
+        missed,
+        open_above: missed.is_none(),
+        served: served(evidence, &best.setup, &best.from),
+        for_keys: 1.0,
+        search: None,
+    })
+}
+
+/// By the busiest stretch that a recording shows as borne.
+fn by_recording(evidence: &Evidence) -> Option<Capacity> {
+    let all = evidence.recorded.iter().filter_map(|(from, r)| Some((from, r.borne()?)));
+    let (from, window) = all.max_by(|a, b| a.1.records_in.total_cmp(&b.1.records_in))?;
+    Some(Capacity {
+        from: from.clone(),
+        basis: Basis::Recording,
+        setup: None,
+        goals: "what was unread not growing".to_owned(),
+        safe: window.records_in,
+        estimate: None,
+        missed: None,
+        open_above: true,
+        served: None,
+        for_keys: 1.0,
+        search: None,
+    })
+}
+
+/// For keys that are less even than those measured, everything is less.
+fn for_keys(capacity: Capacity, demand: &Demand) -> Capacity {
+    let measured = capacity.setup.as_ref().map_or(0.0, |setup| setup.skew.max(1.0));
+    let factor = match demand.skew {
+        Some(skew) if measured > 0.0 => (measured / skew).min(1.0),
+        _ => 1.0,
+    };
+    let scale =
+        |r: Range| Range { value: r.value * factor, low: r.low * factor, high: r.high * factor };
+    Capacity {
+        safe: capacity.safe * factor,
+        estimate: capacity.estimate.map(scale),
+        missed: capacity.missed.map(|rate| rate * factor),
+        served: capacity.served.map(|(range, from)| (scale(range), from)),
+        for_keys: factor,
+        ..capacity
+    }
+}

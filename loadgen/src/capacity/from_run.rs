@@ -1,0 +1,125 @@
+//! A run as evidence: what it offered and delivered, and how a group caught up in it.
+
+use super::evidence::{Ceiling, Drain, Evidence, Point, Range};
+use super::read::setup;
+use crate::report::figures::seconds;
+use crate::stats::{BLOCK_S, Resampled};
+use crate::{Mode, Phase, Progress, Report};
+
+/// A run that acknowledged less than this share of what was due did not keep up.
+pub const KEPT_UP: f64 = 0.98;
+
+/// Adds what the run `name` says. Of a void one nothing counts.
+pub fn run(evidence: &mut Evidence, name: &str, report: &Report, samples: &[Progress]) {
+    // The source says that it is, and why.
+    if report.void_reason.is_some() {
+        return;
+    }
+    let setup = setup(
+        &report.options,
+        report.shards,
+        report.groups,
+        &report.ack,
+        report.workload.mean_payload_bytes,
+        report.workload.shard_skew,
+    );
+    match report.mode {
+        // As fast as it goes: what is delivered when more is offered.
+        Mode::Saturating => evidence.ceilings.push(Ceiling {
+            from: name.to_owned(),
+            setup,
+            rate: rate(samples, Phase::Measure, |p| p.acked_per_s)
+                .unwrap_or_else(|| Range::exactly(report.records_per_s)),
+        }),
+        // Callers that wait say nothing about arrivals that do not.
+        Mode::Closed => {
+            evidence.left_out.push(format!("{name} is a closed loop, which offers no rate"));
+        }
+        Mode::Open => {
+            evidence.drains.extend(drain(name, report, samples, &setup));
+            evidence.points.push(point(name, report, setup));
+        }
+    }
+}
+
+fn point(name: &str, report: &Report, setup: super::evidence::Setup) -> Point {
+    let three = |d: &crate::Distribution| {
+        let all = d.percentiles();
+        [all[0], all[2], all[3]]
+    };
+    let read = report.consumers == 0
+        || report.consumed_per_s
+            >= KEPT_UP * report.records_per_s * f64::from(report.groups)
+        // A group that was away reads less in the window; the backlog report judges it.
+        || report.backlog.is_some();
+    Point {
+        from: name.to_owned(),
+        setup,
+        offered: report.offered_rate,
+        delivered: report.records_per_s,
+        consumed: report.consumed_per_s,
+        response_us: three(&report.latency_us.response),
+        propagation_us: three(&report.latency_us.propagation),
+        met: judged(report),
+        kept_up: read && report.records_per_s >= KEPT_UP * report.offered_rate,
+    }
+}
+
+/// Whether every bound was met; absent without bounds, or if one could not be judged.
+fn judged(report: &Report) -> Option<bool> {
+    if report.slo.iter().any(|slo| slo.met == Some(false)) {
+        return Some(false);
+    }
+    (!report.slo.is_empty() && report.slo.iter().all(|slo| slo.met == Some(true))).then_some(true)
+}
+
+fn drain(
+    name: &str,
+    report: &Report,
+    samples: &[Progress],
+    setup: &super::evidence::Setup,
+) -> Option<Drain> {
+    let backlog = report.backlog.as_ref()?;
+    let paused = f64::from(backlog.groups_paused.max(1));
+    let live = f64::from(report.groups.saturating_sub(backlog.groups_paused));
+    let mean = backlog.drain_rate / paused;
+    if mean <= 0.0 {
+        return None;
+    }
+    // The seconds tell what all groups read; those that were never away read what arrives.
+    let interval =
+        rate(samples, Phase::Catchup, |p| (p.consumed_per_s - live * p.acked_per_s) / paused);
+    let p99 = |d: &crate::Distribution| d.percentiles()[2];
+    let away = if backlog.groups_paused == 1 { "a group" } else { "groups" };
+    Some(Drain {
+        from: name.to_owned(),
+        what: format!("{away} away for {}", seconds(backlog.outage_s)),
+        setup: Some(setup.clone()),
+        // The interval of the seconds around the mean that was counted.
+        rate: interval.map_or(Range::exactly(mean), |range| Range {
+            value: mean,
+            low: range.low.min(mean),
+            high: range.high.max(mean),
+        }),
+        measured_interval: interval.is_some(),
+        arrival: backlog.arrival_rate,
+        outage_s: backlog.outage_s,
+        took_s: backlog.drain_s,
+        live_us: p99(&backlog.before.response).zip(p99(&backlog.draining.response)),
+    })
+}
+
+/// A rate over the seconds of a phase, with its 95 % interval from whole blocks; `None` with fewer than three.
+fn rate(samples: &[Progress], phase: Phase, of: impl Fn(&Progress) -> f64) -> Option<Range> {
+    let mut blocks: Vec<(f64, f64)> = Vec::new();
+    for sample in samples.iter().filter(|sample| sample.phase == phase) {
+        let (count, seconds) = (of(sample) * sample.interval_s, sample.interval_s);
+        match blocks.last_mut().filter(|(_, length)| *length < BLOCK_S - 0.5) {
+            Some(block) => *block = (block.0 + count, block.1 + seconds),
+            None => blocks.push((count, seconds)),
+        }
+    }
+    let resampled = Resampled::rate(&blocks, 1)?;
+    let (low, high) = resampled.interval()?;
+    Some(Range { value: resampled.value, low, high })
+}

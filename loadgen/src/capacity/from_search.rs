@@ -1,0 +1,175 @@
+//! A search, or a point of a sweep, as evidence.
+
+use super::evidence::{Ceiling, Evidence, Point, Range, Setup, Sustained};
+use super::from_run::KEPT_UP;
+use super::read::setup;
+use crate::report::figures::{percent, time, whole};
+use crate::search::{
+    Bound, Ended, Goal, Interval, SearchFile, SearchResult, SweepFile, SweepMode, SweepPoint,
+    TrialRecord,
+};
+
+/// A trial whose backlog grew by more than this share of what was offered shows what is delivered under overload.
+const OVERLOADED: f64 = 0.05;
+
+fn range(interval: Interval) -> Range {
+    Range { value: interval.value, low: interval.low, high: interval.high }
+}
+
+/// Adds what the search `name` found, and every trial of it that counts.
+pub fn search(evidence: &mut Evidence, name: &str, file: &SearchFile, in_sweep: bool) {
+    let counted: Vec<&TrialRecord> =
+        file.trials.iter().filter(|trial| trial.void_reason.is_none()).collect();
+    let skews: Vec<f64> = counted.iter().map(|trial| trial.shard_skew).collect();
+    let setup = setup(
+        &file.load,
+        file.shards,
+        file.groups,
+        &file.ack,
+        file.mean_payload_bytes,
+        Range::of(skews).map_or(0.0, |range| range.value),
+    );
+    if counted.is_empty() {
+        evidence.left_out.push(format!("{name}: none of its {} trials counts", file.trials.len()));
+    } else if file.result.is_none() {
+        evidence.left_out.push(format!(
+            "{name} was interrupted before it had an answer; its {} trials count (the same command goes on)",
+            counted.len()
+        ));
+    }
+    if let Some(result) = file.result.as_ref().filter(|_| !counted.is_empty()) {
+        evidence.sustained.push(sustained(name, file, result, &setup, counted.len(), in_sweep));
+    }
+    let delivered = counted.iter().filter(|trial| overloaded(trial)).map(|t| t.delivered_rate);
+    if let Some(rate) = Range::of(delivered.collect()) {
+        evidence.ceilings.push(Ceiling { from: name.to_owned(), setup: setup.clone(), rate });
+    }
+    evidence.points.extend(counted.iter().map(|trial| trial_point(name, file, trial, &setup)));
+}
+
+fn overloaded(trial: &TrialRecord) -> bool {
+    let grew = trial.backlog.is_some_and(|b| b.significant && b.growth > OVERLOADED);
+    grew && trial.delivered_rate < trial.offered_rate * (1.0 - OVERLOADED / 2.0)
+}
+
+/// In words, and as (percentile, bound in microseconds).
+fn goals(goals: &[Goal]) -> (String, Vec<(String, f64)>) {
+    let words: Vec<String> =
+        goals.iter().map(|goal| format!("{} within {}", goal.of, time(goal.bound_us))).collect();
+    let words = if words.is_empty() { "no growing backlog".to_owned() } else { words.join(", ") };
+    (words, goals.iter().map(|goal| (goal.of.clone(), goal.bound_us)).collect())
+}
+
+fn sustained(
+    name: &str,
+    file: &SearchFile,
+    result: &SearchResult,
+    setup: &Setup,
+    trials: usize,
+    in_sweep: bool,
+) -> Sustained {
+    let (goals, bounds) = goals(&file.settings.goals);
+    let unreachable = result.ended == Ended::Unreachable
+        || result.goals.iter().any(|g| g.bound == Bound::Unreachable);
+    let best = result.goals.iter().find(|goal| goal.bound == Bound::Unreachable);
+    let remark = match best {
+        Some(goal) => {
+            let seen = goal.best.map_or_else(String::new, |(share, trial)| {
+                let took = goal.best_us.map(|us| format!(" ({})", time(us))).unwrap_or_default();
+                format!(
+                    "; the best seen was {} beyond the bound{took}, in trial {trial}",
+                    percent(share)
+                )
+            });
+            format!("{} was missed at every rate tried{seen}", goal.of)
+        }
+        None => result.notes.first().cloned().unwrap_or_default(),
+    };
+    Sustained {
+        from: name.to_owned(),
+        in_sweep,
+        setup: setup.clone(),
+        goals,
+        bounds,
+        estimate: result.estimate.map(range).filter(|_| !unreachable),
+        safe: result.published_rate.filter(|_| !unreachable),
+        binding: result.binding.clone(),
+        remark,
+        open_above: result.ended == Ended::NotReached,
+        unreachable,
+        trials,
+        soak: result.soak.map(|soak| (soak.seconds, soak.held)),
+        recovers: result.hysteresis.as_ref().map(|hysteresis| hysteresis.recovers),
+    }
+}
+
+fn trial_point(name: &str, file: &SearchFile, trial: &TrialRecord, setup: &Setup) -> Point {
+    let three = |d: &crate::Distribution| {
+        let all = d.percentiles();
+        [all[0], all[2], all[3]]
+    };
+    let shares = file.settings.goals.iter().enumerate();
+    let met: Option<Vec<bool>> =
+        shares.map(|(i, goal)| Some(trial.share_over(i)? <= goal.allowed)).collect();
+    Point {
+        from: format!("{name} trial {}", whole(u64::from(trial.number))),
+        setup: setup.clone(),
+        offered: trial.offered_rate,
+        delivered: trial.delivered_rate,
+        consumed: 0.0,
+        response_us: three(&trial.response),
+        propagation_us: three(&trial.propagation),
+        met: met.filter(|met| !met.is_empty()).map(|met| met.into_iter().all(|met| met)),
+        kept_up: trial.backlog.is_none_or(|b| !b.significant || b.growth <= file.settings.stable)
+            && trial.delivered_rate >= KEPT_UP * trial.offered_rate,
+    }
+}
+
+/// Adds a point of a sweep of which only the summary is there.
+pub fn point(evidence: &mut Evidence, name: &str, file: &SweepFile, point: &SweepPoint) {
+    let skew = 0.0;
+    let setup =
+        setup(&file.load, point.shards, point.groups, &point.ack, point.mean_payload_bytes, skew);
+    // What else was varied cannot be told from the summary.
+    let told = |name: &str| matches!(name, "shards" | "groups" | "ack" | "size" | "streams");
+    if let Some(axis) = file.vary.iter().find(|axis| !told(&axis.name)) {
+        let why = format!("its directory is not there, and {} is only told in it", axis.name);
+        evidence.left_out.push(format!("{name}: {why}"));
+        return;
+    }
+    let Some(rate) = point.rate else { return };
+    let response = point.response.percentiles();
+    let propagation = point.propagation.percentiles();
+    match &file.mode {
+        SweepMode::Search { settings } => evidence.sustained.push(Sustained {
+            from: name.to_owned(),
+            in_sweep: true,
+            setup,
+            goals: goals(&settings.goals).0,
+            bounds: goals(&settings.goals).1,
+            estimate: Some(range(rate)),
+            safe: point.published_rate,
+            binding: None,
+            remark: String::new(),
+            open_above: false,
+            unreachable: false,
+            trials: 0,
+            soak: None,
+            recovers: None,
+        }),
+        SweepMode::Rate { rate: None, .. } => {
+            evidence.ceilings.push(Ceiling { from: name.to_owned(), setup, rate: range(rate) });
+        }
+        SweepMode::Rate { rate: Some(offered), .. } => evidence.points.push(Point {
+            from: name.to_owned(),
+            setup,
+            offered: *offered,
+            delivered: rate.value,
+            consumed: 0.0,
+            response_us: [response[0], response[2], response[3]],
+            propagation_us: [propagation[0], propagation[2], propagation[3]],
+            met: None,
+            kept_up: rate.value >= KEPT_UP * offered,
+        }),
+    }
+}

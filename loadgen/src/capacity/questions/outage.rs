@@ -1,0 +1,168 @@
+//! A consumer group that was away.
+
+use crate::capacity::answer::{Answer, Figure, Question, Unit, Verdict, span};
+use crate::capacity::evidence::Drain;
+use crate::capacity::facts::Facts;
+use crate::capacity::formula;
+use crate::report::figures::{rate, time};
+
+/// A drain measured beside fewer arrivals than asked for, by more than this, says nothing: reading and writing share
+/// the machine.
+const MORE_ARRIVALS: f64 = 1.1;
+
+/// The drain measured beside the arrivals nearest to what is asked: rather more than fewer.
+fn nearest<'a>(facts: &Facts<'a>) -> Option<&'a Drain> {
+    let asked = facts.demand.rate;
+    let off = |drain: &Drain| {
+        let ratio = drain.arrival / asked;
+        if ratio * MORE_ARRIVALS >= 1.0 { (ratio - 1.0).abs() } else { 1e6 + 1.0 / ratio.max(1e-9) }
+    };
+    facts.evidence.drains.iter().min_by(|a, b| off(a).total_cmp(&off(b)))
+}
+
+/// After an outage, how long to catch up, and how long may it be?
+pub fn catch_up(facts: &Facts<'_>) -> Answer {
+    let question = Question::CatchUp;
+    let Some(drain) = nearest(facts) else {
+        return Answer::not_measured(question, facts.commands.backlog());
+    };
+    let demand = facts.demand;
+    if demand.rate > drain.arrival * MORE_ARRIVALS {
+        let says = format!(
+            "catching up was measured beside {} records/s, not beside {}",
+            rate(drain.arrival),
+            rate(demand.rate)
+        );
+        return Answer::new(question, Verdict::BeyondMeasured, says)
+            .better(facts.commands.backlog());
+    }
+    let answer = match demand.outage_s {
+        Some(outage_s) => after(facts, drain, outage_s),
+        None => {
+            let says = format!(
+                "a group reads {} records/s while {} arrive; add --outage 30m",
+                rate(drain.rate.value),
+                rate(drain.arrival)
+            );
+            Answer::new(question, Verdict::NotAsked, says)
+        }
+    };
+    live(retained(answer, facts, drain), drain)
+}
+
+fn after(facts: &Facts<'_>, drain: &Drain, outage_s: f64) -> Answer {
+    let demand = facts.demand;
+    let of = |rate: f64| formula::catch_up(demand.rate, outage_s, rate).unwrap_or(f64::INFINITY);
+    let takes = of(drain.rate.value);
+    let backlog = demand.rate * outage_s;
+    let mut figure = Figure::new("caught up after", takes, Unit::Seconds, formula::CATCH_UP)
+        .from("arrival", demand.rate, Unit::RecordsPerS, &demand.from)
+        .from("outage", outage_s, Unit::Seconds, &demand.from)
+        .from_range("drain, while writing", drain.rate, Unit::RecordsPerS, &drain.from);
+    if drain.measured_interval {
+        figure = figure.within(of(drain.rate.high), of(drain.rate.low));
+    }
+    let waits =
+        Figure::new("waits when it returns", backlog, Unit::Records, formula::OUTAGE_BACKLOG)
+            .from("arrival", demand.rate, Unit::RecordsPerS, &demand.from)
+            .from("outage", outage_s, Unit::Seconds, &demand.from);
+    let lost = demand.retention_s.is_some_and(|retention| outage_s > retention);
+    let close = demand.retention_s.is_some_and(|retention| {
+        outage_s > formula::survivable(retention, demand.rate, drain.rate.value)
+    });
+    let (verdict, says) = match takes {
+        _ if lost => (
+            Verdict::No,
+            format!("away for {}: retention takes what nobody has read", span(outage_s)),
+        ),
+        takes if takes.is_infinite() => (
+            Verdict::No,
+            format!(
+                "away for {}: never caught up, {} records/s are read and {} arrive",
+                span(outage_s),
+                rate(drain.rate.value),
+                rate(demand.rate)
+            ),
+        ),
+        takes => (
+            if close { Verdict::Tight } else { Verdict::Fits },
+            format!(
+                "away for {}: caught up {} after its return, reading {} records/s while {} arrive",
+                span(outage_s),
+                span(takes),
+                rate(drain.rate.value),
+                rate(demand.rate)
+            ),
+        ),
+    };
+    Answer::new(Question::CatchUp, verdict, says).figure(figure).figure(waits)
+}
+
+/// How long it may be.
+fn retained(answer: Answer, facts: &Facts<'_>, drain: &Drain) -> Answer {
+    let demand = facts.demand;
+    let Some(retention_s) = demand.retention_s else {
+        return answer.note(
+            "How long a group may be away is bounded by the retention: add --retention 24h.",
+        );
+    };
+    let most = |rate: f64| formula::survivable(retention_s, demand.rate, rate);
+    let mut figure =
+        Figure::new("may be away for", most(drain.rate.value), Unit::Seconds, formula::SURVIVABLE)
+            .from("retention", retention_s, Unit::Seconds, &demand.from)
+            .from("arrival", demand.rate, Unit::RecordsPerS, &demand.from)
+            .from_range("drain, while writing", drain.rate, Unit::RecordsPerS, &drain.from);
+    if drain.measured_interval {
+        figure = figure.within(most(drain.rate.low), most(drain.rate.high));
+    }
+    let mut answer = answer.figure(figure);
+    if let (Some((from, recorded)), Some((bytes, weighed_by, _))) =
+        (facts.recording(), facts.disk_bytes())
+    {
+        let lasts = recorded.disk_free as f64 / (demand.rate * bytes);
+        answer = answer.figure(
+            Figure::new("disk free lasts for", lasts, Unit::Seconds, formula::DISK_LASTS)
+                .from("free", recorded.disk_free as f64, Unit::Bytes, from)
+                .from("demand", demand.rate, Unit::RecordsPerS, &demand.from)
+                .from("on disk for a record", bytes, Unit::Bytes, &weighed_by),
+        );
+        if lasts < retention_s {
+            answer = answer
+                .note("The disk is full before the retention is over: that bounds the outage.");
+        }
+    }
+    answer
+}
+
+/// What catching up does to everybody else.
+fn live(mut answer: Answer, drain: &Drain) -> Answer {
+    if let Some((before, during)) = drain.live_us {
+        answer.says += &format!("; live p99 {} -> {}", time(before), time(during));
+        answer = answer.figure(
+            Figure::new(
+                "live response p99 while it catches up",
+                during,
+                Unit::Microseconds,
+                formula::MEASURED,
+            )
+            .from("before the outage", before, Unit::Microseconds, &drain.from),
+        );
+    }
+    if !drain.measured_interval {
+        answer = answer.note(
+            "Catching up was measured for less than 30 s: there is no interval. A longer outage gives one.",
+        );
+    }
+    if drain.took_s.is_none() {
+        answer = answer.note(format!(
+            "In {} the group did not come to the head while it was watched.",
+            drain.from
+        ));
+    }
+    answer.note(format!(
+        "Measured: {}, {} records/s arriving ({}).",
+        drain.what,
+        rate(drain.arrival),
+        drain.from
+    ))
+}

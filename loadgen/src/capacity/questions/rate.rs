@@ -1,0 +1,315 @@
+//! Average, peak and groups against what is sustained.
+
+use crate::capacity::answer::{Answer, Figure, Question, Unit, Verdict, span};
+use crate::capacity::evidence::{Range, SAME_SIZE};
+use crate::capacity::facts::{AVERAGE_FILL, Basis, Capacity, Facts};
+use crate::capacity::formula::{self, excess};
+use crate::report::figures::{bytes, counted, percent, rate};
+
+/// Whether larger records are asked for than were measured: what a rate of those costs nobody knows.
+fn larger_records(facts: &Facts<'_>, capacity: &Capacity) -> Option<String> {
+    let (asked, setup) = (facts.demand.record_bytes?, capacity.setup.as_ref()?);
+    (asked > setup.record_bytes * (1.0 + SAME_SIZE)).then(|| {
+        format!(
+            "measured with records of {}; {} were asked for",
+            bytes(setup.record_bytes),
+            bytes(asked)
+        )
+    })
+}
+
+fn unreachable_or_missing(facts: &Facts<'_>, question: Question) -> Answer {
+    match facts.unreachable {
+        Some(search) => Answer::new(question, Verdict::No, search.remark.clone())
+            .note(format!("{} goals: {}.", search.from, search.goals)),
+        None => Answer::not_measured(question, facts.commands.search()),
+    }
+}
+
+/// Notes that go with a capacity.
+fn about(mut answer: Answer, facts: &Facts<'_>, capacity: &Capacity) -> Answer {
+    match capacity.basis {
+        Basis::Search => {}
+        Basis::Runs => {
+            let more = "The rate is the highest a single run kept up: a bound from below, without an interval.";
+            answer = answer.note(more).better(facts.commands.search());
+        }
+        Basis::Recording => {
+            let more = "The rate is the highest that was seen in production without a backlog: the machine was \
+                        never asked for more, so nothing is known about more.";
+            answer = answer.note(more).better(facts.commands.search());
+        }
+    }
+    if capacity.for_keys < 1.0 {
+        answer = answer.note(format!(
+            "Reduced to {} for keys of skew {:.2}, where {:.2} was measured.",
+            percent(capacity.for_keys),
+            facts.demand.skew.unwrap_or(1.0),
+            capacity.setup.as_ref().map_or(1.0, |setup| setup.skew.max(1.0)),
+        ));
+    }
+    if let Some(setup) = &capacity.setup {
+        let asked =
+            facts.demand.record_bytes.filter(|b| *b < setup.record_bytes * (1.0 - SAME_SIZE));
+        if let Some(asked) = asked {
+            answer = answer.note(format!(
+                "Measured with records of {}; for {} the rate is a bound from below.",
+                bytes(setup.record_bytes),
+                bytes(asked)
+            ));
+        }
+        if setup.groups < facts.demand.groups {
+            answer = answer.note(format!(
+                "Measured with {} where {} are asked for: each reads everything once more. See the question on groups.",
+                counted(u64::from(setup.groups), "group"),
+                facts.demand.groups
+            ));
+        }
+    }
+    match &capacity.search {
+        Some(search) if search.recovers == Some(false) => answer.note(
+            "After an overload the target was slower than before: it does not recover by itself.",
+        ),
+        _ => answer,
+    }
+}
+
+fn sustained(capacity: &Capacity) -> Figure {
+    let figure = match capacity.estimate {
+        Some(range) => {
+            Figure::new("sustained rate, R*", range.value, Unit::RecordsPerS, formula::MEASURED)
+                .within(range.low, range.high)
+        }
+        None => {
+            Figure::new("highest rate kept up", capacity.safe, Unit::RecordsPerS, formula::MEASURED)
+        }
+    };
+    figure.from("measured", capacity.safe / capacity.for_keys, Unit::RecordsPerS, &capacity.from)
+}
+
+/// Does the average fit?
+pub fn headroom(facts: &Facts<'_>) -> Answer {
+    let question = Question::Headroom;
+    let Some(capacity) = &facts.capacity else { return unreachable_or_missing(facts, question) };
+    let demand = facts.demand;
+    if let Some(larger) = larger_records(facts, capacity) {
+        return Answer::new(question, Verdict::BeyondMeasured, larger)
+            .better(facts.commands.search());
+    }
+    let used = formula::headroom(demand.rate, capacity.safe);
+    let (mut verdict, mut says) = judge(used, demand.rate, capacity);
+    let groups = capacity.setup.as_ref().map_or(demand.groups, |setup| setup.groups);
+    if groups < demand.groups && verdict == Verdict::Fits {
+        verdict = Verdict::Tight;
+        says += &format!("; but measured with {}", counted(u64::from(groups), "group"));
+    }
+    let mut share = Figure::new("share of the safe rate", used, Unit::Share, formula::HEADROOM)
+        .from("demand", demand.rate, Unit::RecordsPerS, &demand.from)
+        .from("safe rate", capacity.safe, Unit::RecordsPerS, &capacity.from);
+    if let Some(range) = capacity.estimate {
+        share =
+            share.within(demand.rate / range.low.max(f64::MIN_POSITIVE), demand.rate / range.high);
+    }
+    let safe = Figure::new("safe rate", capacity.safe, Unit::RecordsPerS, formula::FOR_KEYS)
+        .from("measured", capacity.safe / capacity.for_keys, Unit::RecordsPerS, &capacity.from)
+        .from("factor for the keys", capacity.for_keys, Unit::Ratio, &demand.from);
+    let answer = Answer::new(question, verdict, says).figure(share).figure(safe);
+    about(answer.figure(sustained(capacity)), facts, capacity)
+}
+
+fn judge(used: f64, demand: f64, capacity: &Capacity) -> (Verdict, String) {
+    let of_safe = format!("{} of the safe rate, {} records/s", percent(used), rate(capacity.safe));
+    match used {
+        used if used <= AVERAGE_FILL => (Verdict::Fits, of_safe),
+        used if used <= 1.0 => (
+            Verdict::Tight,
+            format!("{of_safe}; more than 70 % leaves little for what is not average"),
+        ),
+        _ if capacity.missed.is_some_and(|missed| demand >= missed) => (Verdict::No, of_safe),
+        _ if capacity.estimate.is_some() && !capacity.open_above => {
+            (Verdict::No, format!("{of_safe}; a run at this rate may meet the goal, or miss it"))
+        }
+        _ => (
+            Verdict::BeyondMeasured,
+            format!(
+                "nothing above {} records/s was measured, and nothing is extrapolated",
+                rate(capacity.safe)
+            ),
+        ),
+    }
+}
+
+/// Does the peak, and what happens if it does not?
+pub fn peak(facts: &Facts<'_>) -> Answer {
+    let question = Question::Peak;
+    let Some(peak) = facts.demand.peak else {
+        return Answer::new(question, Verdict::NotAsked, "add --peak 2x/10m");
+    };
+    let Some(capacity) = &facts.capacity else { return unreachable_or_missing(facts, question) };
+    if let Some(larger) = larger_records(facts, capacity) {
+        return Answer::new(question, Verdict::BeyondMeasured, larger)
+            .better(facts.commands.search());
+    }
+    let (top, time) = (facts.demand.peak_rate(), span(peak.time_s));
+    let share =
+        Figure::new("share of the safe rate", top / capacity.safe, Unit::Share, formula::HEADROOM)
+            .from("peak", top, Unit::RecordsPerS, &facts.demand.from)
+            .from("safe rate", capacity.safe, Unit::RecordsPerS, &capacity.from);
+    let answer = |verdict, says: String| {
+        let answer = Answer::new(question, verdict, says).figure(share.clone());
+        about(answer, facts, capacity)
+    };
+    if top <= capacity.safe {
+        let says = format!(
+            "{} records/s for {time}, {} of the safe rate",
+            rate(top),
+            percent(top / capacity.safe)
+        );
+        return answer(Verdict::Fits, says);
+    }
+    // What serves a peak is what is delivered under overload; the goal is missed then either way.
+    let served = capacity.served.clone().or_else(|| {
+        let estimate = capacity.estimate.filter(|_| !capacity.open_above)?;
+        Some((estimate, capacity.from.clone()))
+    });
+    let Some((served, from)) = served else {
+        let says = format!(
+            "nothing above {} records/s was measured, and nothing is extrapolated",
+            rate(capacity.safe)
+        );
+        return answer(Verdict::BeyondMeasured, says).better(facts.commands.saturate());
+    };
+    if top <= served.low {
+        let says = format!(
+            "{} records/s for {time} is above the safe rate: the goal may be missed, but up to {} are \
+             delivered and nothing piles up",
+            rate(top),
+            rate(served.low)
+        );
+        return answer(Verdict::Tight, says);
+    }
+    let overflowing = overflow(answer(Verdict::No, String::new()), facts, served, &from);
+    if capacity.served.is_some() {
+        return overflowing;
+    }
+    overflowing
+        .note(
+            "No load above what can be served was offered: R* stands for C, which is likely more.",
+        )
+        .better(facts.commands.saturate())
+}
+
+/// What waits, how long, and until when.
+fn overflow(mut answer: Answer, facts: &Facts<'_>, served: Range, from: &str) -> Answer {
+    let (demand, top) = (facts.demand, facts.demand.peak_rate());
+    let time_s = demand.peak.map_or(0.0, |peak| peak.time_s);
+    let of = |served: f64| excess(top, time_s, demand.rate, served);
+    let (left, worst, best) = (of(served.value), of(served.low), of(served.high));
+    let inputs = |figure: Figure| {
+        figure
+            .from("peak", top, Unit::RecordsPerS, &demand.from)
+            .from("peak lasts", time_s, Unit::Seconds, &demand.from)
+            .from_range("C, delivered under overload", served, Unit::RecordsPerS, from)
+    };
+    let backlog = Figure::new(
+        "backlog at the peak's end",
+        left.backlog,
+        Unit::Records,
+        formula::PEAK_BACKLOG,
+    )
+    .within(best.backlog, worst.backlog);
+    let delay = Figure::new("worst delay", left.delay_s, Unit::Seconds, formula::PEAK_DELAY)
+        .within(best.delay_s, worst.delay_s);
+    let clear = |left: formula::Excess| left.clear_s.unwrap_or(f64::INFINITY);
+    let clears =
+        Figure::new("cleared after the peak in", clear(left), Unit::Seconds, formula::PEAK_CLEAR)
+            .within(clear(best), clear(worst))
+            .from("average", demand.rate, Unit::RecordsPerS, &demand.from);
+    let weight = facts
+        .record_bytes()
+        .map_or_else(String::new, |(size, _)| format!(" ({})", bytes(left.backlog * size)));
+    answer.says = format!(
+        "{} records/s for {}: {} records wait{weight}, delay up to {}, {}",
+        rate(top),
+        span(time_s),
+        rate(left.backlog.round()),
+        span(left.delay_s),
+        match left.clear_s {
+            Some(clear_s) => format!("cleared {} later", span(clear_s)),
+            None => "never cleared: the average is not below what is delivered".to_owned(),
+        }
+    );
+    answer
+        .figure(inputs(backlog))
+        .figure(inputs(delay))
+        .figure(inputs(clears))
+        .note(
+            "What serves a peak is what is delivered under overload (C), not the rate that meets the goal: the goal \
+             is missed from the moment anything waits.",
+        )
+}
+
+/// How many groups can follow?
+pub fn groups(facts: &Facts<'_>) -> Answer {
+    let question = Question::Groups;
+    let (rate_asked, wanted) = (facts.demand.rate, facts.demand.groups);
+    let figure = |read: f64, from: &str| {
+        Figure::new("read by all groups", read, Unit::RecordsPerS, formula::GROUPS)
+            .from("demand", rate_asked, Unit::RecordsPerS, &facts.demand.from)
+            .from("groups", f64::from(wanted), Unit::Count, &facts.demand.from)
+            .from("read rate measured", read, Unit::RecordsPerS, from)
+    };
+    // Whatever kept up with as many groups and at least the rate is an answer.
+    let held = facts.evidence.points.iter().filter(|point| {
+        point.kept_up && point.setup.groups >= wanted && point.delivered >= rate_asked * 0.99
+    });
+    if let Some(point) = held.max_by(|a, b| a.delivered.total_cmp(&b.delivered)) {
+        let groups = point.setup.groups;
+        let says = format!(
+            "{wanted} asked for; {groups} followed {} records/s ({})",
+            rate(point.delivered),
+            point.from
+        );
+        let read = point.consumed.max(point.delivered * f64::from(groups));
+        return Answer::new(question, Verdict::Fits, says).figure(figure(read, &point.from));
+    }
+    let points = facts.evidence.points.iter();
+    let tried = points.filter(|p| p.kept_up && p.setup.groups > 0).map(|p| {
+        (p.delivered * f64::from(p.setup.groups), p.setup.groups, p.delivered, p.from.clone())
+    });
+    let drained = facts.evidence.drains.iter().map(|drain| {
+        // The group that catches up, and those that follow meanwhile.
+        let live = drain.setup.as_ref().map_or(0, |setup| setup.groups.saturating_sub(1));
+        let read = drain.rate.value + drain.arrival * f64::from(live);
+        (read, live + 1, drain.arrival, drain.from.clone())
+    });
+    let recorded = facts.evidence.recorded.iter().filter_map(|(from, recorded)| {
+        let window = recorded.borne()?;
+        Some((window.records_out, recorded.groups, window.records_in, from.clone()))
+    });
+    let best = tried.chain(drained).chain(recorded).max_by(|a, b| a.0.total_cmp(&b.0));
+    let Some((read, with, at, from)) = best else {
+        return Answer::not_measured(question, facts.commands.groups());
+    };
+    let needed = rate_asked * f64::from(wanted);
+    if read >= needed {
+        let says = format!(
+            "{wanted} groups would read {} records/s; {} were read, by {with} at {} records/s in ({from})",
+            rate(needed),
+            rate(read),
+            rate(at)
+        );
+        let answer = Answer::new(question, Verdict::Tight, says).figure(figure(read, &from));
+        return answer
+            .note("As much was read in sum, by another number of groups or at another rate.")
+            .better(facts.commands.groups());
+    }
+    let says = format!(
+        "{wanted} groups would read {} records/s; nothing above {} was measured ({from})",
+        rate(needed),
+        rate(read)
+    );
+    Answer::new(question, Verdict::BeyondMeasured, says)
+        .figure(figure(read, &from))
+        .better(facts.commands.groups())
+}

@@ -1,0 +1,106 @@
+//! Made-up servers, and what is seen of them.
+
+use super::*;
+use highwater_wire::telemetry::{CoreSnapshot, GroupSnapshot, ShardSnapshot};
+
+/// A server of two cores and two shards: 1,000 and 500 records/s of 200 bytes each, 250 on the device; what one
+/// group has read is `position`.
+fn at(started: u64, second: u64, position: u64) -> Snapshot {
+    let shard = |shard: u32, per_s: u64| ShardSnapshot {
+        stream: "s".into(),
+        shard,
+        core: shard,
+        records_in: per_s * second,
+        bytes_in: per_s * second * 200,
+        records_out: per_s * second * 2,
+        disk_bytes: per_s * second * 250,
+        ..ShardSnapshot::default()
+    };
+    let core = |core: u32, share: u64| CoreSnapshot {
+        core,
+        busy_ns: second * share * 10_000_000,
+        propagation: Distribution {
+            buckets: vec![(400_000, 990 * second), (9_000_000, 10 * second)],
+            max: 9_000_000,
+            sum: 0,
+        },
+        ..CoreSnapshot::default()
+    };
+    let high_water = 1_000 * second;
+    Snapshot {
+        taken_ns: (started + second) * 1_000_000_000,
+        uptime_ns: second * 1_000_000_000,
+        started_ns: started * 1_000_000_000,
+        cores: vec![core(0, 60), core(1, 30)],
+        shards: vec![shard(0, 1_000), shard(1, 500)],
+        groups: vec![GroupSnapshot {
+            group: "g".into(),
+            stream: "s".into(),
+            position,
+            backlog_records: high_water.saturating_sub(position),
+            ..GroupSnapshot::default()
+        }],
+        disk_free: 7,
+        ..Snapshot::default()
+    }
+}
+
+fn watched(snapshots: impl IntoIterator<Item = Snapshot>) -> Option<Recorded> {
+    let mut watch = Watch::default();
+    snapshots.into_iter().for_each(|snapshot| watch.take(&snapshot));
+    watch.finish()
+}
+
+#[test]
+fn rates_shares_and_percentiles_are_of_what_happened_meanwhile() {
+    let found = watched((100..141).map(|s| at(5_000, s, 1_000 * s))).unwrap();
+    assert_eq!((found.samples, found.restarts, found.span_s), (41, 0, 40.0));
+    assert_eq!((found.mean.records_in, found.mean.bytes_in), (1_500.0, 300_000.0));
+    assert_eq!((found.mean.records_out, found.mean.disk_bytes), (3_000.0, 375_000.0));
+    assert_eq!(found.disk_bytes_per_record(), Some(250.0));
+    assert_eq!(found.batch_bytes_per_record(), Some(200.0));
+    assert!((found.mean.busy - 0.6).abs() < 1e-9 && (found.core_skew - 60.0 / 45.0).abs() < 1e-9);
+    // 1,000 of 1,500 over two shards.
+    assert!((found.shard_skew - 1_000.0 / 750.0).abs() < 1e-9);
+    assert_eq!(found.propagation_us, Some([400.0, 400.0, 9_000.0]));
+    assert_eq!((found.windows.len(), found.shards, found.cores, found.groups), (4, 2, 2, 1));
+    assert_eq!(found.busiest().unwrap().records_in, 1_500.0);
+    assert_eq!(found.borne().unwrap().records_in, 1_500.0);
+    assert!(found.caught_up.is_empty(), "{:?}", found.caught_up);
+}
+
+#[test]
+fn a_group_that_catches_up_is_followed_from_its_return_to_the_head() {
+    // Away until second 130 with 30,000 behind, then 4,000/s read: at the head ten seconds later.
+    let position = |s: u64| match s {
+        ..=130 => 100_000,
+        131..=140 => 100_000 + (s - 130) * 4_000,
+        s => s * 1_000,
+    };
+    let found = watched((100..161).map(|s| at(5_000, s, position(s)))).unwrap();
+    let [seen] = &found.caught_up[..] else { panic!("{:?}", found.caught_up) };
+    assert_eq!((seen.group.as_str(), seen.backlog), ("g", 30_000.0));
+    assert!((seen.read - 4_000.0).abs() < 1e-6 && (seen.arrival - 1_000.0).abs() < 1e-6);
+    // In steps of two seconds, and the last, which ends at the head, does not count.
+    assert!((6.0..=10.0).contains(&seen.took_s), "{}", seen.took_s);
+}
+
+#[test]
+fn a_restart_and_a_repeated_snapshot_are_no_time() {
+    let lives = (100..121).map(|s| at(5_000, s, 0)).chain((1..22).map(|s| at(6_000, s, 0)));
+    let found = watched(lives).unwrap();
+    assert_eq!((found.restarts, found.span_s), (1, 40.0));
+    assert!((found.mean.records_in - 1_500.0).abs() < 1e-9);
+    let again = watched((100..121).flat_map(|s| [at(5_000, s, 0), at(5_000, s, 0)])).unwrap();
+    assert_eq!((again.samples, again.span_s), (21, 20.0));
+    assert_eq!(watched([at(5_000, 100, 0)]), None);
+    assert_eq!(watched([]), None);
+}
+
+#[test]
+fn a_short_recording_is_one_window() {
+    let found = watched((100..103).map(|s| at(5_000, s, 0))).unwrap();
+    assert_eq!((found.windows.len(), found.windows[0].span_s), (1, 2.0));
+    // Nobody reads: what is unread grows, and nothing was borne.
+    assert_eq!(found.borne(), None);
+}

@@ -1,0 +1,224 @@
+//! Plans from files, and to files.
+
+use std::fs;
+use std::path::Path;
+
+use super::{asked, near};
+use crate::capacity::*;
+use crate::search::{
+    Backlog, Bound, Ended, Goal, GoalResult, Interval, SEARCH_SCHEMA, SearchFile, SearchResult,
+    SearchSettings, Soak, Stage, TrialRecord,
+};
+use crate::{Distribution, Environment, LoadOptions, Mode};
+
+fn json(path: &Path, value: &impl serde::Serialize) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, serde_json::to_vec(value).unwrap()).unwrap();
+}
+
+fn trial(number: u32, rate: f64, delivered: f64, growth: f64) -> TrialRecord {
+    let p99 = 1_000.0 * rate / 1_000.0;
+    TrialRecord {
+        number,
+        stage: Stage::Coarse,
+        dir: format!("trials/{number}"),
+        started_ns: 1,
+        rate,
+        void_reason: None,
+        measured_s: 10.0,
+        spent_s: 12.0,
+        drain_s: 0.1,
+        offered_rate: rate,
+        delivered_rate: delivered,
+        bytes_per_s: delivered * 1_024.0,
+        blocks: vec![],
+        measured_us: vec![Some(p99)],
+        backlog: Some(Backlog { growth, significant: growth > 0.01, at_end: 0.0 }),
+        response: Distribution { p50: p99 / 4.0, p99, count: 100_000, ..Distribution::default() },
+        propagation: Distribution::default(),
+        generator_late_us: 20.0,
+        steal: None,
+        shard_skew: 1.0,
+    }
+}
+
+/// A search that found 10k [9k, 11k] and delivered 12k of 20k offered.
+fn search() -> SearchFile {
+    let goal = |of: &str| GoalResult {
+        of: of.into(),
+        bound_us: Some(10_000.0),
+        allowed: 0.01,
+        bound: Bound::Found,
+        estimate: Some(Interval { value: 10e3, low: 9e3, high: 11e3 }),
+        safe_rate: Some(9e3),
+        best: None,
+        best_us: None,
+        curve: vec![],
+    };
+    SearchFile {
+        schema: SEARCH_SCHEMA.into(),
+        command: ["highwater", "load", "search", "--slo", "p99=10ms"].map(str::to_owned).into(),
+        target: "127.0.0.1:7411".into(),
+        server: "0.1.0".into(),
+        started_ns: 1,
+        spent_s: 60.0,
+        settings: SearchSettings {
+            goals: vec![Goal { of: "response.p99".into(), bound_us: 10_000.0, allowed: 0.01 }],
+            stable: 0.005,
+            budget_s: 300.0,
+            precision: 0.1,
+            trial_s: 10.0,
+            start_rate: 1e3,
+            max_rate: 1e9,
+            seed: 1,
+        },
+        load: LoadOptions::default(),
+        shards: 2,
+        groups: 1,
+        ack: "durable".into(),
+        mean_payload_bytes: 1_024.0,
+        environment: Environment::default(),
+        lints: vec![],
+        trials: vec![
+            trial(1, 5e3, 5e3, 0.0),
+            trial(2, 9e3, 9e3, 0.0),
+            trial(3, 20e3, 12e3, 0.4),
+            TrialRecord { void_reason: Some("generator late".into()), ..trial(4, 6e3, 1e3, 0.9) },
+        ],
+        result: Some(SearchResult {
+            ended: Ended::Precision,
+            goals: vec![goal("response.p99")],
+            estimate: Some(Interval { value: 10e3, low: 9e3, high: 11e3 }),
+            binding: Some("response.p99".into()),
+            published_rate: Some(9e3),
+            delivered_share: Some(1.0),
+            soak: Some(Soak { rate: 9e3, seconds: 600.0, wanted_s: 600.0, held: true }),
+            hysteresis: None,
+            notes: vec![],
+        }),
+    }
+}
+
+fn read(paths: &[&Path]) -> Result<Evidence, EvidenceError> {
+    let mut evidence = Evidence::default();
+    for path in paths {
+        evidence.add_directory(path, OtherVersion::Refuse)?;
+    }
+    Ok(evidence)
+}
+
+#[test]
+fn a_search_is_read_and_planned_with() {
+    let dir = tempfile::tempdir().unwrap();
+    json(&dir.path().join("search.json"), &search());
+    let evidence = read(&[dir.path()]).unwrap();
+    assert_eq!((evidence.points.len(), evidence.sources[0].counted), (3, 3));
+    assert_eq!(evidence.sources[0].void, ["trial 4: generator late"]);
+    let plan = plan(&evidence, &Demand::of(6e3), &PlanOptions::default()).unwrap();
+    let sustains = plan.sustains.as_ref().unwrap();
+    assert_eq!((sustains.safe, sustains.overload.unwrap().value), (9e3, 12e3));
+    assert_eq!(plan.answers[0].verdict, Verdict::Fits);
+    near(plan.answers[0].figures[0].value.unwrap(), 2.0 / 3.0);
+}
+
+#[test]
+fn an_interrupted_search_and_a_void_one_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("search.json");
+    json(&path, &SearchFile { result: None, ..search() });
+    let evidence = read(&[dir.path()]).unwrap();
+    assert!(evidence.left_out[0].contains("interrupted"), "{:?}", evidence.left_out);
+    // Its trials still say what was kept up.
+    let plan = plan(&evidence, &Demand::of(6e3), &PlanOptions::default()).unwrap();
+    assert_eq!(plan.sustains.unwrap().safe, 9e3);
+    let mut void = search();
+    void.trials.iter_mut().for_each(|trial| trial.void_reason = Some("late".into()));
+    json(&path, &void);
+    let evidence = read(&[dir.path()]).unwrap();
+    assert!(evidence.sustained.is_empty() && evidence.points.is_empty());
+    assert!(evidence.left_out[0].contains("none of its 4 trials"), "{:?}", evidence.left_out);
+}
+
+#[test]
+fn runs_are_points_drains_and_ceilings() {
+    let dir = tempfile::tempdir().unwrap();
+    let [steady, _, backlog] = crate::report::fixture::all();
+    json(&dir.path().join("steady/run.json"), &steady.report);
+    json(&dir.path().join("backlog/run.json"), &backlog.report);
+    let mut saturated = steady.report.clone();
+    (saturated.mode, saturated.records_per_s) = (Mode::Saturating, 77e3);
+    json(&dir.path().join("max/run.json"), &saturated);
+    let names = ["steady", "backlog", "max"].map(|name| dir.path().join(name));
+    let evidence = read(&names.each_ref().map(|path| path.as_path())).unwrap();
+    assert_eq!(evidence.ceilings[0].rate.value, 77e3);
+    let found = backlog.report.backlog.unwrap();
+    near(evidence.drains[0].rate.value, found.drain_rate / f64::from(found.groups_paused));
+    assert_eq!(evidence.drains[0].arrival, found.arrival_rate);
+    assert!(evidence.points.iter().any(|p| p.offered == steady.report.offered_rate));
+    // With its seconds, the drain has an interval.
+    let mut with_seconds = Evidence::default();
+    with_seconds.add_run("b", String::new(), &backlog.report, &backlog.samples);
+    let drain = &with_seconds.drains[0];
+    assert!(drain.rate.low <= drain.rate.value && drain.rate.value <= drain.rate.high);
+}
+
+#[test]
+fn what_is_no_run_and_what_is_of_another_version_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = read(&[dir.path()]).unwrap_err().to_string();
+    assert!(error.contains("no run.json, search.json or sweep.json"), "{error}");
+    let path = dir.path().join("run.json");
+    fs::write(&path, "{\"schema\":").unwrap();
+    assert!(matches!(read(&[dir.path()]), Err(EvidenceError::Json { .. })));
+    let mut report = crate::report::fixture::plain();
+    report.schema = "highwater-load/0".into();
+    json(&path, &report);
+    let error = read(&[dir.path()]).unwrap_err().to_string();
+    assert!(error.contains("highwater-load/0") && error.contains("highwater-load/1"), "{error}");
+    let mut evidence = Evidence::default();
+    evidence.add_directory(dir.path(), OtherVersion::Try).unwrap();
+    assert_eq!(evidence.sources[0].schema, "highwater-load/0");
+    // Another kind of file is not another version.
+    report.schema = "something-else/1".into();
+    json(&path, &report);
+    assert!(evidence.add_directory(dir.path(), OtherVersion::Try).is_err());
+}
+
+#[test]
+fn a_plan_is_written_as_json_text_and_a_page_that_fetches_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    json(&dir.path().join("s/search.json"), &search());
+    let mut evidence = read(&[&dir.path().join("s")]).unwrap();
+    let [.., backlog] = crate::report::fixture::all();
+    evidence.add_run("<backlog> & co", String::new(), &backlog.report, &backlog.samples);
+    let demand = Demand { rate: backlog.report.backlog.unwrap().arrival_rate, ..asked() };
+    let options = PlanOptions { force: true, ..PlanOptions::default() };
+    let plan = plan(&evidence, &demand, &options).unwrap();
+    let out = dir.path().join("plan");
+    let files = write_plan(&out, &plan).unwrap();
+    assert_eq!(files.len(), 3);
+    let written: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("plan.json")).unwrap()).unwrap();
+    assert_eq!(written["schema"], "highwater-plan/1");
+    assert_eq!(written["answers"].as_array().unwrap().len(), 12);
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    for word in [
+        "<svg",
+        "prefers-color-scheme",
+        "Latency by rate",
+        "What waits for a group",
+        "&lt;backlog&gt; &amp; co",
+    ] {
+        assert!(page.contains(word), "{word} is missing");
+    }
+    for word in ["<script", "http://", "https://", "<link", "NaN", "inf "] {
+        assert!(!page.contains(word), "{word} is there");
+    }
+    let text = fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(text.contains("## Formulas") && text.contains("What was assumed"));
+    // Again into its own directory, and not into another's.
+    write_plan(&out, &plan).unwrap();
+    fs::write(out.join("mine.txt"), "x").unwrap();
+    let error = write_plan(&out, &plan).unwrap_err().to_string();
+    assert!(error.contains("mine.txt"), "{error}");
+}
