@@ -6,6 +6,18 @@
 #[path = "product/support.rs"]
 mod support;
 
+#[path = "product/backpressure.rs"]
+mod backpressure;
+
+#[path = "product/faults.rs"]
+mod faults;
+
+#[path = "product/keeping.rs"]
+mod keeping;
+
+#[path = "product/resharding.rs"]
+mod resharding;
+
 #[path = "product/records.rs"]
 mod records;
 

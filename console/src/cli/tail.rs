@@ -4,14 +4,13 @@ mod format;
 mod from;
 mod group;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use highwater_client::{Client, ConsumeError, ConsumerOptions, Delivery, Start};
+use highwater_client::{Client, ConsumerOptions, Start, StreamConsumer};
 use highwater_wire::{GroupName, ShardDescription, StreamDescription, StreamName};
-use tokio::sync::mpsc;
 
 use super::Target;
 use crate::failure::Failure;
@@ -61,9 +60,6 @@ enum OutputFormat {
     Json,
 }
 
-/// Deliveries that wait to be printed, over all shards. What the server may send ahead is bounded by credit.
-const WAITING: usize = 4;
-
 /// How often a group's positions are committed while records come.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -91,57 +87,52 @@ async fn tail(args: &TailArgs, stop: &Stop) -> Result<(), Failure> {
     printed
 }
 
-type Inbox = mpsc::Receiver<(u32, Result<Delivery, ConsumeError>)>;
-
-/// A consumer for each shard wanted; what they bring comes in one queue, which ends when all have ended.
+/// Reads each shard that is wanted; those that come of splits and merges too, after their parents.
 async fn subscribe(
     args: &TailArgs,
     client: &Client,
     stream: &StreamDescription,
     group: Option<&Group>,
-) -> Result<Inbox, Failure> {
-    if let Some(shard) = args.shard.filter(|shard| *shard as usize >= stream.shards.len()) {
+) -> Result<StreamConsumer, Failure> {
+    if let Some(shard) = args.shard
+        && stream.shards.iter().all(|s| s.shard != shard)
+    {
         let shards = stream.shards.len();
         return Err(Failure::Failed(format!(
             "stream {} has {shards} shards; there is no shard {shard}",
             stream.name
         )));
     }
-    let reading = |e| Failure::doing(format!("cannot read stream {}", stream.name), e);
-    let (sender, inbox) = mpsc::channel(WAITING);
-    let wanted = stream.shards.iter().filter(|s| args.shard.is_none_or(|shard| shard == s.shard));
-    for shard in wanted {
-        let start = match group.and_then(|group| group.position(shard.shard)) {
-            Some(position) => Start::At(position),
-            None => clamp(args, shard, stream.shards.len(), args.from.start()),
+    let first: BTreeSet<u32> = stream.shards.iter().map(|s| s.shard).collect();
+    let positions = group.map(Group::positions).cloned().unwrap_or_default();
+    let (wanted, from, follow) = (args.shard, args.from.start(), args.follow);
+    let span = move |shard: &ShardDescription| {
+        if wanted.is_some_and(|wanted| wanted != shard.shard) {
+            return None;
+        }
+        let start = match positions.get(&shard.shard) {
+            Some(position) => Start::At(*position),
+            // It came to be meanwhile: all of it is new.
+            None if !first.contains(&shard.shard) => Start::Oldest,
+            None if wanted.is_none() && first.len() > 1 => clamp(shard, from),
+            None => from,
         };
         let mut options = ConsumerOptions::default();
-        if !args.follow {
-            let located = client.locate(stream, shard.shard, start).await.map_err(reading)?;
-            if located.sequence >= located.high_water {
-                continue;
-            }
-            options.end = Some(located.high_water);
+        // A position beyond the mark is an error, not the end.
+        let beyond = matches!(start, Start::At(position) if position > shard.high_water);
+        if !follow && !shard.closed && !beyond {
+            options.end = Some(shard.high_water);
         }
-        let mut consumer =
-            client.consumer(stream, shard.shard, start, options).await.map_err(reading)?;
-        let (sender, shard) = (sender.clone(), shard.shard);
-        tokio::spawn(async move {
-            while let Some(result) = consumer.next().await.transpose() {
-                let failed = result.is_err();
-                if sender.send((shard, result)).await.is_err() || failed {
-                    return;
-                }
-            }
-        });
-    }
-    Ok(inbox)
+        Some((start, options))
+    };
+    let reading = |e| Failure::doing(format!("cannot read stream {}", stream.name), e);
+    StreamConsumer::start(client.clone(), stream.clone(), span).await.map_err(reading)
 }
 
 /// One number for many shards lies beyond the end of some: these begin at their mark, and it is said.
-fn clamp(args: &TailArgs, shard: &ShardDescription, shards: usize, start: Start) -> Start {
+fn clamp(shard: &ShardDescription, start: Start) -> Start {
     match start {
-        Start::At(wanted) if shards > 1 && args.shard.is_none() && wanted > shard.high_water => {
+        Start::At(wanted) if wanted > shard.high_water => {
             note!(
                 "note: shard {} ends at {}, before {wanted}; reading it from there",
                 shard.shard,
@@ -156,7 +147,7 @@ fn clamp(args: &TailArgs, shard: &ShardDescription, shards: usize, start: Start)
 async fn print(
     args: &TailArgs,
     stream: &StreamDescription,
-    inbox: &mut Inbox,
+    inbox: &mut StreamConsumer,
     mut group: Option<&mut Group>,
     stop: &Stop,
 ) -> Result<(), Failure> {
@@ -169,7 +160,7 @@ async fn print(
             out.flush()?;
         }
         let (shard, delivery) = tokio::select! {
-            next = inbox.recv() => match next {
+            next = inbox.next() => match next {
                 Some((shard, Ok(delivery))) => (shard, delivery),
                 Some((_, Err(error))) => {
                     out.flush()?;

@@ -1,5 +1,8 @@
 //! Servers and commands as processes, and input made from a seed.
 
+#[path = "support/proxy.rs"]
+pub mod proxy;
+
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -130,6 +133,14 @@ impl Server {
         let described = self.json(&["stream", "describe", stream, "--json"]);
         let shards = described["shards"].as_array().unwrap();
         shards.iter().map(|shard| shard["high_water"].as_u64().unwrap()).sum()
+    }
+
+    /// The most memory its process ever had resident, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kib: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        kib << 10
     }
 
     /// kill -9.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use highwater_client::{
     Acks, AppendError, Appender, AppenderOptions, Client, ClientError, ClientOptions, ConsumeError,
-    ConsumerOptions, Delivery, OnTrimmed, RetryPolicy, ShardConsumer, Start,
+    ConsumerOptions, Delivery, Fate, OnTrimmed, RetryPolicy, ShardConsumer, Start,
 };
 use highwater_wire::{
     BatchBuilder, ErrorCode, Limits, Position, RecordView, StreamConfig, StreamDescription,
@@ -156,10 +156,13 @@ impl Sink for Appender {
 impl Outcomes for Acks {
     async fn next(&mut self) -> Option<Outcome> {
         let ack = self.recv().await?;
-        let result = match ack.result {
-            Ok(stored) => Ok(Some(stored.base_sequence)),
-            Err(AppendError::StoredBefore) => Ok(None),
-            Err(error) => Err(failure(error)),
+        let lost = |message: &str| Failure { unknown: false, message: message.to_owned() };
+        let result = match ack.whole() {
+            Ok(sequence) => Ok(Some(sequence)),
+            Err(Fate::Failed(AppendError::StoredBefore)) => Ok(None),
+            Err(Fate::Failed(error)) => Err(failure(error)),
+            Err(Fate::SampledOut) => Err(lost("records are not in the stream's sample")),
+            Err(_) => Err(lost("records were dropped by the stream's backpressure")),
         };
         Some(Outcome { tag: ack.tag, result })
     }

@@ -12,7 +12,7 @@ use highwater_wire::{
 use tokio::time::Instant;
 
 use crate::connection::{Reply, unexpected};
-use crate::delivery::{Flaw, check};
+use crate::delivery::{Flaw, Inflated, check, inflate};
 use crate::pool::Pool;
 use crate::writer::Control;
 use crate::{
@@ -199,16 +199,20 @@ impl Client {
             Some(header) if reply.kind == Kind::FetchReply => header,
             _ => return Err(unexpected(reply.kind)),
         };
-        let sound = check(&reply.data, from, options.verify_crc).map_err(|flaw| match flaw {
+        let flawed = |flaw| match flaw {
             Flaw::Corrupt(error) => ClientError::Corrupt(error),
             Flaw::Gap { expected, found } => {
                 ClientError::Protocol(format!("records {expected} to {found} are missing"))
             }
-        })?;
+        };
+        let (limit, verify_crc) = (self.pool.info().max_batch, options.verify_crc);
+        let Inflated { bytes, more } =
+            inflate(reply.data.clone(), limit, verify_crc).map_err(flawed)?;
+        let sound = check(&bytes, from, verify_crc).map_err(flawed)?;
         let delivery = Delivery {
-            bytes: reply.data.clone(),
+            bytes,
             from,
-            end: if sound.cut { sound.next } else { u64::MAX },
+            end: if sound.cut || more { sound.next } else { u64::MAX },
             since_ns: 0,
             high_water: header.high_water.to_native(),
             next: sound.next,

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::client::find;
 use crate::connection::{Connection, Permit, Slot, SubscriptionEvent};
-use crate::delivery::{Flaw, check};
+use crate::delivery::{Flaw, Inflated, check, inflate};
 use crate::delivery_receipts::DeliveryReceipts;
 use crate::writer::Control;
 use crate::{Client, ClientError, ConsumeError, ConsumerOptions, Delivery, OnTrimmed, Start};
@@ -34,6 +34,7 @@ pub struct ShardConsumer {
     at_oldest: bool,
     high_water: u64,
     trimmed: u64,
+    ended: bool,
     subscription: Option<Subscription>,
     retry: Retry,
 }
@@ -112,17 +113,19 @@ impl ShardConsumer {
             at_oldest: start == Start::Oldest,
             high_water,
             trimmed: 0,
+            ended: false,
             subscription: None,
             retry: Retry::default(),
         })
     }
 
-    /// The next records; waits for them. `None` once the position has reached the `end` of the options.
+    /// The next records; waits for them. `None` once the position has reached the `end` of the options, or the end
+    /// of a shard that a split or merge closed: see [`ended`](Self::ended).
     /// Cancelled, it loses nothing. Lost connections and refusals that will pass are retried until the
     /// retry deadline.
     pub async fn next(&mut self) -> Result<Option<Delivery>, ConsumeError> {
         loop {
-            if self.options.end.is_some_and(|end| self.position >= end) {
+            if self.ended || self.options.end.is_some_and(|end| self.position >= end) {
                 self.subscription = None;
                 return Ok(None);
             }
@@ -157,7 +160,13 @@ impl ShardConsumer {
         self.position = position;
         self.at_oldest = false;
         self.since_ns = 0;
+        self.ended = false;
         self.subscription = None;
+    }
+
+    /// Whether the shard was closed by a split or merge and read to its end: its children go on.
+    pub fn ended(&self) -> bool {
+        self.ended
     }
 
     /// The shard's number.
@@ -247,14 +256,18 @@ impl ShardConsumer {
         bytes: Bytes,
     ) -> Result<Option<Delivery>, ConsumeError> {
         let from = self.position;
-        let sound = check(&bytes, from, self.options.verify_crc).map_err(|flaw| match flaw {
+        let limit = self.client.pool().info().max_batch;
+        let verify_crc = self.options.verify_crc;
+        let flawed = |flaw| match flaw {
             Flaw::Corrupt(error) => ConsumeError::Corrupt { position: from, error },
             Flaw::Gap { expected, found } => ConsumeError::Gap { expected, found },
-        })?;
+        };
+        let Inflated { bytes, more } = inflate(bytes, limit, verify_crc).map_err(flawed)?;
+        let sound = check(&bytes, from, verify_crc).map_err(flawed)?;
         let mut end = self.options.end.unwrap_or(u64::MAX);
         let next = sound.next.min(end);
-        if sound.cut {
-            // The next subscription begins at the flaw, and says what is wrong.
+        if sound.cut || more {
+            // The next subscription begins there, and says what is wrong, if anything is.
             end = next;
             self.subscription = None;
         }
@@ -285,6 +298,11 @@ impl ShardConsumer {
                     self.trimmed += oldest - position;
                 }
                 self.position = oldest;
+                self.subscription = None;
+                Ok(())
+            }
+            ErrorCode::ShardEnded if position >= error.detail => {
+                self.ended = true;
                 self.subscription = None;
                 Ok(())
             }

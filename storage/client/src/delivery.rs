@@ -1,7 +1,7 @@
 //! Batches received, read in place.
 
 use bytes::Bytes;
-use highwater_wire::{BatchError, BatchIter, BatchView, ENCODING_RECORDS, RecordView};
+use highwater_wire::{BatchError, BatchIter, BatchView, ENCODING_RECORDS, RecordView, Unpacker};
 
 /// Batches as they came from the server, with the records wanted in them. The memory is shared with the
 /// connection's receive buffer: keep a delivery as long as needed for its records, not longer.
@@ -69,6 +69,37 @@ pub(crate) struct Sound {
     pub cut: bool,
 }
 
+/// Batches, inflated, and whether there are more behind them that were left out.
+pub(crate) struct Inflated {
+    pub bytes: Bytes,
+    pub more: bool,
+}
+
+/// Inflates those batches that are compressed. None may have more than `limit` bytes then; and what comes to more
+/// than four times that in all ends with the batch before, so that no sender can make a reader take more memory.
+/// With `verify_crc` the checksums of compressed batches are verified: behind this they have others.
+pub(crate) fn inflate(bytes: Bytes, limit: u32, verify_crc: bool) -> Result<Inflated, Flaw> {
+    let packed = |batch: Result<BatchView<'_>, _>| batch.is_ok_and(|b| b.compressed());
+    if !BatchIter::new(&bytes).any(packed) {
+        return Ok(Inflated { bytes, more: false });
+    }
+    let mut unpacker = Unpacker::default();
+    let mut inflated = Vec::new();
+    for batch in BatchIter::new(&bytes) {
+        let batch = batch.map_err(Flaw::Corrupt)?;
+        if batch.compressed() && verify_crc {
+            batch.check_crc().map_err(Flaw::Corrupt)?;
+        }
+        let before = inflated.len();
+        unpacker.unpack_batch(&batch, limit, &mut inflated).map_err(Flaw::Corrupt)?;
+        if before > 0 && inflated.len() > 4 * limit as usize {
+            inflated.truncate(before);
+            return Ok(Inflated { bytes: inflated.into(), more: true });
+        }
+    }
+    Ok(Inflated { bytes: inflated.into(), more: false })
+}
+
 /// Checks batches back to back that should begin at or before `from` and follow each other. What precedes
 /// a flaw is given out first: asked for what follows, the server shows it again, if it is its own.
 pub(crate) fn check(bytes: &[u8], from: u64, verify_crc: bool) -> Result<Sound, Flaw> {
@@ -83,13 +114,9 @@ fn check_each(bytes: &[u8], next: &mut u64, verify_crc: bool) -> Result<(), Flaw
     for batch in BatchIter::new(bytes) {
         let batch = batch.map_err(Flaw::Corrupt)?;
         let header = batch.header();
-        for (field, value, known) in [
-            ("encoding", header.encoding, ENCODING_RECORDS),
-            ("compression", header.compression, 0),
-        ] {
-            if value != known {
-                return Err(Flaw::Corrupt(BatchError::Unsupported { field, value }));
-            }
+        if header.encoding != ENCODING_RECORDS {
+            let (field, value) = ("encoding", header.encoding);
+            return Err(Flaw::Corrupt(BatchError::Unsupported { field, value }));
         }
         if verify_crc {
             batch.check_crc().map_err(Flaw::Corrupt)?;
@@ -128,7 +155,40 @@ pub struct Located {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater_wire::{BatchBuilder, ProducerStamp, stamp};
+    use highwater_wire::{BatchBuilder, Compression, Packer, ProducerStamp, stamp};
+
+    #[test]
+    fn compressed_batches_come_out_as_they_were_and_within_the_bound() {
+        let plain = batch(5, 7);
+        let packed = |compression: Compression| {
+            let mut builder = BatchBuilder::default();
+            builder.push(b"k", &[], &[b'x'; 4_000], 0).unwrap();
+            let mut bytes = builder.finish(ProducerStamp::default()).to_vec();
+            Packer::new(compression).pack(&mut bytes);
+            stamp(&mut bytes, 7, 8, 0);
+            bytes
+        };
+        for compression in [Compression::Lz4, Compression::Zstd] {
+            let packed = packed(compression);
+            assert!(packed.len() < 1_000);
+            let both = Bytes::from([plain.clone(), packed.clone()].concat());
+            let inflated = inflate(both.clone(), 1 << 20, true).unwrap();
+            assert!(!inflated.more);
+            check(&inflated.bytes, 5, true).unwrap();
+            let payloads: Vec<usize> = BatchIter::new(&inflated.bytes)
+                .flat_map(|batch| batch.unwrap().records())
+                .map(|record| record.payload.len())
+                .collect();
+            assert_eq!(payloads, [1, 1, 4_000]);
+            assert!(inflate(both, 4_000, true).is_err(), "one batch over the bound");
+            let many = Bytes::from(packed.repeat(6));
+            let some = inflate(many, 4_200, true).unwrap();
+            assert!(some.more && BatchIter::new(&some.bytes).count() == 4);
+            let mut bad = packed;
+            *bad.last_mut().unwrap() ^= 1;
+            assert!(inflate(bad.into(), 1 << 20, true).is_err());
+        }
+    }
 
     /// A batch of two records from sequence `base` on that arrived at `arrival_ns`.
     fn batch(base: u64, arrival_ns: u64) -> Vec<u8> {

@@ -59,6 +59,7 @@ mod producer;
 mod receipt;
 mod route;
 mod router;
+mod stream_consumer;
 mod window;
 mod writer;
 
@@ -75,6 +76,7 @@ pub use options::{
 pub use outcome::{Ack, Fate, Run, Runs};
 pub use producer::{Producer, Record};
 pub use receipt::{Acked, Receipt};
+pub use stream_consumer::{Span, StreamConsumer};
 
 /// The wire types that appear in this library's signatures.
 pub use highwater_wire as wire;

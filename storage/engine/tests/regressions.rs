@@ -10,7 +10,7 @@ use std::path::Path;
 
 use highwater_engine::recovery::{Bounds, recover};
 use highwater_engine::{
-    Claims, Core, Now, Output, Planted, Policy, ReadError, ReadRequest, ReaderId, ShardSpec,
+    Claims, Core, Now, Output, Planted, ReadError, ReadRequest, ReaderId, ShardSpec,
     create_checkpoint, in_flight_bytes,
 };
 use highwater_ring::{BufferPool, Crash, Disk, Files, SimOptions, SimWorld};

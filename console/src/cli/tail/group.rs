@@ -33,9 +33,9 @@ impl Group {
         })
     }
 
-    /// Where the group is on `shard`, if it was ever there.
-    pub fn position(&self, shard: u32) -> Option<u64> {
-        self.committed.get(&shard).copied()
+    /// Where the group is, on the shards it was ever on.
+    pub fn positions(&self) -> &Positions {
+        &self.committed
     }
 
     /// Everything below `next` was printed.

@@ -19,11 +19,10 @@ fn at(started: u64, second: u64, position: u64) -> Snapshot {
     let core = |core: u32, share: u64| CoreSnapshot {
         core,
         busy_ns: second * share * 10_000_000,
-        propagation: Distribution {
-            buckets: vec![(400_000, 990 * second), (9_000_000, 10 * second)],
-            max: 9_000_000,
-            sum: 0,
-        },
+        propagation: Distribution::of(
+            [(400_000, 990 * second), (9_000_000, 10 * second)],
+            9_000_000,
+        ),
         ..CoreSnapshot::default()
     };
     let high_water = 1_000 * second;

@@ -1,0 +1,156 @@
+//! Twice as much as the quota lets pass, under each of the five strategies: what becomes of every record adds up.
+
+use serde_json::Value;
+
+use crate::support::{Server, refused, said, scratch};
+
+/// The quota, and the load: twice as much.
+const QUOTA: &str = "1000rec/s";
+const RATE: &str = "2000";
+const SECONDS: &str = "4s";
+const OFFERED: u64 = 8_000;
+
+/// Buffer memory of the one core, and what the manual grants on top: large batches, receiving, and the process.
+const MEMORY: &str = "32MiB";
+const MOST: u64 = (32 + 64 + 64 + 64) << 20;
+
+struct Outcome {
+    report: Value,
+    counters: Value,
+    records: u64,
+}
+
+fn count(of: &Value, name: &str) -> u64 {
+    of[name].as_u64().unwrap_or_else(|| panic!("no {name} in {of:#}"))
+}
+
+/// Load on a stream with this backpressure, to its end.
+fn under(way: &str) -> Outcome {
+    let dir = scratch();
+    let args = ["--listen", "127.0.0.1:0", "--memory", MEMORY];
+    let server = Server::start_with(&dir.path().join("data"), &args);
+    let quota = ["--quota-in", QUOTA, "--quota-burst", "100ms", "--backpressure", way];
+    server.ok(&[&["stream", "create", "s"][..], &quota].concat());
+    let load = ["load", "run", "--stream", "s", "-r", RATE, "-d", SECONDS, "--warmup", "0s"];
+    let more = ["--size", "200", "--seed", "1", "--drain-timeout", "60s", "--json", "-"];
+    let output = server.run(&[&load[..], &more].concat());
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{way}: no report: {}", said(&output)));
+    let described = server.json(&["stream", "describe", "s", "--json"]);
+    let counters = described["shards"][0].clone();
+    let records = server.records("s");
+    assert!(server.peak_memory() < MOST, "{way}: {} bytes", server.peak_memory());
+    let outcome = Outcome { report, counters, records };
+    outcome.adds_up(way);
+    outcome
+}
+
+impl Outcome {
+    /// What holds under every strategy.
+    fn adds_up(&self, way: &str) {
+        let of = |name| count(&self.counters, name);
+        let decided =
+            ["acknowledged", "refused", "dropped", "sampled_out", "duplicates_recognised"];
+        let sum: u64 = decided.iter().map(|name| of(name)).sum();
+        assert_eq!(of("offered"), sum + of("pending"), "{way}: {:#}", self.counters);
+        assert_eq!((of("pending"), of("held_bytes")), (0, 0), "{way}: {:#}", self.counters);
+        assert_eq!(of("acknowledged"), self.records, "{way}: {:#}", self.counters);
+        // Every record of the generator ended in one of three ways, once.
+        let ended = of("acknowledged") + of("dropped") + of("sampled_out");
+        assert_eq!(ended, OFFERED, "{way}: {:#}\n{:#}", self.counters, self.report);
+        for wrong in ["lost", "duplicated", "reordered", "corrupted", "unread"] {
+            assert_eq!(self.report[wrong], 0, "{way}, {wrong}: {:#}", self.report);
+        }
+        assert_eq!(count(&self.report, "checked_records"), self.records, "{way}");
+    }
+}
+
+#[test]
+fn reduce_refuses_until_the_client_slows_down_and_stores_everything() {
+    let outcome = under("reduce");
+    assert_eq!(outcome.records, OFFERED);
+    assert!(count(&outcome.counters, "refused") > 0, "{:#}", outcome.counters);
+}
+
+#[test]
+fn scale_proposes_a_split_and_stores_everything() {
+    let outcome = under("scale");
+    assert_eq!(outcome.records, OFFERED);
+    let advice = outcome.counters["advice"].as_str().unwrap();
+    assert!(advice.contains("split"), "{advice:?}");
+}
+
+#[test]
+fn buffer_holds_back_within_its_bounds_and_stores_everything() {
+    let outcome = under("buffer:64KiB,500ms");
+    assert_eq!(outcome.records, OFFERED);
+    assert!(count(&outcome.counters, "buffered") > 0, "{:#}", outcome.counters);
+}
+
+#[test]
+fn drop_newest_and_drop_oldest_drop_about_half() {
+    for way in ["drop-newest", "drop-oldest:64KiB,200ms"] {
+        let outcome = under(way);
+        let dropped = count(&outcome.counters, "dropped");
+        assert!(dropped > 0, "{way}: {:#}", outcome.counters);
+        // A client that is told of success goes on at its pace, so the quota decides what is stored.
+        assert!(outcome.records < OFFERED * 3 / 4, "{way}: {} stored", outcome.records);
+    }
+}
+
+#[test]
+fn sample_keeps_a_part_of_what_is_over_the_quota() {
+    let outcome = under("sample:5%,record");
+    assert!(count(&outcome.counters, "sampled_out") > 0, "{:#}", outcome.counters);
+}
+
+#[test]
+fn settings_change_live() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    refused(&server.run(&["stream", "set", "s"]), 2, &["nothing to change"]);
+    let set = ["stream", "set", "s", "--preset", "kinesis", "--backpressure", "buffer:1MiB,2s"];
+    server.ok(&[&set[..], &["--retention", "1day", "--retention-bytes", "1GiB"]].concat());
+    let described = server.json(&["stream", "describe", "s", "--json"]);
+    let config = &described["config"];
+    assert_eq!(
+        (&config["quota"]["records_in"], &config["quota"]["bytes_out"]),
+        (&1_000.into(), &2_000_000.into())
+    );
+    assert_eq!(config["backpressure"]["buffer"]["bytes"], 1 << 20);
+    assert_eq!(
+        (&config["retention_ms"], &config["retention_bytes"]),
+        (&86_400_000.into(), &(1u64 << 30).into())
+    );
+    // What is not named stays; 0 takes a bound away.
+    server.ok(&["stream", "set", "s", "--quota-in", "0"]);
+    let quota = server.json(&["stream", "describe", "s", "--json"])["config"]["quota"].clone();
+    assert_eq!((&quota["records_in"], &quota["bytes_in"]), (&0.into(), &0.into()));
+    assert_eq!(quota["bytes_out"], 2_000_000);
+}
+
+#[test]
+fn a_quota_for_a_client_name_bounds_all_its_connections() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let server = Server::start(&data);
+    server.create("s", 1);
+    server.ok(&["quota", "set", "greedy", "--in", "5rec/s", "--burst", "1s"]);
+    let list = server.json(&["quota", "list", "--json"]);
+    assert_eq!(
+        (&list[0]["client"], &list[0]["quota"]["records_in"]),
+        (&"greedy".into(), &5.into())
+    );
+    let input = b"x\n".repeat(200);
+    let greedy = server.put("s", &input, &["--client-name", "greedy", "--timeout", "1s"]);
+    refused(&greedy, 1, &["quota"]);
+    assert!(server.put("s", &input, &["--client-name", "modest"]).status.success());
+    // It is kept over a restart, and lifted.
+    assert_eq!(server.terminate().code(), Some(0));
+    let server = Server::start(&data);
+    assert_eq!(server.json(&["quota", "list", "--json"]).as_array().unwrap().len(), 1);
+    server.ok(&["quota", "delete", "greedy"]);
+    assert!(server.put("s", &input, &["--client-name", "greedy"]).status.success());
+    refused(&server.run(&["quota", "delete", "greedy"]), 1, &["greedy", "no quota"]);
+}
