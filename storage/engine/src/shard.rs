@@ -352,7 +352,7 @@ impl Shard {
             stored_bytes: self.stored_bytes(),
             log_bytes: self.log_bytes(),
             state: self.state_text(),
-            counters: ShardCounters::default(),
+            counters: self.counters(),
             closed: self.spec.closed,
             expired: self.expired(now),
         }

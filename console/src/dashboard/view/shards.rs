@@ -252,29 +252,26 @@ fn about(app: &App, shard: &ShardFigures, area: Rect, buffer: &mut Buffer) {
     line("readers", shard.readers.to_string(), plain, 6, buffer);
     line("batches", format!("{}/s", human::count(shard.batches)), plain, 7, buffer);
     // What happens seldom has a line only when it does.
-    let beyond = beyond(&shard.beyond);
-    let notes = [("beyond", beyond, theme.warn()), ("advice", shard.advice.clone(), theme.warn())];
-    let told = notes.into_iter().filter(|(_, text, _)| !text.is_empty());
-    for (row, (name, text, style)) in (8..).zip(told) {
-        line(name, text, style, row, buffer);
+    let told = beyond(&shard.beyond).chain([("advice", shard.advice.clone())]);
+    for (row, (name, text)) in (8..).zip(told.filter(|(_, text)| !text.is_empty())) {
+        line(name, text, theme.warn(), row, buffer);
     }
 }
 
-/// What did not get past the quota: nothing, or rates by what became of it.
-fn beyond(beyond: &Beyond) -> String {
+/// What did not get past the quota, by what became of it; empty for what did not happen.
+fn beyond(beyond: &Beyond) -> impl Iterator<Item = (&'static str, String)> {
     let rates = [
         ("refused", beyond.refused),
-        ("held back", beyond.buffered),
+        ("held", beyond.buffered),
         ("dropped", beyond.dropped),
-        ("sampled out", beyond.sampled_out),
+        ("sampled", beyond.sampled_out),
     ];
-    let some = rates.iter().filter(|(_, rate)| *rate > 0.0);
-    let mut parts: Vec<String> =
-        some.map(|(what, rate)| format!("{what} {}/s", human::count(*rate))).collect();
-    if beyond.held_bytes > 0 {
-        parts.push(format!("{} wait", human::bytes(beyond.held_bytes as f64)));
-    }
-    parts.join(", ")
+    let rate = |rate: f64| if rate > 0.0 { format!("{}/s", human::count(rate)) } else { String::new() };
+    let waiting = match beyond.held_bytes {
+        0 => String::new(),
+        bytes => human::bytes(bytes as f64),
+    };
+    rates.map(|(what, of)| (what, rate(of))).into_iter().chain([("waiting", waiting)])
 }
 
 fn keys(app: &App, shard: &ShardFigures, area: Rect, buffer: &mut Buffer) {

@@ -41,8 +41,8 @@ impl Control {
     /// oldest position moves at once; the space comes back by whole segments.
     ///
     /// # Errors
-    /// When a sequence number lies beyond the end of the shard that was named. (Of all shards each is trimmed as far
-    /// as it goes.)
+    /// When a sequence number lies beyond the end of the shard that was named, or beyond those of all. (Otherwise each
+    /// is trimmed as far as it goes.)
     pub fn trim(
         &mut self,
         name: &str,
@@ -55,6 +55,19 @@ impl Control {
         }
         let status = self.status()?;
         let stream = record.id;
+        let ends = record.shards.iter().map(|s| {
+            status.get(&ShardId { stream, shard: s.shard }).map_or(0, |s| s.high_water)
+        });
+        if let TrimBefore::Sequence(sequence) = before
+            && shard.is_none()
+            && let Some(last) = ends.max().filter(|last| sequence > *last)
+        {
+            return Err(ControlError::Argument {
+                field: "before",
+                value: sequence,
+                limit: format!("no shard goes beyond {last}"),
+            });
+        }
         for kept in record.shards.iter_mut().filter(|s| shard.is_none_or(|only| only == s.shard)) {
             let id = ShardId { stream, shard: kept.shard };
             let end = status.get(&id).map_or(0, |s| s.high_water);

@@ -222,10 +222,6 @@ impl Shard {
             return Ok(None);
         }
         let mut fates = Fates::new(ask.offered);
-        if ask.doomed {
-            fates.drop_all();
-            return Ok(Some(fates.parts(ask.terms.tell, 0)));
-        }
         let max_record = io.options.limits.max_record;
         let claim = Claim { records: ask.offered, ..super::claim_of(ask.batch.header()) };
         let strategy = self.spec.policy.backpressure;
