@@ -18,6 +18,9 @@ mod keeping;
 #[path = "product/resharding.rs"]
 mod resharding;
 
+#[path = "product/typed.rs"]
+mod typed;
+
 #[path = "product/records.rs"]
 mod records;
 
