@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use highwater_client::{Client, Producer, ProducerOptions, Record};
-use highwater_wire::StreamName;
+use highwater_wire::{Compression, ProducerName, StreamName};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -40,6 +40,16 @@ pub struct PutArgs {
     /// Give up on records that are not acknowledged for this long; until then they are sent again
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::patience)]
     timeout: Duration,
+    /// Be the producer of this name: whoever was it before is fenced off
+    #[arg(long, value_name = "NAME")]
+    producer: Option<ProducerName>,
+    /// Store only if the first record gets this sequence number and nobody writes in between; for streams of
+    /// one shard, or a key that leads to one
+    #[arg(long, value_name = "N", value_parser = units::count)]
+    expect_sequence: Option<u64>,
+    /// Compress batches: none, lz4 or zstd
+    #[arg(long, value_name = "none|lz4|zstd", default_value = "none")]
+    compression: Compression,
     #[command(flatten)]
     target: Target,
 }
@@ -110,10 +120,20 @@ async fn put(args: &PutArgs, input: Box<dyn Read + Send>, stop: &Stop) -> Result
     ended.map_err(|error| Failure::Failed(format!("{error} ({})", stored.tally(&progress))))
 }
 
+impl PutArgs {
+    fn options(&self) -> ProducerOptions {
+        let mut options = ProducerOptions::default();
+        options.appender.compression = self.compression;
+        options.appender.name = self.producer.as_ref().map(|name| name.as_str().to_owned());
+        options.appender.expect = self.expect_sequence;
+        options
+    }
+}
+
 async fn open(args: &PutArgs) -> Result<(Client, Producer), Failure> {
     let client = args.target.connect_for(args.timeout).await?;
     let producer = client
-        .producer(args.stream.as_str(), ProducerOptions::default())
+        .producer(args.stream.as_str(), args.options())
         .await
         .map_err(|e| Failure::doing(format!("cannot write to stream {}", args.stream), e))?;
     Ok((client, producer))

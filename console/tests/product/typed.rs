@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::process::Stdio;
 
 use highwater_wire::{
-    AppendRequest, BatchBuilder, BatchHeader, Compression, ControlReply,
-    ControlRequest, Decoded, ErrorCode, Kind, PROTOCOL_VERSION, Packer, ProducerStamp, ShardId,
-    WireError, decode_control_reply, decode_error, decode_frame, encode_control_request,
-    encode_frame, restamp,
+    AppendRequest, BatchBuilder, BatchHeader, Compression, ControlReply, ControlRequest, Decoded,
+    ErrorCode, Kind, PROTOCOL_VERSION, Packer, ProducerStamp, ShardId, WireError,
+    decode_control_reply, decode_error, decode_frame, encode_control_request, encode_frame,
+    restamp,
 };
 
 use crate::support::{Server, refused, said, scratch, text, until};
@@ -170,7 +170,8 @@ fn an_expected_sequence_number_is_held_to() {
     let dir = scratch();
     let server = Server::start(&dir.path().join("data"));
     server.create("s", 1);
-    let put = |input: &[u8], expected: &str| server.put("s", input, &["--expect-sequence", expected]);
+    let put =
+        |input: &[u8], expected: &str| server.put("s", input, &["--expect-sequence", expected]);
     let alone = put(b"a\nb\n", "0");
     assert!(alone.status.success(), "{}", said(&alone));
     refused(&put(b"c\n", "0"), 1, &["2"]);
@@ -186,7 +187,8 @@ fn what_is_compressed_comes_back_as_it_was() {
     for compression in ["lz4", "zstd", "none"] {
         server.create(compression, 1);
         let input = b"the same line over and over again\n".repeat(20_000);
-        let put = server.put(compression, &input, &["--compression", compression, "--key", "const"]);
+        let put =
+            server.put(compression, &input, &["--compression", compression, "--key", "const"]);
         assert!(put.status.success(), "{}", said(&put));
         assert_eq!(server.ok(&["tail", compression]), input);
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use highwater_client::Receipt;
+use highwater_client::{Receipt, SendError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval};
 
@@ -96,6 +96,8 @@ impl Silence {
 pub struct Stored {
     records: u64,
     bytes: u64,
+    /// Records the stream's backpressure dropped, and those it left out of its sample.
+    shed: [u64; 2],
     /// First and last sequence number and number of records, by shard.
     shards: BTreeMap<u32, (u64, u64, u64)>,
     failed: Option<String>,
@@ -113,6 +115,8 @@ impl Stored {
         while let Some(Awaited { receipt, bytes, line }) = receipts.recv().await {
             match receipt.await {
                 Ok(acked) => self.count(acked.shard, acked.sequence, bytes),
+                // What the stream was told to do is no failure, but is said.
+                Err(SendError::Shed { sampled }) => self.shed[usize::from(sampled)] += 1,
                 Err(e) => {
                     self.failed.get_or_insert_with(|| format!("line {line}: {}", chain(&e)));
                     failed.request();
@@ -142,6 +146,12 @@ impl Stored {
         let (records, bytes) =
             (human::counted(self.records, "record"), human::counted(self.bytes, "byte"));
         output::line(format!("stored {records}, {bytes} in {stream}"))?;
+        for (what, shed) in ["dropped", "sampled out"].iter().zip(self.shed) {
+            if shed > 0 {
+                let records = human::counted(shed, "record");
+                output::line(format!("{what} {records}, as the stream's backpressure says"))?;
+            }
+        }
         for (shard, (first, last, records)) in &self.shards {
             let records = human::counted(*records, "record");
             output::line(format!("shard {shard}: {records}, sequence {first} to {last}"))?;
@@ -153,7 +163,8 @@ impl Stored {
     pub fn tally(&self, progress: &Progress) -> String {
         let verb = if self.records == 1 { "was" } else { "were" };
         let stored = format!("{} {verb} stored", human::counted(self.records, "record"));
-        match progress.sent.get().saturating_sub(self.records) {
+        let decided = self.records + self.shed.iter().sum::<u64>();
+        match progress.sent.get().saturating_sub(decided) {
             0 => stored,
             open => format!("{stored}; {} sent without an acknowledgement", human::grouped(open)),
         }
