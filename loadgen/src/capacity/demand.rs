@@ -104,7 +104,8 @@ mod tests {
         };
         assert_eq!(good.validate(), Ok(()));
         assert_eq!(good.peak_rate(), 800e3);
-        let table: [(&str, fn(&mut Demand)); 8] = [
+        type Change = fn(&mut Demand);
+        let table: [(&str, Change); 8] = [
             ("--demand", |d| d.rate = 0.0),
             ("--demand", |d| d.rate = f64::NAN),
             ("--record-size", |d| d.record_bytes = Some(2e7)),

@@ -329,11 +329,10 @@ fn solve(matrix: [[f64; 3]; 3], right: Params) -> Option<Params> {
         if rows[i][i].abs() < 1e-13 {
             return None;
         }
-        for k in (0..3).filter(|k| *k != i) {
-            let factor = rows[k][i] / rows[i][i];
-            for j in i..4 {
-                rows[k][j] -= factor * rows[i][j];
-            }
+        let pivot = rows[i];
+        for (_, row) in rows.iter_mut().enumerate().filter(|(k, _)| *k != i) {
+            let factor = row[i] / pivot[i];
+            row.iter_mut().zip(pivot).for_each(|(value, by)| *value -= factor * by);
         }
     }
     Some(std::array::from_fn(|i| rows[i][3] / rows[i][i] / scale[i]))

@@ -222,8 +222,8 @@ fn turn(
     let mut counted: Option<Instant> = None;
     let mut starts = vec![began; buffers.len()];
     let (mut in_flight, mut done) = (0u32, 0u64);
-    for slot in 0..buffers.len() {
-        in_flight += u32::from(submit(disk, cell, &mut buffers[slot], slot)?);
+    for (slot, buffer) in buffers.iter_mut().enumerate() {
+        in_flight += u32::from(submit(disk, cell, buffer, slot)?);
     }
     let mut last = began;
     let mut out: Vec<Completion> = Vec::with_capacity(16);

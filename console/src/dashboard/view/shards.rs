@@ -266,7 +266,8 @@ fn beyond(beyond: &Beyond) -> impl Iterator<Item = (&'static str, String)> {
         ("dropped", beyond.dropped),
         ("sampled", beyond.sampled_out),
     ];
-    let rate = |rate: f64| if rate > 0.0 { format!("{}/s", human::count(rate)) } else { String::new() };
+    let rate =
+        |rate: f64| if rate > 0.0 { format!("{}/s", human::count(rate)) } else { String::new() };
     let waiting = match beyond.held_bytes {
         0 => String::new(),
         bytes => human::bytes(bytes as f64),

@@ -113,7 +113,8 @@ fn the_key_facts_are_on_one_screen() {
 fn what_a_shard_did_not_take_is_beside_its_figures() {
     let mut app = fixtures::beyond_quota(false);
     app.screen = Screen::Shards;
-    let facts = ["refused 500/s", "dropped 20/s", "sampled 3.00k/s", "waiting 1.05 MB", "split at 7f"];
+    let facts =
+        ["refused 500/s", "dropped 20/s", "sampled 3.00k/s", "waiting 1.05 MB", "split at 7f"];
     has(&text(&app, 200, 60), &facts);
     insta::with_settings!({ snapshot_path => "snapshots", omit_expression => true, prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!("beyond_120x36_none", dump::with_styles(&drawn(&app, 120, 36)));

@@ -55,9 +55,10 @@ impl Control {
         }
         let status = self.status()?;
         let stream = record.id;
-        let ends = record.shards.iter().map(|s| {
-            status.get(&ShardId { stream, shard: s.shard }).map_or(0, |s| s.high_water)
-        });
+        let ends = record
+            .shards
+            .iter()
+            .map(|s| status.get(&ShardId { stream, shard: s.shard }).map_or(0, |s| s.high_water));
         if let TrimBefore::Sequence(sequence) = before
             && shard.is_none()
             && let Some(last) = ends.max().filter(|last| sequence > *last)
