@@ -167,6 +167,8 @@ impl Engine {
     /// Opens a data directory (made if missing) and starts a pinned thread for each core.
     pub fn open(dir: &Path, options: EngineOptions) -> Result<Engine, StartError> {
         let (store, seeds) = Store::open(dir, options.store)?;
+        // One for all, because cores share meters.
+        let clock = Clock::default();
         let mut cores = Vec::new();
         let mut starting = Vec::new();
         for seed in seeds {
@@ -184,7 +186,7 @@ impl Engine {
                         Ok(mut made) => {
                             // Whoever opens has gone: then there is nobody to serve.
                             if ready.send(Ok(made.disk().waker())).is_ok() {
-                                Runner::new(made, mailbox, idle, hold).run();
+                                Runner::new(made, mailbox, idle, hold, clock).run();
                             }
                         }
                         Err(error) => {
@@ -211,7 +213,7 @@ impl Engine {
                 if let CoreCommand::Place { shard, home } = command {
                     routes.write().unwrap_or_else(PoisonError::into_inner).place(shard, home);
                 }
-                let sent = sender.send(Message::Command(command)).is_ok();
+                let sent = sender.send(Message::Command(Box::new(command))).is_ok();
                 waker.wake();
                 sent
             }) as CoreLink
@@ -432,6 +434,7 @@ impl Drop for Engine {
 }
 
 /// Reads both clocks.
+#[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: Instant,
 }

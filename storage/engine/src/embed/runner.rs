@@ -26,7 +26,7 @@ pub enum Message {
     /// Turn a start into a sequence number.
     Locate { shard: ShardId, start: Start, answer: Answer<Located, ReadError> },
     /// From the control plane.
-    Command(CoreCommand),
+    Command(Box<CoreCommand>),
     /// Stop gracefully.
     Stop,
 }
@@ -124,13 +124,14 @@ impl Runner {
         mailbox: Receiver<Message>,
         idle: Idle,
         hold: Duration,
+        clock: Clock,
     ) -> Runner {
         Runner {
             core,
             mailbox,
             idle,
             hold,
-            clock: Clock::default(),
+            clock,
             waiters: Vec::new(),
             free: Vec::new(),
             reads: 0,
@@ -205,7 +206,12 @@ impl Runner {
                             self.held = Some((Message::Append { shard, batch, answer }, since));
                         }
                     }
-                    Err(error) => self.resolve_append(tag, Err(error)),
+                    Err(error) => {
+                        if matches!(error, AppendError::Busy { .. }) {
+                            self.core.given_up(shard, &batch);
+                        }
+                        self.resolve_append(tag, Err(error));
+                    }
                 }
             }
             Message::Read { answer, .. } if self.reads >= READS => {
@@ -218,7 +224,7 @@ impl Runner {
                 self.core.read(now, shard, request, tag);
             }
             Message::Locate { shard, start, answer } => answer.give(self.core.locate(shard, start)),
-            Message::Command(command) => self.core.command(now, command),
+            Message::Command(command) => self.core.command(now, *command),
             Message::Stop => self.core.begin_stop(),
         }
     }

@@ -221,6 +221,10 @@ impl Shard {
         if stored.records == ask.offered {
             return Ok(None);
         }
+        if ask.doomed {
+            // Its records are gone: which of them are stored it is told when it comes once more.
+            return Err(quota_error(false, 0));
+        }
         let mut fates = Fates::new(ask.offered);
         let max_record = io.options.limits.max_record;
         let claim = Claim { records: ask.offered, ..super::claim_of(ask.batch.header()) };

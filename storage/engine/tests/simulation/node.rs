@@ -18,7 +18,7 @@ pub fn options(planted: Planted) -> CoreOptions {
         group_large: 8 << 10,
         group_max: 24 << 10,
         tail_bytes: 64 << 10,
-        waiting_bytes: 256 << 10,
+        waiting_bytes: 128 << 10,
         producers: 8,
         read_bytes: 16 << 10,
         planted,

@@ -335,7 +335,10 @@ impl History {
                 return self.compare(node);
             }
             for at in 0..self.producers.len() {
-                self.resend(node, at)?;
+                // Not as fast as they can.
+                if self.random.u8(..) < 20 {
+                    self.resend(node, at)?;
+                }
             }
             self.world.step();
             self.pass(100_000);
