@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::integrity::Reach;
+use crate::integrity::{Order, Reach};
 use crate::latency::{Meter, Readings, record};
 use crate::plan::Plan;
 use crate::positions::Reached;
@@ -185,11 +185,15 @@ impl Reader {
         let set = sets.get_mut(s.class).map(|set| &mut set.visibility);
         let count = s.records.end - s.records.start;
         let mut visible = set;
-        let new = self.plan.ledger(s.lane).read(self.group, s.records, |acked_ns, records| {
-            if let Some(histogram) = &mut visible {
-                record(histogram, acked_ns, read_ns, records);
-            }
-        });
+        let shard = self.plan.places[self.place].shard;
+        let mut ledger = self.plan.ledger(s.lane);
+        let new =
+            ledger.read(self.group, shard, s.records, Order::ByNumber, |acked_ns, records| {
+                if let Some(histogram) = &mut visible {
+                    record(histogram, acked_ns, read_ns, records);
+                }
+            });
+        drop(ledger);
         let Some(reads) = reads.get_mut(self.group) else { return };
         reads.consumed += new;
         // Of what is read again a part is counted: which of the bytes were new nobody knows.

@@ -4,11 +4,15 @@
 //! order they were made. It is told of every acknowledgement and of everything each consumer group read, in
 //! any order of the two, and says at the end which records are lost, exactly: sets of numbers, not counts,
 //! decide. Every group must see every record.
+//!
+//! When shards split and merge, a lane's records go on to other shards: what is acknowledged is kept by the shard it
+//! is in, because consumers come to different shards at different times.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::intervals::{Intervals, common};
+use crate::target::At;
 
 /// What a lane's history comes to. Numbers of records; one that fared the same in several groups counts once,
 /// but for what is read again or too late, which is counted each time.
@@ -36,6 +40,12 @@ pub struct Verdict {
     pub unknown: u64,
     /// ... and read: they are stored.
     pub unknown_but_read: u64,
+    /// Dropped, said the target.
+    pub dropped: u64,
+    /// Sampled out, said the target.
+    pub sampled_out: u64,
+    /// Of these two, read nevertheless.
+    pub shed_but_read: u64,
 }
 
 impl Verdict {
@@ -52,6 +62,9 @@ impl Verdict {
         self.refused_but_read += other.refused_but_read;
         self.unknown += other.unknown;
         self.unknown_but_read += other.unknown_but_read;
+        self.dropped += other.dropped;
+        self.sampled_out += other.sampled_out;
+        self.shed_but_read += other.shed_but_read;
     }
 }
 
@@ -107,43 +120,98 @@ struct Reader {
     read: Intervals,
     /// After the latest record read.
     read_end: u64,
-    /// Acknowledged, not read, in order of acknowledgement: those the consumer has not come to.
-    waiting: VecDeque<Waiting>,
-    /// Acknowledged, not read, and a later one was read.
-    passed: Vec<Waiting>,
+    /// By shard; seldom more than one.
+    shards: Vec<(u32, Unread)>,
+    /// Acknowledged, and nobody knows in which shard.
+    astray: Unread,
     duplicated: u64,
     reordered: u64,
 }
 
+/// What is acknowledged in one shard, and not read.
+#[derive(Clone, Debug, Default)]
+struct Unread {
+    /// In order of acknowledgement: those the consumer has not come to.
+    waiting: VecDeque<Waiting>,
+    /// Those of which a later one was read.
+    passed: Vec<Waiting>,
+}
+
+/// How the order of records that are read is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By their numbers: their shard has all records of the lane, so that they come one after the other.
+    ByNumber,
+    /// They are in order, and tell nothing of others: their shard has some of the lane's records.
+    Kept,
+    /// They came after a later one of their key.
+    Broken,
+}
+
 impl Reader {
+    fn unread(&mut self, shard: Option<u32>) -> &mut Unread {
+        let Some(shard) = shard else { return &mut self.astray };
+        let at = self.shards.iter().position(|(known, _)| *known == shard).unwrap_or_else(|| {
+            self.shards.push((shard, Unread::default()));
+            self.shards.len() - 1
+        });
+        &mut self.shards[at].1
+    }
+
     /// Returns how many of the records were read before.
-    fn acked(&mut self, whole: &Waiting) -> u64 {
+    fn acked(&mut self, shard: Option<u32>, whole: &Waiting) -> u64 {
         if self.read.count(&whole.records) == 0 {
-            wait(&mut self.waiting, whole.clone());
+            wait(&mut self.unread(shard).waiting, whole.clone());
             return 0;
         }
         let mut early = whole.len();
-        for gap in self.read.gaps(whole.records.clone()) {
+        let gaps: Vec<_> = self.read.gaps(whole.records.clone()).collect();
+        for gap in gaps {
             early -= gap.end - gap.start;
-            wait(&mut self.waiting, whole.part(gap));
+            wait(&mut self.unread(shard).waiting, whole.part(gap));
         }
         early
     }
 
-    fn read(&mut self, records: Range<u64>, mut acked: impl FnMut(u64, u64)) -> u64 {
+    fn read(
+        &mut self,
+        shard: u32,
+        records: Range<u64>,
+        order: Order,
+        mut acked: impl FnMut(u64, u64),
+    ) -> u64 {
         let count = records.end - records.start;
         // Only what is new and lies before something read earlier came late.
         let late = records.start..records.end.min(self.read_end);
         let late_known = self.read.count(&late);
         let new = self.read.insert(records.clone());
         self.duplicated += count - new;
-        self.reordered += late.end.saturating_sub(late.start) - late_known;
-        self.read_end = self.read_end.max(records.end);
+        match order {
+            Order::ByNumber => {
+                self.reordered += late.end.saturating_sub(late.start) - late_known;
+                self.read_end = self.read_end.max(records.end);
+            }
+            Order::Kept => {}
+            Order::Broken => self.reordered += new,
+        }
+        if let Some((_, unread)) = self.shards.iter_mut().find(|(known, _)| *known == shard) {
+            unread.read(&records, &mut acked);
+        }
+        if !self.astray.waiting.is_empty() {
+            self.astray.read(&records, &mut acked);
+        }
+        new
+    }
+}
+
+impl Unread {
+    /// `records` were read: what waited for them is told, what waits before them was passed by.
+    fn read(&mut self, records: &Range<u64>, mut acked: impl FnMut(u64, u64)) {
         while let Some(front) = self.waiting.front_mut() {
             if front.records.start >= records.end {
                 break;
             }
-            let here = common(&front.records, &records);
+            let here = common(&front.records, records);
             if here > 0 {
                 acked(front.acked_ns, here);
             }
@@ -160,7 +228,6 @@ impl Reader {
             }
             self.waiting.pop_front();
         }
-        new
     }
 }
 
@@ -180,11 +247,12 @@ struct Missing {
 }
 
 impl Missing {
-    /// Adds what `reader`, whose consumer came so far, did not read of what was acknowledged.
-    fn add(&mut self, reader: &Reader, reach: &Reach) {
-        for entry in reader.passed.iter().chain(&reader.waiting) {
+    /// Adds what a group whose consumer of a shard came so far, and who `read` this, did not read of what was
+    /// acknowledged there.
+    fn add(&mut self, unread: &Unread, read: &Intervals, reach: &Reach) {
+        for entry in unread.passed.iter().chain(&unread.waiting) {
             // A record passed by may still have been read later.
-            for gap in reader.read.gaps(entry.records.clone()) {
+            for gap in read.gaps(entry.records.clone()) {
                 let part = entry.part(gap);
                 match part.base {
                     Some(base) => self.place(&part.records, base, reach),
@@ -219,9 +287,11 @@ pub struct Ledger {
     groups: Vec<Reader>,
     refused: Intervals,
     unknown: Intervals,
+    dropped: Intervals,
+    sampled_out: Intervals,
     acked: u64,
-    /// After the last shard sequence acknowledged.
-    acked_end: u64,
+    /// By shard: after the last sequence acknowledged.
+    acked_ends: Vec<(u32, u64)>,
 }
 
 impl Ledger {
@@ -230,22 +300,26 @@ impl Ledger {
         Ledger { groups: vec![Reader::default(); groups], ..Ledger::default() }
     }
 
-    /// Records `records` are acknowledged, and the first has shard sequence `base`. For each group that had
-    /// read some of them by then, `early(group, records)` is told how many.
+    /// Records `records` are acknowledged, the first being `at`. For each group that had read some of them by
+    /// then, `early(group, records)` is told how many.
     pub fn acked(
         &mut self,
         records: Range<u64>,
-        base: Option<u64>,
+        at: Option<At>,
         acked_ns: u64,
         mut early: impl FnMut(usize, u64),
     ) {
-        let whole = Waiting { records, base, acked_ns };
+        let whole = Waiting { records, base: at.map(|at| at.sequence), acked_ns };
         self.acked += whole.len();
-        if let Some(base) = base {
-            self.acked_end = self.acked_end.max(base.saturating_add(whole.len()));
+        if let Some(At { shard, sequence }) = at {
+            let end = sequence.saturating_add(whole.len());
+            match self.acked_ends.iter_mut().find(|(known, _)| *known == shard) {
+                Some((_, known)) => *known = end.max(*known),
+                None => self.acked_ends.push((shard, end)),
+            }
         }
         for (number, group) in self.groups.iter_mut().enumerate() {
-            let count = group.acked(&whole);
+            let count = group.acked(at.map(|at| at.shard), &whole);
             if count > 0 {
                 early(number, count);
             }
@@ -257,9 +331,20 @@ impl Ledger {
         self.acked
     }
 
-    /// The shard sequence after the last one acknowledged; 0 if none is known.
-    pub fn acked_end(&self) -> u64 {
-        self.acked_end
+    /// The sequence after the last one acknowledged, of each shard that is known to have some.
+    pub fn acked_ends(&self) -> &[(u32, u64)] {
+        &self.acked_ends
+    }
+
+    /// After the latest record a group has read in the shard that had all of the lane.
+    pub fn read_end(&self, group: usize) -> u64 {
+        self.groups.get(group).map_or(0, |reader| reader.read_end)
+    }
+
+    /// The target dropped `records`, or they were not in its sample.
+    pub fn shed(&mut self, records: Range<u64>, sampled: bool) {
+        let shed = if sampled { &mut self.sampled_out } else { &mut self.dropped };
+        shed.insert(records);
     }
 
     /// The target says it did not store `records`.
@@ -272,22 +357,33 @@ impl Ledger {
         self.unknown.insert(records);
     }
 
-    /// `group` read `records`, one after the other. Returns how many were new to it, after giving each
+    /// `group` read `records` in `shard`, one after the other. Returns how many were new to it, after giving each
     /// acknowledgement that waited for some of them to `acked(acked_ns, records)`.
-    pub fn read(&mut self, group: usize, records: Range<u64>, acked: impl FnMut(u64, u64)) -> u64 {
+    pub fn read(
+        &mut self,
+        group: usize,
+        shard: u32,
+        records: Range<u64>,
+        order: Order,
+        acked: impl FnMut(u64, u64),
+    ) -> u64 {
         match self.groups.get_mut(group) {
-            Some(reader) if !records.is_empty() => reader.read(records, acked),
+            Some(reader) if !records.is_empty() => reader.read(shard, records, order, acked),
             _ => 0,
         }
     }
 
-    /// What it all comes to. `reach(group)`: how far the group's consumer of the shard came; `None` if
+    /// What it all comes to. `reach(group, shard)`: how far the group's consumer of the shard came; `None` if
     /// that is not known (then all it did not read is unread).
-    pub fn verdict<'a>(&self, reach: impl Fn(usize) -> Option<&'a Reach>) -> Verdict {
+    pub fn verdict<'a>(&self, reach: impl Fn(usize, u32) -> Option<&'a Reach>) -> Verdict {
         let nowhere = Reach::default();
         let mut missing = Missing::default();
         for (group, reader) in self.groups.iter().enumerate() {
-            missing.add(reader, reach(group).unwrap_or(&nowhere));
+            missing.add(&reader.astray, &reader.read, &nowhere);
+            for (shard, unread) in &reader.shards {
+                let reach = reach(group, *shard).unwrap_or(&nowhere);
+                missing.add(unread, &reader.read, reach);
+            }
         }
         let sum = |of: fn(&Reader) -> u64| self.groups.iter().map(of).sum();
         Verdict {
@@ -302,6 +398,9 @@ impl Ledger {
             refused_but_read: self.read_of(&self.refused),
             unknown: self.unknown.len(),
             unknown_but_read: self.read_of(&self.unknown),
+            dropped: self.dropped.len(),
+            sampled_out: self.sampled_out.len(),
+            shed_but_read: self.read_of(&self.dropped) + self.read_of(&self.sampled_out),
         }
     }
 

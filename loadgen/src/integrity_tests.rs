@@ -6,7 +6,8 @@ use proptest::prelude::*;
 /// Acknowledges; returns how many had been read before.
 fn acked(ledger: &mut Ledger, records: Range<u64>, base: Option<u64>, acked_ns: u64) -> u64 {
     let mut early = 0;
-    ledger.acked(records, base, acked_ns, |_, records| early += records);
+    let at = base.map(|sequence| At { shard: 0, sequence });
+    ledger.acked(records, at, acked_ns, |_, records| early += records);
     early
 }
 
@@ -24,13 +25,13 @@ fn acknowledged() -> Ledger {
 
 fn read(ledger: &mut Ledger, ranges: impl IntoIterator<Item = Range<u64>>) {
     for range in ranges {
-        ledger.read(0, range, |_, _| ());
+        ledger.read(0, 0, range, Order::ByNumber, |_, _| ());
     }
 }
 
 fn judge(ledger: &Ledger) -> Verdict {
     let reach = Reach { position: 1_100, ..Reach::default() };
-    ledger.verdict(|_| Some(&reach))
+    ledger.verdict(|_, _| Some(&reach))
 }
 
 const CLEAN: Verdict = Verdict {
@@ -45,6 +46,9 @@ const CLEAN: Verdict = Verdict {
     refused_but_read: 0,
     unknown: 0,
     unknown_but_read: 0,
+    dropped: 0,
+    sampled_out: 0,
+    shed_but_read: 0,
 };
 
 #[test]
@@ -52,7 +56,8 @@ fn a_clean_history_is_clean() {
     let mut ledger = acknowledged();
     read(&mut ledger, [0..7, 7..33, 33..100]);
     assert_eq!(judge(&ledger), CLEAN);
-    assert!(ledger.groups[0].waiting.is_empty() && ledger.groups[0].passed.is_empty());
+    let unread = &ledger.groups[0].shards[0].1;
+    assert!(unread.waiting.is_empty() && unread.passed.is_empty());
 }
 
 #[test]
@@ -89,7 +94,7 @@ fn what_retention_removed_is_trimmed_and_the_rest_of_a_gap_is_lost() {
     read(&mut ledger, [0..20, 50..100]);
     let mut reach = Reach { position: 1_100, ..Reach::default() };
     reach.trimmed.insert(1_010..1_045);
-    let verdict = ledger.verdict(|_| Some(&reach));
+    let verdict = ledger.verdict(|_, _| Some(&reach));
     assert_eq!(verdict, Verdict { read: 70, trimmed: 25, lost: 5, ..CLEAN });
 }
 
@@ -98,11 +103,11 @@ fn what_the_consumer_did_not_reach_is_unread() {
     let mut ledger = acknowledged();
     read(&mut ledger, [0..15, 15..30]);
     let mut reach = Reach { position: 1_035, ..Reach::default() };
-    let verdict = ledger.verdict(|_| Some(&reach));
+    let verdict = ledger.verdict(|_, _| Some(&reach));
     assert_eq!(verdict, Verdict { read: 30, unread: 65, lost: 5, ..CLEAN });
     // Unless there is nothing more to reach.
     reach.at_end = true;
-    let verdict = ledger.verdict(|_| Some(&reach));
+    let verdict = ledger.verdict(|_, _| Some(&reach));
     assert_eq!(verdict, Verdict { read: 30, lost: 70, ..CLEAN });
 }
 
@@ -129,14 +134,14 @@ fn refused_and_unknown_records_are_resolved_by_what_was_read() {
 fn without_a_consumer_nothing_is_judged() {
     let mut ledger = Ledger::new(0);
     assert_eq!(acked(&mut ledger, 0..100, Some(0), 1), 0);
-    assert_eq!(ledger.verdict(|_| None), Verdict { read: 0, ..CLEAN });
+    assert_eq!(ledger.verdict(|_, _| None), Verdict { read: 0, ..CLEAN });
 }
 
 #[test]
 fn of_a_consumer_that_never_said_how_far_it_came_the_rest_is_unread() {
     let mut ledger = acknowledged();
-    ledger.read(0, 0..40, |_, _| ());
-    assert_eq!(ledger.verdict(|_| None), Verdict { read: 40, unread: 60, ..CLEAN });
+    ledger.read(0, 0, 0..40, Order::ByNumber, |_, _| ());
+    assert_eq!(ledger.verdict(|_, _| None), Verdict { read: 40, unread: 60, ..CLEAN });
 }
 
 #[test]
@@ -144,10 +149,10 @@ fn every_group_must_see_every_record_and_each_loss_counts_once() {
     let mut ledger = Ledger::new(3);
     assert_eq!(acked(&mut ledger, 0..100, Some(0), 1), 0);
     for (group, range) in [(0, 0..100), (1, 0..50), (1, 52..100), (2, 0..50), (2, 51..90)] {
-        ledger.read(group, range, |_, _| ());
+        ledger.read(group, 0, range, Order::ByNumber, |_, _| ());
     }
     let reaches = [100, 100, 90].map(|position| Reach { position, ..Reach::default() });
-    let verdict = ledger.verdict(|group| reaches.get(group));
+    let verdict = ledger.verdict(|group, _| reaches.get(group));
     // 50 and 51 by the second group, 50 by the third, which has yet to come to the last ten.
     assert_eq!(verdict, Verdict { read: 287, lost: 2, unread: 10, ..CLEAN });
 }
@@ -156,9 +161,9 @@ fn every_group_must_see_every_record_and_each_loss_counts_once() {
 fn what_is_read_by_one_group_of_an_unknown_fate_is_stored() {
     let mut ledger = Ledger::new(2);
     ledger.unknown(0..10);
-    ledger.read(0, 0..4, |_, _| ());
-    ledger.read(1, 2..6, |_, _| ());
-    let verdict = ledger.verdict(|_| None);
+    ledger.read(0, 0, 0..4, Order::ByNumber, |_, _| ());
+    ledger.read(1, 0, 2..6, Order::ByNumber, |_, _| ());
+    let verdict = ledger.verdict(|_, _| None);
     assert_eq!((verdict.unknown, verdict.unknown_but_read), (10, 6));
 }
 
@@ -169,32 +174,41 @@ fn a_group_far_behind_costs_no_memory_by_the_batch_and_loses_nothing_of_the_acco
     for batch in 0..batches {
         acked(&mut ledger, batch * 2..batch * 2 + 2, Some(500 + batch * 2), batch);
     }
-    assert_eq!(ledger.groups[0].waiting.len(), WAITING);
+    assert_eq!(ledger.groups[0].shards[0].1.waiting.len(), WAITING);
     let reach = Reach { position: 500 + batches * 2, ..Reach::default() };
-    assert_eq!(ledger.verdict(|_| Some(&reach)).lost, batches * 2);
+    assert_eq!(ledger.verdict(|_, _| Some(&reach)).lost, batches * 2);
     let mut told = 0;
-    ledger.read(0, 0..batches * 2 - 3, |_, records| told += records);
-    assert_eq!((told, ledger.verdict(|_| Some(&reach)).lost), (batches * 2 - 3, 3));
+    ledger.read(0, 0, 0..batches * 2 - 3, Order::ByNumber, |_, records| told += records);
+    assert_eq!((told, ledger.verdict(|_, _| Some(&reach)).lost), (batches * 2 - 3, 3));
 }
 
 #[test]
 fn reading_before_the_acknowledgement_is_told_apart() {
     let mut ledger = Ledger::new(1);
-    assert_eq!(ledger.read(0, 0..4, |_, _| panic!("nothing is acknowledged yet")), 4);
+    assert_eq!(
+        ledger.read(0, 0, 0..4, Order::ByNumber, |_, _| panic!("nothing is acknowledged yet")),
+        4
+    );
     assert_eq!(acked(&mut ledger, 0..10, Some(0), 77), 4);
     let mut told = Vec::new();
-    assert_eq!(ledger.read(0, 4..10, |acked_ns, records| told.push((acked_ns, records))), 6);
+    assert_eq!(
+        ledger
+            .read(0, 0, 4..10, Order::ByNumber, |acked_ns, records| told.push((acked_ns, records))),
+        6
+    );
     assert_eq!(told, [(77, 6)]);
-    assert!(ledger.groups[0].waiting.is_empty());
+    assert!(ledger.groups[0].shards[0].1.waiting.is_empty());
 }
 
 #[test]
 fn each_group_that_read_early_is_told_of_for_itself() {
     let mut ledger = Ledger::new(3);
-    ledger.read(0, 0..4, |_, _| ());
-    ledger.read(2, 0..10, |_, _| ());
+    ledger.read(0, 0, 0..4, Order::ByNumber, |_, _| ());
+    ledger.read(2, 0, 0..10, Order::ByNumber, |_, _| ());
     let mut early = Vec::new();
-    ledger.acked(0..10, Some(0), 77, |group, records| early.push((group, records)));
+    ledger.acked(0..10, Some(At { shard: 0, sequence: 0 }), 77, |group, records| {
+        early.push((group, records))
+    });
     assert_eq!(early, [(0, 4), (2, 10)]);
 }
 
@@ -213,11 +227,11 @@ proptest! {
                 made += len;
             } else {
                 seen.insert(start..start + len);
-                ledger.read(0, start..start + len, |_, _| ());
+                ledger.read(0, 0, start..start + len, Order::ByNumber, |_, _| ());
             }
         }
         let reach = Reach { position: u64::MAX, ..Reach::default() };
-        let verdict = ledger.verdict(|_| Some(&reach));
+        let verdict = ledger.verdict(|_, _| Some(&reach));
         prop_assert_eq!(verdict.read, seen.len());
         prop_assert_eq!(verdict.lost, made - seen.count(&(0..made)));
     }

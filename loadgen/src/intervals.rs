@@ -19,6 +19,11 @@ impl Intervals {
         self.runs.is_empty()
     }
 
+    /// Empties it, keeping the memory.
+    pub fn clear(&mut self) {
+        self.runs.clear();
+    }
+
     /// The intervals.
     pub fn runs(&self) -> &[Range<u64>] {
         &self.runs

@@ -20,12 +20,13 @@ use crate::LATE_P99_MAX;
 use crate::Mode;
 use crate::clock::nanos;
 use crate::dealer::{Batch, Hand};
+use crate::intervals::Intervals;
 use crate::latency::{Meter, record, record_each};
 use crate::pacer::Timer;
 use crate::plan::Plan;
 use crate::proof::Proof;
 use crate::stage::{CATCH_UP, Stage};
-use crate::target::{Failure, Outcomes, Sink};
+use crate::target::{At, Failure, Fate, Outcomes, Sink};
 use crate::timeline::{OUTSIDE, PAUSED};
 use crate::workload::Writer;
 
@@ -42,6 +43,8 @@ struct Slot {
     bytes: u64,
     /// Intended send times, one per record, ascending. Empty: the slot is free.
     intended: Vec<u64>,
+    /// Indices of records that are answered, if not all of them are at once.
+    answered: Intervals,
 }
 
 /// Batches sent and not yet answered; shared by the two tasks of a lane.
@@ -73,7 +76,11 @@ impl Window {
     }
 
     fn give_back(&self, slot: usize) {
-        self.slots.borrow_mut()[slot].intended.clear();
+        {
+            let slot = &mut self.slots.borrow_mut()[slot];
+            slot.intended.clear();
+            slot.answered.clear();
+        }
         self.free.borrow_mut().push(slot);
         self.freed.notify_one();
     }
@@ -316,7 +323,8 @@ impl<S: Sink> Lane<S> {
             self.held_until = plan.clock.now_ns();
         }
         if let Err(failure) = taken {
-            common.failed(ticket.slot, &failure);
+            let now = plan.clock.now_ns();
+            common.answered(ticket.slot, &(0..u32::MAX), &Fate::Failed(failure), now);
         }
         Ok(())
     }
@@ -383,70 +391,101 @@ pub async fn listen<O: Outcomes>(common: Rc<Common>, mut outcomes: O) {
     while let Some(outcome) = outcomes.next().await {
         let now = common.plan.clock.now_ns();
         let Ok(slot) = usize::try_from(outcome.tag) else { continue };
-        match outcome.result {
-            Ok(base) => common.acknowledged(slot, base, now),
-            Err(failure) => common.failed(slot, &failure),
-        }
+        common.answered(slot, &outcome.records, &outcome.fate, now);
     }
 }
 
 impl Common {
-    /// The records in a slot.
-    fn records(&self, slot: usize) -> Range<u64> {
+    /// Some records of a slot are answered; each counts once.
+    fn answered(&self, slot: usize, records: &Range<u32>, fate: &Fate, now: u64) {
         let slots = self.window.slots.borrow();
-        slots.get(slot).map_or(0..0, |s| s.first..s.first + s.intended.len() as u64)
-    }
-
-    fn acknowledged(&self, slot: usize, base: Option<u64>, now: u64) {
-        let records = self.records(slot);
-        let count = records.end - records.start;
-        if count == 0 {
+        let Some(all) = slots.get(slot).map(|s| s.intended.len() as u64) else { return };
+        let records = u64::from(records.start).min(all)..u64::from(records.end).min(all);
+        if records.is_empty() {
             return;
         }
-        let paused = self.plan.paused();
-        {
-            let times = self.plan.times();
+        if slots[slot].answered.is_empty() && records == (0..all) {
+            self.settle(&slots[slot], &records, fate, now);
+        } else {
+            drop(slots);
+            let mut answered = std::mem::take(&mut self.window.slots.borrow_mut()[slot].answered);
+            let new: Vec<_> = answered.gaps(records.clone()).collect();
+            answered.insert(records.clone());
+            let left = all - answered.len();
+            self.window.slots.borrow_mut()[slot].answered = answered;
             let slots = self.window.slots.borrow();
-            let slot = &slots[slot];
-            let mut readings = self.meter.lock();
-            let readings = &mut *readings;
-            let counts = &mut readings.counts;
-            counts.acked += count;
-            counts.acked_bytes += slot.bytes;
-            if times.window().contains(&now) {
-                counts.acked_within += count;
-                counts.acked_within_bytes += slot.bytes;
-            }
-            let mut first = records.start;
-            for (class, intended) in times.split(&slot.intended) {
-                let (of_class, count) = (first, intended.len() as u64);
-                first += count;
-                let set = &mut readings.sets[class];
-                record_each(&mut set.response, intended, now);
-                record(&mut set.service, slot.sent_ns, now, count);
-                if class != OUTSIDE {
-                    counts.window_acked += count;
+            for run in new {
+                // Where a part of what was told lies, if some of it was told before.
+                let mut fate = fate.clone();
+                if let Fate::Stored(Some(at)) = &mut fate {
+                    at.sequence += run.start - records.start;
                 }
-                let base = base.map(|base| base + (of_class - records.start));
-                let mut ledger = self.plan.ledger(self.index);
-                ledger.acked(of_class..first, base, now, |group, early| {
-                    // Read before the acknowledgement came: visible at once.
-                    let class = if paused.contains(&group) { PAUSED } else { class };
-                    if let Some(set) = readings.sets.get_mut(class) {
-                        record(&mut set.visibility, now, now, early);
-                    }
-                });
+                self.settle(&slots[slot], &run, &fate, now);
+            }
+            if left > 0 {
+                return;
             }
         }
         self.window.give_back(slot);
     }
 
-    fn failed(&self, slot: usize, failure: &Failure) {
-        let records = self.records(slot);
+    /// Records with these indices in their batch have their fate.
+    fn settle(&self, slot: &Slot, records: &Range<u64>, fate: &Fate, now: u64) {
+        let numbers = slot.first + records.start..slot.first + records.end;
         let count = records.end - records.start;
-        if count == 0 {
-            return;
+        match fate {
+            Fate::Stored(at) => self.acknowledged(slot, records, *at, now),
+            Fate::Dropped | Fate::SampledOut => {
+                let sampled = matches!(fate, Fate::SampledOut);
+                self.plan.ledger(self.index).shed(numbers, sampled);
+                let counts = &mut self.meter.lock().counts;
+                counts.dropped += if sampled { 0 } else { count };
+                counts.sampled_out += if sampled { count } else { 0 };
+            }
+            Fate::Failed(failure) => self.failed(numbers, failure),
         }
+    }
+
+    fn acknowledged(&self, slot: &Slot, records: &Range<u64>, at: Option<At>, now: u64) {
+        let (paused, times) = (self.plan.paused(), self.plan.times());
+        let intended = &slot.intended[records.start as usize..records.end as usize];
+        let count = intended.len() as u64;
+        // Of a part, its share.
+        let bytes = slot.bytes * count / (slot.intended.len() as u64).max(1);
+        let mut readings = self.meter.lock();
+        let readings = &mut *readings;
+        let counts = &mut readings.counts;
+        counts.acked += count;
+        counts.acked_bytes += bytes;
+        if times.window().contains(&now) {
+            counts.acked_within += count;
+            counts.acked_within_bytes += bytes;
+        }
+        let mut passed = 0;
+        for (class, intended) in times.split(intended) {
+            let count = intended.len() as u64;
+            let first = slot.first + records.start + passed;
+            let at = at.map(|at| At { sequence: at.sequence + passed, ..at });
+            passed += count;
+            let set = &mut readings.sets[class];
+            record_each(&mut set.response, intended, now);
+            record(&mut set.service, slot.sent_ns, now, count);
+            if class != OUTSIDE {
+                counts.window_acked += count;
+            }
+            let mut ledger = self.plan.ledger(self.index);
+            ledger.acked(first..first + count, at, now, |group, early| {
+                // Read before the acknowledgement came: visible at once.
+                let class = if paused.contains(&group) { PAUSED } else { class };
+                if let Some(set) = readings.sets.get_mut(class) {
+                    record(&mut set.visibility, now, now, early);
+                }
+            });
+        }
+    }
+
+    fn failed(&self, records: Range<u64>, failure: &Failure) {
+        let count = records.end - records.start;
         let mut ledger = self.plan.ledger(self.index);
         if failure.unknown {
             ledger.unknown(records)
@@ -463,7 +502,6 @@ impl Common {
         }
         drop(readings);
         self.window.failed.set(true);
-        self.window.give_back(slot);
     }
 
     /// At the end: what is not answered by now never will be.
@@ -471,7 +509,8 @@ impl Common {
         let size = self.window.slots.borrow().len();
         for slot in 0..size {
             let message = "not answered before the drain timeout".to_owned();
-            self.failed(slot, &Failure { unknown: true, message });
+            let fate = Fate::Failed(Failure { unknown: true, message });
+            self.answered(slot, &(0..u32::MAX), &fate, self.plan.clock.now_ns());
         }
     }
 }

@@ -154,6 +154,10 @@ pub struct Counts {
     pub delivery_before_arrival: u64,
     /// Records refused.
     pub refused: u64,
+    /// Records dropped, as the stream is made.
+    pub dropped: u64,
+    /// Records left out of a sample, as the stream is made.
+    pub sampled_out: u64,
     /// Records of unknown fate.
     pub unknown: u64,
     /// Records with a wrong checksum, or where this run did not put them.
@@ -184,6 +188,8 @@ impl Counts {
         self.acked_bytes += other.acked_bytes;
         self.delivery_before_arrival += other.delivery_before_arrival;
         self.refused += other.refused;
+        self.dropped += other.dropped;
+        self.sampled_out += other.sampled_out;
         self.unknown += other.unknown;
         self.corrupted += other.corrupted;
         self.errors += other.errors;

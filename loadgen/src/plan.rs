@@ -240,8 +240,12 @@ impl Plan {
     pub fn acked_ends(&self) -> Vec<u64> {
         let mut ends = vec![0; self.places.len()];
         for lane in 0..self.lanes() {
-            let end = &mut ends[self.lane(lane).1];
-            *end = self.ledger(lane).acked_end().max(*end);
+            let place = self.lane(lane).1;
+            for (shard, acked) in self.ledger(lane).acked_ends() {
+                if *shard == self.places[place].shard {
+                    ends[place] = ends[place].max(*acked);
+                }
+            }
         }
         ends
     }

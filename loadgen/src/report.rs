@@ -370,6 +370,15 @@ pub struct Report {
     pub refused: u64,
     /// ... that were read all the same.
     pub refused_but_read: u64,
+    /// Records the target dropped, as the stream's backpressure says.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Records the target left out, as the sample of the stream's backpressure says.
+    #[serde(default)]
+    pub sampled_out: u64,
+    /// Records of either kind that were read all the same.
+    #[serde(default)]
+    pub shed_but_read: u64,
     /// Records whose fate the target did not tell.
     pub unknown: u64,
     /// ... that were read: they are stored.
@@ -421,6 +430,7 @@ impl Report {
             && self.reordered == 0
             && self.corrupted == 0
             && self.refused_but_read == 0
+            && self.shed_but_read == 0
     }
 }
 

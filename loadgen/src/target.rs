@@ -5,8 +5,8 @@
 //! them, and a [`Source`] that gives [`Chunk`]s of records back. [`crate::run_on`] does the rest. What to
 //! promise:
 //!
-//! - A sink takes whole batches, in order, several of them unanswered at a time; each is answered once,
-//!   by the tag it came with, in any order.
+//! - A sink takes whole batches, in order, several of them unanswered at a time; each record is answered once,
+//!   by its batch's tag and its index there, in any order; all records of a batch at once, or some at a time.
 //! - A source gives the records of a shard in the shard's order, with the payload, key and headers as
 //!   they were appended, and a dense sequence number of its own.
 //! - An answer means what the target's acknowledgement means. What is not known is
@@ -24,6 +24,8 @@ mod highwater;
 #[cfg(test)]
 pub(crate) mod memory;
 mod null;
+
+use std::ops::Range;
 
 use highwater_wire::{
     BatchBuilder, Limits, Position, RecordView, StreamConfig, StreamDescription, hash_key,
@@ -154,13 +156,44 @@ pub trait Outcomes: 'static {
     async fn next(&mut self) -> Option<Outcome>;
 }
 
-/// What became of one batch.
+/// What became of records of one batch.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// As given with it.
     pub tag: u64,
-    /// Sequence number of its first record, if the target still knows it.
-    pub result: Result<Option<u64>, Failure>,
+    /// Their indices in it. What lies beyond its end does not count.
+    pub records: Range<u32>,
+    /// What became of all of them.
+    pub fate: Fate,
+}
+
+impl Outcome {
+    /// Of a whole batch.
+    pub fn whole(tag: u64, fate: Fate) -> Outcome {
+        Outcome { tag, records: 0..u32::MAX, fate }
+    }
+}
+
+/// What became of a record.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// Stored. Where the first of the records is, the others right behind it, if the target still knows.
+    Stored(Option<At>),
+    /// Not stored, as the stream is made: dropped.
+    Dropped,
+    /// Not stored, as the stream is made: not in the sample.
+    SampledOut,
+    /// Not acknowledged.
+    Failed(Failure),
+}
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The shard.
+    pub shard: u32,
+    /// Its sequence number there.
+    pub sequence: u64,
 }
 
 /// A batch was not acknowledged.

@@ -51,7 +51,7 @@ impl Wire {
                 let (kind, control) = (frame.kind, frame.control.to_vec());
                 self.received.drain(..used);
                 return match kind {
-                    Kind::Error => Err(decode_error(&control).unwrap()),
+                    Kind::Error => Err(decode_error(&control)),
                     _ => Ok(control),
                 };
             }

@@ -131,6 +131,9 @@ pub fn judge(case: Case<'_>) -> Result<Report, LoadError> {
         unread: verdict.unread,
         refused: verdict.refused,
         refused_but_read: verdict.refused_but_read,
+        dropped: verdict.dropped,
+        sampled_out: verdict.sampled_out,
+        shed_but_read: verdict.shed_but_read,
         unknown: verdict.unknown,
         unknown_but_read: verdict.unknown_but_read,
         unsent: c.unsent,
@@ -187,7 +190,9 @@ fn verdict(plan: &Plan, reached: &BTreeMap<(usize, usize), Reach>) -> Verdict {
     let mut verdict = Verdict::default();
     for lane in 0..plan.lanes() {
         let place = plan.lane(lane).1;
-        verdict.add(&plan.ledger(lane).verdict(|group| reached.get(&(group, place))));
+        let own = plan.places[place].shard;
+        let reach = |group, shard| reached.get(&(group, place)).filter(|_| shard == own);
+        verdict.add(&plan.ledger(lane).verdict(reach));
     }
     verdict
 }

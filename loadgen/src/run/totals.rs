@@ -20,7 +20,8 @@ pub struct Totals {
 impl Totals {
     /// Records whose fate is known to the lanes, or given up.
     pub fn answered(&self) -> u64 {
-        self.counts.acked + self.counts.refused + self.counts.unknown
+        let c = &self.counts;
+        c.acked + c.dropped + c.sampled_out + c.refused + c.unknown
     }
 
     /// Records read, over all groups.

@@ -77,7 +77,8 @@ fn doubtful(report: &Report, what: &str, count: u64) -> Option<String> {
 
 /// Records of the whole run whose fate was told.
 fn answered(report: &Report) -> u64 {
-    report.checked_records.max(report.acked_records) + report.refused + report.unknown
+    let shed = report.dropped + report.sampled_out;
+    report.checked_records.max(report.acked_records) + shed + report.refused + report.unknown
 }
 
 #[cfg(test)]

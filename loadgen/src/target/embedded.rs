@@ -20,7 +20,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::LoadOptions;
 
-use super::{Chunk, Failure, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble};
+use super::{
+    At, Chunk, Failure, Fate, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble,
+};
 
 /// How long an idle core of the engine, or of the generator's view of it, stays awake.
 const AWAKE: Duration = Duration::from_micros(50);
@@ -302,12 +304,16 @@ impl Sink for EmbeddedSink {
         }
         let next = Vec::with_capacity(batch.len());
         let mut bytes = batch.finish_into(ProducerStamp::default(), next);
+        let shard = self.shard.shard;
         loop {
             let tell = self.tell.clone();
             let then = move |answer: Result<Appended, AppendError>| {
-                let result = answer.map(|stored| Some(stored.base_sequence)).map_err(failure);
+                let fate = match answer {
+                    Ok(stored) => Fate::Stored(Some(At { shard, sequence: stored.base_sequence })),
+                    Err(error) => Fate::Failed(failure(error)),
+                };
                 // Nobody listens any more once the lane has given up.
-                let _ = tell.send(Outcome { tag, result });
+                let _ = tell.send(Outcome::whole(tag, fate));
             };
             match self.shared.engine.append_then(self.shard, bytes, then) {
                 Ok(()) => return Ok(()),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use highwater_client::{
-    Acks, AppendError, Appender, AppenderOptions, Client, ClientError, ClientOptions, ConsumeError,
-    ConsumerOptions, Delivery, Fate, OnTrimmed, RetryPolicy, ShardConsumer, Start,
+    self as client, Ack, Acks, AppendError, Appender, AppenderOptions, Client, ClientError,
+    ClientOptions, ConsumeError, ConsumerOptions, Delivery, OnTrimmed, RetryPolicy, ShardConsumer,
+    Start,
 };
 use highwater_wire::{
     BatchBuilder, ErrorCode, Limits, Position, RecordView, StreamConfig, StreamDescription,
@@ -12,7 +13,9 @@ use highwater_wire::{
 
 use crate::LoadOptions;
 
-use super::{Chunk, Failure, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble};
+use super::{
+    At, Chunk, Failure, Fate, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble,
+};
 
 /// A Highwater server.
 #[derive(Clone, Debug)]
@@ -70,7 +73,7 @@ impl Target for Highwater {
 
 impl Link for HighwaterLink {
     type Sink = Appender;
-    type Outcomes = Acks;
+    type Outcomes = HighwaterOutcomes;
     type Source = ShardConsumer;
 
     fn server(&self) -> String {
@@ -109,9 +112,10 @@ impl Link for HighwaterLink {
         stream: &StreamDescription,
         shard: u32,
         inflight: usize,
-    ) -> Result<(Appender, Acks), Refusal> {
+    ) -> Result<(Appender, HighwaterOutcomes), Refusal> {
         let options = AppenderOptions { inflight, ..AppenderOptions::default() };
-        Ok(self.0.appender(stream, shard, options).await?)
+        let (appender, acks) = self.0.appender(stream, shard, options).await?;
+        Ok((appender, HighwaterOutcomes { acks, ack: None, told: 0 }))
     }
 
     async fn commit(
@@ -153,18 +157,42 @@ impl Sink for Appender {
     }
 }
 
-impl Outcomes for Acks {
-    async fn next(&mut self) -> Option<Outcome> {
-        let ack = self.recv().await?;
-        let lost = |message: &str| Failure { unknown: false, message: message.to_owned() };
-        let result = match ack.whole() {
-            Ok(sequence) => Ok(Some(sequence)),
-            Err(Fate::Failed(AppendError::StoredBefore)) => Ok(None),
-            Err(Fate::Failed(error)) => Err(failure(error)),
-            Err(Fate::SampledOut) => Err(lost("records are not in the stream's sample")),
-            Err(_) => Err(lost("records were dropped by the stream's backpressure")),
+/// What became of the batches of one sink, run by run.
+pub struct HighwaterOutcomes {
+    acks: Acks,
+    /// The batch whose runs are being told.
+    ack: Option<Ack>,
+    /// Runs of it told already.
+    told: usize,
+}
+
+impl HighwaterOutcomes {
+    fn next_run(&mut self) -> Option<Outcome> {
+        let ack = self.ack.as_ref()?;
+        let run = ack.runs.iter().nth(self.told)?;
+        self.told += 1;
+        let fate = match &run.fate {
+            client::Fate::Stored { shard, sequence } => {
+                Fate::Stored(Some(At { shard: *shard, sequence: *sequence }))
+            }
+            client::Fate::Dropped => Fate::Dropped,
+            client::Fate::SampledOut => Fate::SampledOut,
+            client::Fate::Failed(AppendError::StoredBefore) => Fate::Stored(None),
+            client::Fate::Failed(error) => Fate::Failed(failure(error.clone())),
         };
-        Some(Outcome { tag: ack.tag, result })
+        Some(Outcome { tag: ack.tag, records: run.first..run.first + run.count, fate })
+    }
+}
+
+impl Outcomes for HighwaterOutcomes {
+    async fn next(&mut self) -> Option<Outcome> {
+        loop {
+            if let Some(outcome) = self.next_run() {
+                return Some(outcome);
+            }
+            self.told = 0;
+            self.ack = Some(self.acks.recv().await?);
+        }
     }
 }
 

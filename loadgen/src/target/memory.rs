@@ -11,7 +11,7 @@ use highwater_wire::{
 use tokio::sync::{Notify, mpsc};
 
 use crate::target::{
-    Chunk, Failure, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble,
+    At, Chunk, Failure, Fate, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble,
 };
 
 /// What goes wrong with the n-th batch of a shard.
@@ -250,8 +250,13 @@ impl Sink for MemorySink {
         batch.clear();
         match answer {
             Err(None) => {}
-            Ok(base) => self.tell.send(Outcome { tag, result: Ok(base) }).unwrap(),
-            Err(Some(failure)) => self.tell.send(Outcome { tag, result: Err(failure) }).unwrap(),
+            Ok(base) => {
+                let at = base.map(|sequence| At { shard: self.shard.shard, sequence });
+                self.tell.send(Outcome::whole(tag, Fate::Stored(at))).unwrap();
+            }
+            Err(Some(failure)) => {
+                self.tell.send(Outcome::whole(tag, Fate::Failed(failure))).unwrap();
+            }
         }
         Ok(())
     }

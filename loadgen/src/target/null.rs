@@ -17,7 +17,9 @@ use highwater_wire::{
 };
 use tokio::sync::Notify;
 
-use super::{Chunk, Failure, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble};
+use super::{
+    At, Chunk, Failure, Fate, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble,
+};
 
 /// The null target, `null[:stall=FOR/EVERY][,service=TIME]`.
 #[derive(Clone, Debug)]
@@ -181,7 +183,7 @@ impl Link for NullLink {
     async fn sink(
         &self,
         _: &StreamDescription,
-        _: u32,
+        shard: u32,
         inflight: usize,
     ) -> Result<(NullSink, NullOutcomes), Refusal> {
         let shared = Rc::new(Shared {
@@ -189,7 +191,8 @@ impl Link for NullLink {
             added: Notify::new(),
             closed: Cell::new(false),
         });
-        let sink = NullSink { null: self.0.clone(), shared: Rc::clone(&shared), sequence: 0 };
+        let (null, sequence) = (self.0.clone(), 0);
+        let sink = NullSink { null, shared: Rc::clone(&shared), shard, sequence };
         Ok((sink, NullOutcomes(shared)))
     }
 
@@ -212,6 +215,7 @@ struct Shared {
 pub struct NullSink {
     null: Null,
     shared: Rc<Shared>,
+    shard: u32,
     /// Of the next record.
     sequence: u64,
 }
@@ -231,7 +235,8 @@ impl Sink for NullSink {
             self.null.since.get_or_init(|| now);
             self.null.answered_at(now)
         });
-        let outcome = Outcome { tag, result: Ok(Some(first)) };
+        let place = At { shard: self.shard, sequence: first };
+        let outcome = Outcome::whole(tag, Fate::Stored(Some(place)));
         self.shared.answers.borrow_mut().push_back((at, outcome));
         self.shared.added.notify_one();
         Ok(())

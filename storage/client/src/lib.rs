@@ -76,6 +76,7 @@ pub use options::{
 pub use outcome::{Ack, Fate, Run, Runs};
 pub use producer::{Producer, Record};
 pub use receipt::{Acked, Receipt};
+pub use route::ReadingOrder;
 pub use stream_consumer::{Span, StreamConsumer};
 
 /// The wire types that appear in this library's signatures.

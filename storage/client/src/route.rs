@@ -80,9 +80,10 @@ pub(crate) fn pick(routes: &[(u32, Vec<HashRange>)], hash: u128) -> Option<u32> 
     owner.or_else(anyone).map(|(shard, _)| *shard)
 }
 
-/// In which order shards are read: none before its parents are at their end.
+/// In which order the shards of a stream are read: none before its parents are at their end, so that the records of
+/// a key come in order.
 #[derive(Debug, Default)]
-pub(crate) struct ReadingOrder {
+pub struct ReadingOrder {
     shards: BTreeMap<u32, Progress>,
 }
 
@@ -104,7 +105,7 @@ enum Reading {
 
 impl ReadingOrder {
     /// Takes note of the stream's shards. Those that are new, and wait for nobody, are to be read now.
-    pub(crate) fn learn(&mut self, stream: &StreamDescription) -> Vec<u32> {
+    pub fn learn(&mut self, stream: &StreamDescription) -> Vec<u32> {
         for shard in &stream.shards {
             self.shards.entry(shard.shard).or_insert_with(|| Progress {
                 parents: shard.parents.clone(),
@@ -115,7 +116,7 @@ impl ReadingOrder {
     }
 
     /// A shard was read to its end; those to be read now.
-    pub(crate) fn ended(&mut self, shard: u32) -> Vec<u32> {
+    pub fn ended(&mut self, shard: u32) -> Vec<u32> {
         if let Some(progress) = self.shards.get_mut(&shard) {
             progress.state = Reading::Ended;
         }
@@ -123,7 +124,7 @@ impl ReadingOrder {
     }
 
     /// Whether a shard that was read to its end has a child that is known.
-    pub(crate) fn has_children(&self, shard: u32) -> bool {
+    pub fn has_children(&self, shard: u32) -> bool {
         self.shards.values().any(|progress| progress.parents.contains(&shard))
     }
 

@@ -17,6 +17,9 @@ pub fn of(report: &Report) -> Result<(), Failure> {
         if report.refused_but_read > 0 {
             what += &format!(" refused but read {}", report.refused_but_read);
         }
+        if report.shed_but_read > 0 {
+            what += &format!(" dropped but read {}", report.shed_but_read);
+        }
         return Err(Failure::Failed(what));
     }
     // Whoever cuts the drain short has decided not to wait for these.

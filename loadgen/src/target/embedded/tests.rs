@@ -7,6 +7,12 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// Where it is stored.
+fn stored(fate: Fate) -> Option<u64> {
+    let Fate::Stored(at) = fate else { panic!("{fate:?}") };
+    at.map(|at| at.sequence)
+}
+
 /// An engine whose directory goes with the first value, one stream of one shard in it.
 async fn engine(retention_bytes: u64) -> (TempDir, Embedded, StreamDescription) {
     let dir = tempfile::tempdir_in(".").unwrap();
@@ -78,7 +84,7 @@ fn what_is_appended_is_answered_and_read_in_order() {
         let hear = async {
             let mut heard = Vec::new();
             while let Some(outcome) = outcomes.next().await {
-                heard.push((outcome.tag, outcome.result.unwrap()));
+                heard.push((outcome.tag, stored(outcome.fate)));
             }
             assert_eq!(heard, (0..100).map(|n| (n, Some(3 * n))).collect::<Vec<_>>());
         };
@@ -106,7 +112,7 @@ fn a_source_may_begin_in_a_batch_and_go_elsewhere() {
         let (_dir, engine, stream) = engine(0).await;
         let (mut sink, mut outcomes) = engine.sink(&stream, 0, 1).await.unwrap();
         sink.append(&mut batch(0, 10, 100), 0).await.unwrap();
-        outcomes.next().await.unwrap().result.unwrap();
+        stored(outcomes.next().await.unwrap().fate);
         let mut source = engine.source(&stream, 0, 7).await.unwrap();
         let chunk = source.next().await.unwrap().unwrap();
         assert_eq!(numbers(&chunk), [(7, 7), (8, 8), (9, 9)]);
@@ -135,7 +141,7 @@ fn what_retention_removed_is_passed_over_and_counted() {
         // Retention looks once a second: write until it has.
         while engine.0.engine.locate(shard, Start::Oldest).unwrap().oldest == 0 {
             sink.append(&mut batch(written, 10, 50_000), 0).await.unwrap();
-            outcomes.next().await.unwrap().result.unwrap();
+            stored(outcomes.next().await.unwrap().fate);
             written += 10;
         }
         let chunk = source.next().await.unwrap().unwrap();
