@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use highwater_ring::{Files, FilesError, FilesOptions, OsFiles};
-use highwater_wire::{Limits, ShardId};
+use highwater_wire::{BatchError, BatchView, Limits, ShardId, Unpacker};
 use serde::Serialize;
 
 use crate::checkpoint::Claims;
@@ -159,6 +159,7 @@ fn inspect_shard(
         let limits = Limits::for_record(highwater_wire::MAX_RECORD_CEILING);
         let (mut batches, mut records, mut bytes, mut bad) = (0, 0, 0, Vec::new());
         let mut producers = Producers::new(options.producers);
+        let (mut unpacker, mut inflated) = (Unpacker::default(), Vec::new());
         let found = scan_segment(
             files,
             &path,
@@ -166,7 +167,7 @@ fn inspect_shard(
             first_crc,
             last,
             &mut producers,
-            &mut |batch| match batch.check(&limits) {
+            &mut |batch| match check(batch, &limits, &mut unpacker, &mut inflated) {
                 Ok(()) => {
                     batches += 1;
                     records += u64::from(batch.record_count());
@@ -217,4 +218,19 @@ fn read_header(files: &OsFiles, id: ShardId, number: u64) -> io::Result<Option<S
     let path = segment_path(id, number);
     let mut window = Window::pages(files, &path);
     Ok(SegmentHeader::read(window.page(0)?, id, number).copied())
+}
+
+/// The door check, of what is inside a compressed batch too.
+fn check(
+    batch: &BatchView<'_>,
+    limits: &Limits,
+    unpacker: &mut Unpacker,
+    inflated: &mut Vec<u8>,
+) -> Result<(), BatchError> {
+    if !batch.compressed() {
+        return batch.check(limits);
+    }
+    batch.check_outside(limits)?;
+    unpacker.unpack_into(batch, limits.max_batch, inflated)?;
+    batch.check_inside(inflated, limits)
 }
