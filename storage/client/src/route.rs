@@ -56,7 +56,7 @@ fn common(range: &HashRange, shard: &ShardDescription) -> Option<HashRange> {
 }
 
 /// Whether `parts` (put in order here) leave nothing of `range` out.
-fn covers(parts: &mut Vec<HashRange>, range: &HashRange) -> bool {
+fn covers(parts: &mut [HashRange], range: &HashRange) -> bool {
     parts.sort_unstable_by_key(|part| part.start);
     let mut next = range.start;
     let parts = parts.iter().filter(|part| part.end >= range.start);

@@ -67,7 +67,7 @@ impl TopKeys {
             *all.entry(&hot.key).or_default() += hot.records;
         }
         let mut keys: Vec<Key> = all.iter().map(|(k, n)| key((*k).to_owned(), *n, total)).collect();
-        keys.sort_by(|a, b| b.records.cmp(&a.records));
+        keys.sort_by_key(|key| std::cmp::Reverse(key.records));
         keys.truncate(KEYS);
         TopKeys { stream: stream.to_owned(), keys, shards }
     }
