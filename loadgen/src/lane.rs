@@ -406,6 +406,7 @@ impl Common {
         }
         if slots[slot].answered.is_empty() && records == (0..all) {
             self.settle(&slots[slot], &records, fate, now);
+            drop(slots);
         } else {
             drop(slots);
             let mut answered = std::mem::take(&mut self.window.slots.borrow_mut()[slot].answered);

@@ -29,7 +29,7 @@ pub struct Settings {
     /// The same as --quota-out for all shards together
     #[arg(long, value_name = "RATE", value_parser = policy::rate_out)]
     stream_quota_out: Option<u64>,
-    /// What happens beyond a quota: reduce, scale[:MAX], buffer[:64MiB,5s], drop-oldest[:64MiB,5s], drop-newest
+    /// What happens beyond a quota: reduce, scale or scale:MAX, buffer or buffer:64MiB,5s, drop-oldest or drop-oldest:64MiB,5s, drop-newest
     /// or sample:5%[,key|record] [default: reduce]
     #[arg(long, value_name = "WAY", value_parser = policy::backpressure)]
     backpressure: Option<Backpressure>,
