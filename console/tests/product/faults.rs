@@ -55,7 +55,6 @@ fn sound(report: &Value, server: &Server) {
 }
 
 #[test]
-#[ignore = "not seen to pass yet; run with --ignored"]
 fn five_percent_of_the_replies_lost_lose_and_double_nothing() {
     let dir = scratch();
     let server = Server::start(&dir.path().join("data"));
@@ -71,7 +70,6 @@ fn five_percent_of_the_replies_lost_lose_and_double_nothing() {
 }
 
 #[test]
-#[ignore = "not seen to pass yet; run with --ignored"]
 fn replies_lost_over_three_kills_lose_and_double_nothing() {
     let dir = scratch();
     let data = dir.path().join("data");

@@ -7,7 +7,7 @@
 //! refuse those after it as out of sequence, so the whole flight is one episode.
 //!
 //! A batch may be decided in parts: what the server put off is sent again, as a batch of its own, from there. After
-//! a quota put something off, batches go out one at a time, and more as they are acknowledged.
+//! a quota put something off, batches go out one at a time, and twice as many whenever twice a flight was acknowledged.
 //!
 //! A shard that was closed takes nothing new, but it still tells of a batch whether it is stored. So a batch is
 //! *moved*, given back to be sent elsewhere, once it is certain that it is not; those of unknown fate are asked for.
@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use highwater_wire::{ErrorCode, ProducerStamp};
+use highwater_wire::{ErrorCode, ProducerStamp, WireError};
 
 use crate::outcome::{Decision, Fate, Run, Runs};
 use crate::{AppendError, ClientError, RetryPolicy};
@@ -172,6 +172,8 @@ pub(crate) struct Window<B> {
     outstanding: usize,
     /// Most batches in flight for now.
     flight: usize,
+    /// Batches acknowledged since that was changed.
+    smooth: usize,
     phase: Phase,
     /// Episodes in a row without an acknowledgement.
     failures: u32,
@@ -209,6 +211,7 @@ impl<B> Window<B> {
             queued: 0,
             outstanding: 0,
             flight: config.inflight,
+            smooth: 0,
             phase: if wants { Phase::Renewing } else { Phase::Open },
             failures: 0,
             retry_after: None,
@@ -356,12 +359,17 @@ impl<B> Window<B> {
                 entry.stamp.sequence += u64::from(reply.decided);
             }
             entry.restamp |= reply.decided > 0;
-            let asked = Duration::from_millis(u64::from(reply.retry_after_ms));
-            self.put_off(index, asked);
-            (self.flight, self.quota) = (1, true);
+            let message = format!("{} records are over the quota", entry.records);
+            let quota = WireError::new(ErrorCode::QuotaExceeded, message);
+            entry.last = Some(ClientError::Refused(quota.retry_after(reply.retry_after_ms)));
+            self.put_off(index, Duration::from_millis(u64::from(reply.retry_after_ms)));
+            self.slow_down();
         } else {
             self.conclude(index);
-            self.flight = (self.flight * 2).clamp(1, self.config.inflight);
+            self.smooth += 1;
+            if self.flight < self.config.inflight && self.smooth >= 2 * self.flight {
+                (self.flight, self.smooth) = ((2 * self.flight).min(self.config.inflight), 0);
+            }
         }
         self.settle(now);
     }
@@ -399,9 +407,10 @@ impl<B> Window<B> {
             verdict => {
                 entry.ambiguous |= verdict == Verdict::Retry { ambiguous: true };
                 self.renew |= verdict == Verdict::Renew && !closed;
+                let mut over_quota = false;
                 if let ClientError::Refused(error) = &cause {
                     match error.code {
-                        ErrorCode::QuotaExceeded => (self.flight, self.quota) = (1, true),
+                        ErrorCode::QuotaExceeded => over_quota = true,
                         ErrorCode::ProducerFenced => {
                             self.fenced_by = self.fenced_by.max(error.detail);
                         }
@@ -411,9 +420,17 @@ impl<B> Window<B> {
                 let asked = cause.retry_after();
                 entry.last = Some(cause);
                 self.put_off(index, asked);
+                if over_quota {
+                    self.slow_down();
+                }
             }
         }
         self.settle(now);
+    }
+
+    /// A quota put something off: what goes out together is put off together.
+    fn slow_down(&mut self) {
+        (self.flight, self.smooth, self.quota) = (1, 0, true);
     }
 
     /// A batch in flight is to be sent again, in this episode.

@@ -139,7 +139,14 @@ fn what_was_put_off_is_sent_again_from_there_one_batch_at_a_time() {
     // The first attempt again, and late: it tells nothing new.
     w.replied(0, 1, &put_off(0, 2), until);
     w.replied(0, 2, &stored(2, 3), until);
-    assert_eq!(sent(&mut w, until), [(1, 2, 1, 5), (2, 2, 1, 10)]);
+    assert_eq!(sent(&mut w, until), [(1, 2, 1, 5)]);
+    w.replied(1, 2, &stored(5, 5), until);
+    push(&mut w, 1, 3, until);
+    assert_eq!(
+        sent(&mut w, until),
+        [(2, 2, 1, 10), (3, 1, 1, 15)],
+        "two acknowledged: two at a time"
+    );
     let settled = w.pop_settled().unwrap();
     assert_eq!(outcome(&settled), (10, Ok(0)));
     assert_eq!(settled.runs.iter().map(|run| run.count).collect::<Vec<_>>(), [2, 3]);

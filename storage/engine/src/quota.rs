@@ -55,7 +55,12 @@ impl Rate {
     /// Whether `tokens` may pass now: they are there, or the bucket is full (what is larger than the burst must pass
     /// some time; it is paid for by those after it).
     fn fits(&self, full_at: u64, now: u64, tokens: u64) -> bool {
-        full_at <= now || self.cost(tokens) <= self.left(full_at, now)
+        full_at <= now || self.covers(full_at, now, tokens)
+    }
+
+    /// Whether `tokens` are there.
+    fn covers(&self, full_at: u64, now: u64, tokens: u64) -> bool {
+        self.cost(tokens) <= self.left(full_at, now)
     }
 
     /// When the bucket is full again after `tokens` have passed.
@@ -100,6 +105,11 @@ impl Meter {
     /// Whether `tokens` may pass now; more than the burst may when the bucket is full.
     pub fn fits(&self, now: Now, tokens: u64) -> bool {
         self.rate.fits(self.full_at(), ticks(now), tokens)
+    }
+
+    /// Whether `tokens` are there; more than the burst never are.
+    pub fn covers(&self, now: Now, tokens: u64) -> bool {
+        self.rate.covers(self.full_at(), ticks(now), tokens)
     }
 
     /// Whether all of the burst is there.
@@ -181,9 +191,10 @@ impl Meters {
         Demand { records: of(&self.records_in), bytes: of(&self.bytes_in) }
     }
 
-    /// Whether a batch may be appended now.
-    pub fn fits(&self, now: Now, demand: Demand) -> bool {
-        self.each().all(|(meter, of)| meter.fits(now, of(demand)))
+    /// Whether a batch may be appended now; `cut`: no more of it than there is room for.
+    pub fn fits(&self, now: Now, demand: Demand, cut: bool) -> bool {
+        let fits = if cut { Meter::covers } else { Meter::fits };
+        self.each().all(|(meter, of)| fits(meter, now, of(demand)))
     }
 
     /// Whether all of the burst is there.
@@ -304,6 +315,20 @@ mod tests {
         assert_eq!(retry_ms(m.wait_ns(at(0), 0, 1)), 500_000);
         assert!(!m.fits(at(499_999), 1) && m.fits(at(500_000), 1));
         assert_eq!(m.wait_ns(at(0), 0, 500), 500_000_000_000, "a large one waits for all of it");
+    }
+
+    #[test]
+    fn what_may_be_cut_takes_no_more_than_the_burst() {
+        let quota = Quota { records_in: 5, burst_ms: 1_000, ..Quota::default() };
+        let meters = Meters::new(&quota);
+        let demand = |records| Demand { records, bytes: 1 };
+        assert!(meters.fits(at(0), demand(200), false) && !meters.fits(at(0), demand(200), true));
+        assert!(meters.fits(at(0), demand(5), true));
+        meters.take(at(0), demand(3));
+        assert_eq!(
+            (meters.fits(at(0), demand(2), true), meters.fits(at(0), demand(3), true)),
+            (true, false)
+        );
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub struct Parts {
     pub sampled_out: u32,
     /// When those not decided may be sent again, milliseconds; 0 if all are.
     pub retry_after_ms: u32,
-    /// Records not stored, by runs: those refused, and as far as asked for those dropped and sampled out.
+    /// Records decided but not stored, by runs: those at fault, and as far as asked for those dropped and sampled out.
     pub outcomes: Vec<RecordOutcome>,
 }
 

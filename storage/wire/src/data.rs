@@ -41,8 +41,8 @@ impl AppendRequest {
 }
 
 portable_header! {
-    /// Control part of `AppendReply`; the data is an array of `RecordOutcome`, of those records that were not
-    /// stored and are to be told.
+    /// Control part of `AppendReply`; the data is an array of `RecordOutcome`: of the records decided, those that
+    /// were not stored and are to be told.
     pub struct AppendReply, 40 bytes {
         /// Sequence number of the first record stored.
         base_sequence: u64_ule,

@@ -23,19 +23,18 @@ impl HashRange {
     }
 }
 
-/// The whole space divided into `shards` ranges of equal size (the last takes the remainder).
+/// The whole space divided into `shards` ranges of equal size, rounded down (the last takes the remainder): those
+/// that Kinesis gives a new stream.
 ///
 /// # Panics
 /// If `shards` is 0.
 pub fn split_evenly(shards: u32) -> Vec<HashRange> {
     let n = u128::from(shards);
-    let width = u128::MAX / n;
-    (0..n)
-        .map(|i| HashRange {
-            start: i * width,
-            end: if i + 1 == n { u128::MAX } else { (i + 1) * width - 1 },
-        })
-        .collect()
+    // 2^128 / n, less the 1 that would not fit for a single shard.
+    let width = (u128::MAX - (n - 1)) / n;
+    let start = |i: u128| i * width + i;
+    let end = |i: u128| if i + 1 == n { u128::MAX } else { start(i + 1) - 1 };
+    (0..n).map(|i| HashRange { start: start(i), end: end(i) }).collect()
 }
 
 #[cfg(test)]
@@ -46,6 +45,14 @@ mod tests {
     fn md5_as_kinesis_reads_it() {
         // MD5("a") = 0cc175b9c0f1b6a831c399e269772661
         assert_eq!(hash_key(b"a"), 0x0cc1_75b9_c0f1_b6a8_31c3_99e2_6977_2661);
+    }
+
+    #[test]
+    fn halves_and_thirds_are_those_of_kinesis() {
+        let starts = |shards| split_evenly(shards).iter().map(|r| r.start).collect::<Vec<_>>();
+        assert_eq!(starts(2), [0, 1 << 127]);
+        let third = 113_427_455_640_312_821_154_458_202_477_256_070_485;
+        assert_eq!(starts(3), [0, third, 2 * third]);
     }
 
     #[test]

@@ -249,11 +249,11 @@ fn about(app: &App, shard: &ShardFigures, area: Rect, buffer: &mut Buffer) {
     line("deliver", tail(shard.propagation), plain, 4, buffer);
     let kept = format!("{} to {}", human::grouped(shard.oldest), human::grouped(shard.high_water));
     line("kept", kept, plain, 5, buffer);
-    line("readers", shard.readers.to_string(), plain, 6, buffer);
-    line("batches", format!("{}/s", human::count(shard.batches)), plain, 7, buffer);
+    let traffic = format!("{}, batches {}/s", shard.readers, human::count(shard.batches));
+    line("readers", traffic, plain, 6, buffer);
     // What happens seldom has a line only when it does.
     let told = beyond(&shard.beyond).chain([("advice", shard.advice.clone())]);
-    for (row, (name, text)) in (8..).zip(told.filter(|(_, text)| !text.is_empty())) {
+    for (row, (name, text)) in (7..).zip(told.filter(|(_, text)| !text.is_empty())) {
         line(name, text, theme.warn(), row, buffer);
     }
 }

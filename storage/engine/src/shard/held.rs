@@ -149,7 +149,7 @@ impl Shard {
         if !admit::holds(strategy) || !self.metering.appends {
             return self.wait(ask, false, io);
         }
-        let own = ask.client().is_some_and(|client| !client.fits(now, ask.demand()));
+        let own = ask.client().is_some_and(|client| !client.fits(now, ask.demand(), false));
         let offer = Offer { own, front: 0, ..self.offer(now, ask, io) };
         match admit::admit(strategy, &offer) {
             Admission::Hold { drop } => self.hold(drop, ask, io),
@@ -176,7 +176,7 @@ impl Shard {
         let (demand, client) = (ask.demand(), ask.client());
         let held_bytes = self.queue.held_bytes();
         Offer {
-            fits: self.metering.fits(now, demand),
+            fits: self.metering.fits(now, demand, self.may_cut(ask)),
             front: 0,
             own: false,
             wait_ns: self.metering.wait_ns(now, Demand::default(), demand, client),

@@ -9,7 +9,7 @@ use super::part::Fates;
 use crate::admit::{self, Admission, Next};
 use crate::io::Io;
 use crate::producers::{Claim, Stored};
-use crate::quota::{Demand, retry_ms};
+use crate::quota::{Demand, Meters, retry_ms};
 use crate::types::{AppendError, Appended, Now, Parts};
 
 /// What is left out of a batch.
@@ -23,6 +23,11 @@ struct Plan {
     drop: bool,
 }
 
+/// Whether its producer takes an answer for part of a batch, and it can be had without inflating and packing again.
+fn partial(ask: &Ask<'_>) -> bool {
+    ask.terms.partial && !ask.batch.compressed()
+}
+
 impl Shard {
     /// Gives a batch its place as far as the quotas let it.
     pub(super) fn place_metered(
@@ -33,8 +38,10 @@ impl Shard {
         io: &mut Io,
     ) -> Result<(), NoPlace> {
         let demand = ask.demand();
-        let fits = self.metering.fits(now, demand);
-        let own = fits && ask.client().is_some_and(|client| !client.fits(now, demand));
+        let cut = self.may_cut(ask);
+        let fits = self.metering.fits(now, demand, cut);
+        let over = |client: &Meters| !client.fits(now, demand, partial(ask));
+        let own = fits && ask.client().is_some_and(over);
         if fits && !own && !ask.faulty {
             self.store(now, ask, &ask.batch, None, io)?;
             self.metering.take(now, demand, ask.client());
@@ -87,9 +94,14 @@ impl Shard {
         admit::admit(strategy, &admit::Offer { fits: false, front, own, held_bytes, ..offer })
     }
 
+    /// Whether part of a batch may be stored now, and the rest be sent again. Where batches are held they wait whole.
+    pub(super) fn may_cut(&self, ask: &Ask<'_>) -> bool {
+        partial(ask) && !admit::holds(self.spec.policy.backpressure)
+    }
+
     /// Records from the front of a batch that fit, if it may be cut.
     fn front(&self, now: Now, ask: &Ask<'_>) -> u32 {
-        if !ask.terms.partial || ask.batch.compressed() {
+        if !partial(ask) {
             return 0;
         }
         let room = self.metering.room(now, ask.client());
@@ -120,9 +132,9 @@ impl Shard {
             if let Some(front) = plan.front {
                 let room = Demand { records: front.into(), bytes: u64::MAX };
                 fates.limit(body, room, 0, plan.drop);
-            } else if !self.metering.fits(now, fates.demand(body)) {
+            } else if !self.metering.fits(now, fates.demand(body), self.may_cut(ask)) {
                 // What is left of it by sample or for its faults is too much, too.
-                let may_cut = ask.terms.partial && !ask.batch.compressed();
+                let may_cut = partial(ask);
                 let (room, least) = match may_cut {
                     true => {
                         let full = self.metering.full(now, ask.client());

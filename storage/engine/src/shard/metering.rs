@@ -33,9 +33,10 @@ impl Metering {
         std::iter::once(&self.shard).chain(self.stream.as_deref()).chain(client)
     }
 
-    /// Whether a batch fits the shard's and the stream's quota.
-    pub fn fits(&self, now: Now, demand: Demand) -> bool {
-        self.all(None).all(|meters| meters.fits(now, demand))
+    /// Whether a batch fits the shard's and the stream's quota; one that may be `cut` takes no more than there is,
+    /// another may be larger than the burst and then be paid back.
+    pub fn fits(&self, now: Now, demand: Demand, cut: bool) -> bool {
+        self.all(None).all(|meters| meters.fits(now, demand, cut))
     }
 
     /// What fits all of them.

@@ -138,7 +138,8 @@ impl Fates {
         Demand { records, bytes: bytes + BatchHeader::LEN as u64 }
     }
 
-    /// As it is answered; those dropped and sampled out are listed if `tell`.
+    /// As it is answered. Of the records decided, those at fault are listed, and if `tell` those dropped and sampled
+    /// out.
     pub fn parts(&self, tell: bool, retry_after_ms: u32) -> Box<Parts> {
         let mut parts = Parts { decided: self.decided(), retry_after_ms, ..Parts::default() };
         let mut last: Option<(ErrorCode, u32, u32)> = None;
@@ -152,7 +153,7 @@ impl Fates {
             });
         };
         let (mut dropped, mut sampled_out) = (0, 0);
-        for (index, fate) in (0..).zip(&self.each) {
+        for (index, fate) in (0..).zip(&self.each[..self.decided]) {
             dropped += u32::from(*fate == Some(ErrorCode::RecordDropped));
             sampled_out += u32::from(*fate == Some(ErrorCode::RecordSampledOut));
             let quiet = [Some(ErrorCode::RecordDropped), Some(ErrorCode::RecordSampledOut)];
@@ -196,7 +197,7 @@ mod tests {
         refused.limit(body, room, 0, false);
         let parts = refused.parts(false, 9);
         assert_eq!((parts.decided, parts.retry_after_ms), (4, 9));
-        assert_eq!(told(&parts), [(4, 2, ErrorCode::QuotaExceeded as u16)]);
+        assert_eq!(told(&parts), [], "those put off are no news");
         assert_eq!(refused.demand(body).records, 4);
         assert_eq!(refused.rest(body).records, 2);
         let mut dropped = Fates::new(6);
@@ -218,8 +219,7 @@ mod tests {
         fates.limit(body, Demand { records: 2, bytes: u64::MAX }, 0, false);
         let parts = fates.parts(false, 1);
         assert_eq!(parts.decided, 3);
-        let (large, quota) = (ErrorCode::RecordTooLarge as u16, ErrorCode::QuotaExceeded as u16);
-        assert_eq!(told(&parts), [(1, 1, large), (3, 1, quota)]);
+        assert_eq!(told(&parts), [(1, 1, ErrorCode::RecordTooLarge as u16)]);
     }
 
     #[test]

@@ -112,8 +112,9 @@ impl Asked {
                 Some(_) => gone.push(who),
             }
         }
-        let told = why[appended.decided() as usize..].iter().all(Option::is_some);
-        if stored.len() != appended.record_count as usize || !told {
+        // A client takes what is told of records not decided for nonsense.
+        let told = why[appended.decided() as usize..].iter().any(Option::is_some);
+        if stored.len() != appended.record_count as usize || told {
             return Err(format!("{appended:?} for {} records: {why:?}", self.offered));
         }
         Ok((stored, gone))
