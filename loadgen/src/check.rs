@@ -126,6 +126,9 @@ fn alone(options: &LoadOptions, rate: Rate) -> LoadOptions {
         consumers: Some(0),
         clients: None,
         engine_cores: Vec::new(),
+        // What compressing costs is not in it.
+        compression: usual.compression,
+        producer: None,
         tolerate_restart: false,
         ..options.clone()
     }

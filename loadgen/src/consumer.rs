@@ -1,9 +1,10 @@
-//! Reads one shard for one group from the run's first record on, verifies every record and times it.
+//! Reads one shard for one group, every record of the run in it, verifies each and times it.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_wire::hash_key;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -19,47 +20,70 @@ use crate::timeline::{PAUSED, Times};
 /// How long to wait before a source that failed is asked again; it has retried for long itself.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Reads `place` for `group` until `goal`, and says in `reached` where it is; returns how far it came.
+/// Which shard is read, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// The group.
+    pub group: usize,
+    /// Index of the stream.
+    pub stream: usize,
+    /// The shard's number.
+    pub shard: u32,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    /// How far it was read.
+    pub reach: Reach,
+    /// Whether that is the end of a closed shard: its children may be read.
+    pub ended: bool,
+}
+
+/// Reads what lies on `way` until `goal`, and says in `reached` where it is. `place` is the shard's if it is one, and
+/// not one that came of places.
 pub async fn consume<S: Source>(
     plan: Arc<Plan>,
-    group: usize,
-    place: usize,
+    way: Way,
+    place: Option<usize>,
     source: S,
     meter: Arc<Meter>,
     goal: watch::Receiver<Goal>,
     reached: Reached,
-) -> Reach {
-    let paused = plan.paused().contains(&group);
-    Reader { plan, meter, group, place, paused, reached }.run(source, goal).await
+) -> Read {
+    let paused = plan.paused().contains(&way.group);
+    Reader { plan, meter, way, place, paused, reached }.run(source, goal).await
 }
 
-/// One group's way through one place.
+/// One group's way through one shard.
 struct Reader {
     plan: Arc<Plan>,
     meter: Arc<Meter>,
-    group: usize,
-    place: usize,
+    way: Way,
+    place: Option<usize>,
     /// Whether the group goes away for a time.
     paused: bool,
     reached: Reached,
 }
 
 impl Reader {
-    async fn run<S: Source>(self, mut source: S, mut goal: watch::Receiver<Goal>) -> Reach {
+    async fn run<S: Source>(self, mut source: S, mut goal: watch::Receiver<Goal>) -> Read {
         let mut reach = Reach { position: source.position(), ..Reach::default() };
+        let mut ended = false;
         let mut gone = source.trimmed();
         let mut damaged_at = None;
         loop {
             note(&source, &mut reach, &mut gone);
             let deadline = match &*goal.borrow_and_update() {
                 Goal::Open => None,
-                Goal::Until(ends, _)
-                    if ends.get(self.place).is_none_or(|end| reach.position >= *end) =>
-                {
-                    reach.at_end = true;
-                    break;
-                }
-                Goal::Until(_, deadline) => Some(*deadline),
+                Goal::Until(ends, deadline) => match ends.get(&(self.way.stream, self.way.shard)) {
+                    Some(end) if reach.position < end.sequence => Some(*deadline),
+                    end => {
+                        reach.at_end = true;
+                        ended = end.is_some_and(|end| end.closed);
+                        break;
+                    }
+                },
                 Goal::Here => break,
             };
             // An order that changes something is also how a time becomes known: it is looked at again.
@@ -82,7 +106,11 @@ impl Reader {
                     self.read(&chunk, read_ns);
                     self.reached.set(source.position());
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    ended = source.ended();
+                    reach.at_end = ended;
+                    break;
+                }
                 Err(why) => {
                     let position = Some(source.position());
                     // Once, however often it is asked for again.
@@ -102,7 +130,7 @@ impl Reader {
             tokio::task::yield_now().await;
         }
         note(&source, &mut reach, &mut gone);
-        reach
+        Read { reach, ended }
     }
 
     /// Whether to be away now, and when that changes, as far as it is known.
@@ -119,10 +147,10 @@ impl Reader {
 
     /// Counts a failure to read.
     fn trouble(&self, why: &Trouble, damaged: bool) {
-        let place = self.plan.places[self.place];
-        let stream = &self.plan.stream(self.place).name;
+        let Way { stream, shard, .. } = self.way;
+        let stream = &self.plan.streams[stream].name;
         let mut readings = self.meter.lock();
-        readings.failed(|| format!("reading shard {} of {stream}: {why}", place.shard));
+        readings.failed(|| format!("reading shard {shard} of {stream}: {why}"));
         readings.counts.read_errors += 1;
         readings.counts.corrupted += u64::from(damaged);
     }
@@ -140,7 +168,8 @@ impl Reader {
                     return;
                 }
             };
-            let Some(lane) = plan.lane_of(proof.producer, self.place) else {
+            let (place, order) = self.origin(view.key);
+            let Some(lane) = place.and_then(|place| plan.lane_of(proof.producer, place)) else {
                 readings.counts.corrupted += 1;
                 return;
             };
@@ -157,7 +186,7 @@ impl Reader {
             match &mut stretch {
                 // A stretch ends where a class does, so that what counts in each is exact.
                 Some(s)
-                    if s.lane == lane
+                    if (s.lane, s.order) == (lane, order)
                         && s.records.end == proof.sequence
                         && (s.class, s.in_window) == (class, in_window) =>
                 {
@@ -167,7 +196,7 @@ impl Reader {
                 other => {
                     // A number at the very end of its range was never given out; an empty range is ignored.
                     let records = proof.sequence..proof.sequence.saturating_add(1);
-                    let next = Stretch { lane, records, bytes, class, in_window };
+                    let next = Stretch { lane, order, records, bytes, class, in_window };
                     if let Some(done) = other.replace(next) {
                         self.settle(&mut readings, &times, done, read_ns);
                     }
@@ -179,22 +208,31 @@ impl Reader {
         }
     }
 
+    /// The place where a record with this key began, and how its order is judged.
+    #[inline]
+    fn origin(&self, key: &[u8]) -> (Option<usize>, Order) {
+        if self.place.is_some() {
+            return (self.place, Order::ByNumber);
+        }
+        let hash = hash_key(key);
+        (self.plan.place_of(self.way.stream, hash), Order::ByKey(hash))
+    }
+
     /// Enters a stretch into its lane's ledger.
     fn settle(&self, readings: &mut Readings, times: &Times, s: Stretch, read_ns: u64) {
         let Readings { sets, reads, .. } = readings;
         let set = sets.get_mut(s.class).map(|set| &mut set.visibility);
         let count = s.records.end - s.records.start;
         let mut visible = set;
-        let shard = self.plan.places[self.place].shard;
+        let Way { group, shard, .. } = self.way;
         let mut ledger = self.plan.ledger(s.lane);
-        let new =
-            ledger.read(self.group, shard, s.records, Order::ByNumber, |acked_ns, records| {
-                if let Some(histogram) = &mut visible {
-                    record(histogram, acked_ns, read_ns, records);
-                }
-            });
+        let new = ledger.read(group, shard, s.records, s.order, |acked_ns, records| {
+            if let Some(histogram) = &mut visible {
+                record(histogram, acked_ns, read_ns, records);
+            }
+        });
         drop(ledger);
-        let Some(reads) = reads.get_mut(self.group) else { return };
+        let Some(reads) = reads.get_mut(group) else { return };
         reads.consumed += new;
         // Of what is read again a part is counted: which of the bytes were new nobody knows.
         reads.consumed_bytes += if new == count { s.bytes } else { s.bytes * new / count.max(1) };
@@ -207,9 +245,10 @@ impl Reader {
     }
 }
 
-/// Records of one lane and class, one after the other, met in one chunk.
+/// Records of one lane and class (and of one key, where that decides), one after the other, met in one chunk.
 struct Stretch {
     lane: usize,
+    order: Order,
     records: Range<u64>,
     /// Of their payloads.
     bytes: u64,

@@ -54,6 +54,24 @@ pub enum LoadError {
     /// Records that cannot be made.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
+    /// A client name that is not allowed.
+    #[error(
+        "client_name is {name:?}; it must have 1 to {limit} characters, no control characters among them"
+    )]
+    ClientName {
+        /// What was asked.
+        name: String,
+        /// Most characters.
+        limit: usize,
+    },
+    /// A producer name that is not allowed.
+    #[error("producer {name:?} (and the number of a lane behind it): {source}")]
+    ProducerName {
+        /// What was asked.
+        name: String,
+        /// What is wrong with it.
+        source: NameError,
+    },
     /// A stream name that is not allowed.
     #[error("stream {name:?}: {source}")]
     StreamName {
@@ -171,6 +189,8 @@ impl LoadError {
             | LoadError::Schedule(_)
             | LoadError::Workload(_)
             | LoadError::StreamName { .. }
+            | LoadError::ClientName { .. }
+            | LoadError::ProducerName { .. }
             | LoadError::RecordTooLarge { .. }
             | LoadError::Lanes { .. }
             | LoadError::Memory { .. }
@@ -195,6 +215,8 @@ impl LoadError {
             LoadError::Schedule(_) => Some("profile"),
             LoadError::Workload(_) | LoadError::RecordTooLarge { .. } => Some("workload"),
             LoadError::StreamName { .. } => Some("stream"),
+            LoadError::ClientName { .. } => Some("client_name"),
+            LoadError::ProducerName { .. } => Some("producer"),
             LoadError::Lanes { .. } => Some("producers"),
             LoadError::Memory { .. } => Some("inflight"),
             LoadError::Core { .. } => Some("cores"),

@@ -9,7 +9,7 @@ mod reader;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use highwater_wire::{AckMode, MAX_RECORD_CEILING, MAX_SHARDS_PER_STREAM, StreamName};
+use highwater_wire::{AckMode, Compression, MAX_RECORD_CEILING, MAX_SHARDS_PER_STREAM, StreamName};
 use toml::de::{DeTable, DeValue};
 
 use crate::proof::PROOF_LEN;
@@ -117,6 +117,9 @@ pub struct WorkloadFile {
     pub linger: Option<Duration>,
     pub inflight: Option<usize>,
     pub connections: Option<usize>,
+    pub compression: Option<Compression>,
+    pub client_name: Option<String>,
+    pub producer: Option<String>,
     pub seed: Option<u64>,
     pub spin: Option<Duration>,
     pub drain_timeout: Option<Duration>,
@@ -130,7 +133,7 @@ pub struct WorkloadFile {
 }
 
 /// Every field of the file, the foreign ones last.
-const KNOWN: [&str; 49] = [
+const KNOWN: [&str; 52] = [
     "name",
     "target",
     "stream",
@@ -156,6 +159,9 @@ const KNOWN: [&str; 49] = [
     "linger",
     "inflight",
     "connections",
+    "compression",
+    "client_name",
+    "producer",
     "seed",
     "spin",
     "drain_timeout",
@@ -303,6 +309,12 @@ fn own(f: &Reader<'_>) -> Result<WorkloadFile, FileError> {
         linger: f.time("linger", micro)?,
         inflight: size("inflight", 1, 4096)?,
         connections: size("connections", 1, 64)?,
+        compression: match f.text("compression")? {
+            Some(text) => Some(text.parse().map_err(|error| named(f, "compression", &error))?),
+            None => None,
+        },
+        client_name: f.text("client_name")?.map(str::to_owned),
+        producer: f.text("producer")?.map(str::to_owned),
         seed: f.count("seed", 0, (1 << 53) - 1)?,
         spin: f.time("spin", micro)?,
         drain_timeout: f.time("drain_timeout", second)?,

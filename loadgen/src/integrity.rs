@@ -8,7 +8,7 @@
 //! When shards split and merge, a lane's records go on to other shards: what is acknowledged is kept by the shard it
 //! is in, because consumers come to different shards at different times.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 use crate::intervals::{Intervals, common};
@@ -26,7 +26,7 @@ pub struct Verdict {
     pub lost: u64,
     /// Read again.
     pub duplicated: u64,
-    /// Read after a later one.
+    /// Read after a later one; in shards that came of others, after a later one of the same key.
     pub reordered: u64,
     /// Acknowledged and removed by retention before some group read them.
     pub trimmed: u64,
@@ -118,8 +118,10 @@ impl Waiting {
 #[derive(Clone, Debug, Default)]
 struct Reader {
     read: Intervals,
-    /// After the latest record read.
+    /// After the latest record read in the shard that had all of the lane.
     read_end: u64,
+    /// After the latest record read in shards that came of it, by the hash of its key.
+    key_ends: HashMap<u128, u64>,
     /// By shard; seldom more than one.
     shards: Vec<(u32, Unread)>,
     /// Acknowledged, and nobody knows in which shard.
@@ -142,10 +144,9 @@ struct Unread {
 pub enum Order {
     /// By their numbers: their shard has all records of the lane, so that they come one after the other.
     ByNumber,
-    /// They are in order, and tell nothing of others: their shard has some of the lane's records.
-    Kept,
-    /// They came after a later one of their key.
-    Broken,
+    /// By the numbers of those with the same key, whose hash this is: their shard came of the lane's and has a part
+    /// of its keys. Whatever the first shard had of the lane comes before.
+    ByKey(u128),
 }
 
 impl Reader {
@@ -181,18 +182,20 @@ impl Reader {
         mut acked: impl FnMut(u64, u64),
     ) -> u64 {
         let count = records.end - records.start;
+        let behind = match order {
+            Order::ByNumber => self.read_end,
+            Order::ByKey(key) => self.key_ends.get(&key).map_or(self.read_end, |end| *end),
+        };
         // Only what is new and lies before something read earlier came late.
-        let late = records.start..records.end.min(self.read_end);
+        let late = records.start..records.end.min(behind);
         let late_known = self.read.count(&late);
         let new = self.read.insert(records.clone());
         self.duplicated += count - new;
+        self.reordered += late.end.saturating_sub(late.start) - late_known;
+        let end = behind.max(records.end);
         match order {
-            Order::ByNumber => {
-                self.reordered += late.end.saturating_sub(late.start) - late_known;
-                self.read_end = self.read_end.max(records.end);
-            }
-            Order::Kept => {}
-            Order::Broken => self.reordered += new,
+            Order::ByNumber => self.read_end = end,
+            Order::ByKey(key) => _ = self.key_ends.insert(key, end),
         }
         if let Some((_, unread)) = self.shards.iter_mut().find(|(known, _)| *known == shard) {
             unread.read(&records, &mut acked);
@@ -336,11 +339,6 @@ impl Ledger {
         &self.acked_ends
     }
 
-    /// After the latest record a group has read in the shard that had all of the lane.
-    pub fn read_end(&self, group: usize) -> u64 {
-        self.groups.get(group).map_or(0, |reader| reader.read_end)
-    }
-
     /// The target dropped `records`, or they were not in its sample.
     pub fn shed(&mut self, records: Range<u64>, sampled: bool) {
         let shed = if sampled { &mut self.sampled_out } else { &mut self.dropped };
@@ -357,7 +355,7 @@ impl Ledger {
         self.unknown.insert(records);
     }
 
-    /// `group` read `records` in `shard`, one after the other. Returns how many were new to it, after giving each
+    /// `group` read `records` in `shard`, one after the other (by key: all of one key). Returns how many were new to it, after giving each
     /// acknowledgement that waited for some of them to `acked(acked_ns, records)`.
     pub fn read(
         &mut self,
@@ -407,11 +405,10 @@ impl Ledger {
     /// How many of `set` some group read.
     fn read_of(&self, set: &Intervals) -> u64 {
         set.runs()
-            .iter()
             .map(|run| {
                 let mut read = Intervals::default();
                 for group in &self.groups {
-                    for part in group.read.within(run) {
+                    for part in group.read.within(&run) {
                         read.insert(part);
                     }
                 }

@@ -212,6 +212,98 @@ fn each_group_that_read_early_is_told_of_for_itself() {
     assert_eq!(early, [(0, 4), (2, 10)]);
 }
 
+/// A lane whose shard 0 had 0 to 10, and then split into 1 (even numbers) and 2, acknowledged there one by one. The
+/// keys are the numbers modulo 4.
+fn split() -> Ledger {
+    let mut ledger = Ledger::new(1);
+    ledger.acked(0..10, Some(At { shard: 0, sequence: 0 }), 1, |_, _| ());
+    for number in 10..30u64 {
+        let at = At { shard: 1 + (number % 2) as u32, sequence: (number - 10) / 2 };
+        ledger.acked(number..number + 1, Some(at), number, |_, _| ());
+    }
+    ledger.read(0, 0, 0..10, Order::ByNumber, |_, _| ());
+    ledger
+}
+
+/// Reads these numbers one by one in a shard that came of the first; how often an acknowledgement was told.
+fn read_by_key(ledger: &mut Ledger, shard: u32, numbers: impl IntoIterator<Item = u64>) -> u64 {
+    let mut told = 0;
+    for number in numbers {
+        let key = Order::ByKey(u128::from(number % 4));
+        ledger.read(0, shard, number..number + 1, key, |_, records| told += records);
+    }
+    told
+}
+
+fn judge_split(ledger: &Ledger) -> Verdict {
+    let reaches = [10, 10, 10].map(|position| Reach { position, at_end: true, ..Reach::default() });
+    let verdict = ledger.verdict(|_, shard| reaches.get(shard as usize));
+    assert_eq!(verdict.acked, 30);
+    verdict
+}
+
+const CLEAN_SPLIT: Verdict = Verdict { acked: 30, read: 30, ..CLEAN };
+
+#[test]
+fn after_a_split_each_shard_has_its_keys_in_order_and_says_nothing_of_the_others() {
+    let mut ledger = split();
+    // One is read to the end before the other is begun.
+    assert_eq!(read_by_key(&mut ledger, 2, (11..30).step_by(2)), 10);
+    assert_eq!(read_by_key(&mut ledger, 1, (10..30).step_by(2)), 10);
+    assert_eq!(judge_split(&ledger), CLEAN_SPLIT);
+    // Keys change places, as they may where shards merge: 0 before 2, then 2 before 0.
+    let mut ledger = split();
+    read_by_key(&mut ledger, 1, [10, 14, 12, 16, 18, 22, 20, 24, 26, 28]);
+    read_by_key(&mut ledger, 2, (11..30).step_by(2));
+    assert_eq!(judge_split(&ledger), CLEAN_SPLIT);
+}
+
+#[test]
+fn after_a_split_what_is_lost_doubled_or_late_is_found_key_by_key() {
+    let odd = || (11..30u64).step_by(2);
+    for (even, wanted) in [
+        // 16 and 20 have one key.
+        (&[10, 12, 14, 20, 16, 18, 22, 24, 26, 28][..], Verdict { reordered: 1, ..CLEAN_SPLIT }),
+        (&[10, 12, 14, 16, 18, 20, 22, 26, 28], Verdict { read: 29, lost: 1, ..CLEAN_SPLIT }),
+        (&[10, 12, 14, 14, 16, 18, 20, 22, 24, 26, 28], Verdict { duplicated: 1, ..CLEAN_SPLIT }),
+        // What the first shard had comes again in the second.
+        (&[8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28], Verdict { duplicated: 1, ..CLEAN_SPLIT }),
+    ] {
+        let mut ledger = split();
+        read_by_key(&mut ledger, 1, even.iter().copied());
+        read_by_key(&mut ledger, 2, odd());
+        assert_eq!(judge_split(&ledger), wanted, "{even:?}");
+    }
+    // What the first shard never had comes in the second, after later ones of the lane.
+    let mut ledger = Ledger::new(1);
+    ledger.acked(0..10, Some(At { shard: 0, sequence: 0 }), 1, |_, _| ());
+    ledger.read(0, 0, 0..3, Order::ByNumber, |_, _| ());
+    ledger.read(0, 0, 4..10, Order::ByNumber, |_, _| ());
+    read_by_key(&mut ledger, 1, [3]);
+    assert_eq!(judge_of(&ledger).reordered, 1);
+}
+
+fn judge_of(ledger: &Ledger) -> Verdict {
+    ledger.verdict(|_, _| None)
+}
+
+#[test]
+fn what_is_not_read_in_a_shard_is_unread_until_its_reader_comes_to_its_end() {
+    let mut ledger = split();
+    read_by_key(&mut ledger, 1, (10..30).step_by(2));
+    read_by_key(&mut ledger, 2, [11, 13]);
+    let came = Reach { position: 2, ..Reach::default() };
+    let whole = Reach { position: 10, ..Reach::default() };
+    let verdict = ledger.verdict(|_, shard| match shard {
+        2 => Some(&came),
+        _ => Some(&whole),
+    });
+    assert_eq!(verdict, Verdict { read: 22, unread: 8, ..CLEAN_SPLIT });
+    // Nobody reads it at all.
+    let verdict = ledger.verdict(|_, shard| (shard < 2).then_some(&whole));
+    assert_eq!((verdict.unread, verdict.lost), (8, 0));
+}
+
 proptest! {
     /// Whatever is read in whatever order: every acknowledged record is read or lost, never both.
     #[test]

@@ -1,32 +1,36 @@
 //! A set of record numbers, kept as intervals: exact, and small as long as the numbers come in runs.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Disjoint, non-adjacent intervals in order.
+///
+/// Numbers come in order where one shard has all of a lane, and then there is one interval, which takes no memory of
+/// its own. Where several shards have a part each, one of which is read before the other, there may be as many as
+/// numbers: so the others are a tree, and not a vector in whose middle room must be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intervals {
-    runs: Vec<Range<u64>>,
+    /// All but the last: their ends by their starts.
+    earlier: BTreeMap<u64, u64>,
+    /// Empty only if there is none at all.
+    last: Range<u64>,
 }
 
 impl Intervals {
     /// Numbers in the set.
     pub fn len(&self) -> u64 {
-        self.runs.iter().map(|run| run.end - run.start).sum()
+        self.runs().map(|run| run.end - run.start).sum()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
-    }
-
-    /// Empties it, keeping the memory.
-    pub fn clear(&mut self) {
-        self.runs.clear();
+        self.last.is_empty()
     }
 
     /// The intervals.
-    pub fn runs(&self) -> &[Range<u64>] {
-        &self.runs
+    pub fn runs(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let earlier = self.earlier.iter().map(|(start, end)| *start..*end);
+        earlier.chain(Some(self.last.clone()).filter(|last| !last.is_empty()))
     }
 
     /// Adds `range`; returns how many of its numbers were new.
@@ -34,40 +38,52 @@ impl Intervals {
         if range.is_empty() {
             return 0;
         }
-        // What comes in order extends the last interval.
-        match self.runs.last_mut() {
-            Some(last) if last.end == range.start => {
-                last.end = range.end;
-                return range.end - range.start;
-            }
-            Some(last) if last.end > range.start => {}
-            _ => {
-                let new = range.end - range.start;
-                self.runs.push(range);
-                return new;
-            }
+        let len = range.end - range.start;
+        if self.last.is_empty() {
+            self.last = range;
+            return len;
         }
-        let first = self.runs.partition_point(|run| run.end < range.start);
-        let after = first + self.runs[first..].partition_point(|run| run.start <= range.end);
-        let touched = &self.runs[first..after];
-        let known: u64 = touched.iter().map(|run| common(run, &range)).sum();
-        let merged = match (touched.first(), touched.last()) {
-            (Some(a), Some(b)) => a.start.min(range.start)..b.end.max(range.end),
-            _ => range.clone(),
+        // What comes in order extends the last interval.
+        if range.start == self.last.end {
+            self.last.end = range.end;
+            return len;
+        }
+        if range.start > self.last.end {
+            let before = std::mem::replace(&mut self.last, range);
+            self.earlier.insert(before.start, before.end);
+            return len;
+        }
+        let (mut merged, mut known) = (range.clone(), 0);
+        let mut take = |run: Range<u64>| {
+            known += common(&run, &range);
+            merged = merged.start.min(run.start)..merged.end.max(run.end);
         };
-        self.runs.splice(first..after, [merged]);
-        range.end - range.start - known
+        let at_last = range.end >= self.last.start;
+        if at_last {
+            take(self.last.clone());
+        }
+        while let Some((&start, &end)) = self.earlier.range(..=range.end).next_back()
+            && end >= range.start
+        {
+            take(start..end);
+            self.earlier.remove(&start);
+        }
+        match at_last {
+            true => self.last = merged,
+            false => _ = self.earlier.insert(merged.start, merged.end),
+        }
+        len - known
     }
 
     /// How many numbers of `range` are in the set.
     pub fn count(&self, range: &Range<u64>) -> u64 {
-        self.touching(range).iter().map(|run| common(run, range)).sum()
+        self.touching(range.clone()).map(|run| common(&run, range)).sum()
     }
 
     /// The parts of `range` that are in the set, in order.
     pub fn within(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let Range { start, end } = *range;
-        self.touching(range).iter().map(move |run| run.start.max(start)..run.end.min(end))
+        self.touching(range.clone()).map(move |run| run.start.max(start)..run.end.min(end))
     }
 
     /// The parts of `range` that are not in the set, in order.
@@ -75,19 +91,22 @@ impl Intervals {
         let end = range.end;
         let mut at = range.start;
         // An empty interval at the end closes the last gap.
-        self.touching(&range).iter().cloned().chain(std::iter::once(end..end)).filter_map(
-            move |run| {
-                let gap = at..run.start.min(end);
-                at = at.max(run.end);
-                (!gap.is_empty()).then_some(gap)
-            },
-        )
+        let runs = self.touching(range).chain(std::iter::once(end..end));
+        runs.filter_map(move |run| {
+            let gap = at..run.start.min(end);
+            at = at.max(run.end);
+            (!gap.is_empty()).then_some(gap)
+        })
     }
 
-    fn touching(&self, range: &Range<u64>) -> &[Range<u64>] {
-        let first = self.runs.partition_point(|run| run.end <= range.start);
-        let count = self.runs[first..].partition_point(|run| run.start < range.end);
-        &self.runs[first..first + count]
+    /// The intervals that have numbers of `range`.
+    fn touching(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let Range { start, end } = range.start..range.end.max(range.start);
+        let before = self.earlier.range(..start).next_back().filter(|(_, till)| **till > start);
+        let inside = self.earlier.range(start..end);
+        let last = Some(self.last.clone()).filter(|last| last.end > start && last.start < end);
+        let earlier = before.into_iter().chain(inside).map(|(start, end)| *start..*end);
+        earlier.filter(move |_| start < end).chain(last.filter(|_| start < end))
     }
 }
 
@@ -112,7 +131,8 @@ mod tests {
             for (start, len) in ranges {
                 let new = (start..start + len).filter(|n| model.insert(*n)).count();
                 prop_assert_eq!(set.insert(start..start + len), new as u64);
-                prop_assert!(set.runs().windows(2).all(|w| w[0].end < w[1].start));
+                let runs: Vec<_> = set.runs().collect();
+                prop_assert!(runs.windows(2).all(|w| w[0].end < w[1].start));
                 prop_assert_eq!(set.len(), model.len() as u64);
                 prop_assert_eq!(set.is_empty(), model.is_empty());
             }

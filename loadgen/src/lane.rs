@@ -20,9 +20,9 @@ use crate::LATE_P99_MAX;
 use crate::Mode;
 use crate::clock::nanos;
 use crate::dealer::{Batch, Hand};
-use crate::intervals::Intervals;
 use crate::latency::{Meter, record, record_each};
 use crate::pacer::Timer;
+use crate::pauses::{Longest, Pauses};
 use crate::plan::Plan;
 use crate::proof::Proof;
 use crate::stage::{CATCH_UP, Stage};
@@ -43,8 +43,35 @@ struct Slot {
     bytes: u64,
     /// Intended send times, one per record, ascending. Empty: the slot is free.
     intended: Vec<u64>,
-    /// Indices of records that are answered, if not all of them are at once.
-    answered: Intervals,
+    /// Which records are answered, if not all of them are at once; none of these before.
+    answered: Answered,
+}
+
+/// Records of a batch by index, those that are answered marked.
+#[derive(Debug, Default)]
+struct Answered {
+    marks: Vec<bool>,
+    count: usize,
+}
+
+impl Answered {
+    /// Marks the first run of unmarked records within `within`, of a batch of so many; `None` if there is none.
+    fn mark(&mut self, records: usize, within: Range<usize>) -> Option<Range<usize>> {
+        self.marks.resize(records, false);
+        let marks = self.marks.get_mut(within.clone())?;
+        let first = marks.iter().position(|marked| !marked)?;
+        let marks = &mut marks[first..];
+        let count = marks.iter().position(|marked| *marked).unwrap_or(marks.len());
+        marks[..count].fill(true);
+        self.count += count;
+        Some(within.start + first..within.start + first + count)
+    }
+
+    /// Marks none, keeping the memory.
+    fn clear(&mut self) {
+        self.marks.clear();
+        self.count = 0;
+    }
 }
 
 /// Batches sent and not yet answered; shared by the two tasks of a lane.
@@ -114,6 +141,7 @@ pub struct Common {
     meter: Arc<Meter>,
     index: usize,
     window: Window,
+    pauses: RefCell<Pauses>,
 }
 
 /// A lane that has not begun.
@@ -151,6 +179,7 @@ impl<S: Sink> Lane<S> {
             meter: Arc::clone(meter),
             index,
             window: Window::new(plan.inflight()),
+            pauses: RefCell::default(),
         };
         Lane {
             common: Rc::new(common),
@@ -399,41 +428,36 @@ impl Common {
     /// Some records of a slot are answered; each counts once.
     fn answered(&self, slot: usize, records: &Range<u32>, fate: &Fate, now: u64) {
         let slots = self.window.slots.borrow();
-        let Some(all) = slots.get(slot).map(|s| s.intended.len() as u64) else { return };
-        let records = u64::from(records.start).min(all)..u64::from(records.end).min(all);
+        let Some(all) = slots.get(slot).map(|s| s.intended.len()) else { return };
+        let index = |index: u32| usize::try_from(index).unwrap_or(usize::MAX).min(all);
+        let records = index(records.start)..index(records.end);
         if records.is_empty() {
             return;
         }
-        if slots[slot].answered.is_empty() && records == (0..all) {
-            self.settle(&slots[slot], &records, fate, now);
+        if slots[slot].answered.count == 0 && records == (0..all) {
+            self.settle(&slots[slot], records, fate, now);
             drop(slots);
-        } else {
-            drop(slots);
-            let mut answered = std::mem::take(&mut self.window.slots.borrow_mut()[slot].answered);
-            let new: Vec<_> = answered.gaps(records.clone()).collect();
-            answered.insert(records.clone());
-            let left = all - answered.len();
-            self.window.slots.borrow_mut()[slot].answered = answered;
-            let slots = self.window.slots.borrow();
-            for run in new {
-                // Where a part of what was told lies, if some of it was told before.
-                let mut fate = fate.clone();
-                if let Fate::Stored(Some(at)) = &mut fate {
-                    at.sequence += run.start - records.start;
-                }
-                self.settle(&slots[slot], &run, &fate, now);
-            }
-            if left > 0 {
-                return;
-            }
+            return self.window.give_back(slot);
         }
-        self.window.give_back(slot);
+        drop(slots);
+        let mark = || self.window.slots.borrow_mut()[slot].answered.mark(all, records.clone());
+        while let Some(run) = mark() {
+            // Where a part of what was told lies, if some of it was told before.
+            let mut fate = fate.clone();
+            if let Fate::Stored(Some(at)) = &mut fate {
+                at.sequence += (run.start - records.start) as u64;
+            }
+            self.settle(&self.window.slots.borrow()[slot], run, &fate, now);
+        }
+        if self.window.slots.borrow()[slot].answered.count == all {
+            self.window.give_back(slot);
+        }
     }
 
     /// Records with these indices in their batch have their fate.
-    fn settle(&self, slot: &Slot, records: &Range<u64>, fate: &Fate, now: u64) {
-        let numbers = slot.first + records.start..slot.first + records.end;
-        let count = records.end - records.start;
+    fn settle(&self, slot: &Slot, records: Range<usize>, fate: &Fate, now: u64) {
+        let numbers = slot.first + records.start as u64..slot.first + records.end as u64;
+        let count = numbers.end - numbers.start;
         match fate {
             Fate::Stored(at) => self.acknowledged(slot, records, *at, now),
             Fate::Dropped | Fate::SampledOut => {
@@ -447,9 +471,10 @@ impl Common {
         }
     }
 
-    fn acknowledged(&self, slot: &Slot, records: &Range<u64>, at: Option<At>, now: u64) {
+    fn acknowledged(&self, slot: &Slot, records: Range<usize>, at: Option<At>, now: u64) {
         let (paused, times) = (self.plan.paused(), self.plan.times());
-        let intended = &slot.intended[records.start as usize..records.end as usize];
+        let first = slot.first + records.start as u64;
+        let intended = &slot.intended[records];
         let count = intended.len() as u64;
         // Of a part, its share.
         let bytes = slot.bytes * count / (slot.intended.len() as u64).max(1);
@@ -464,8 +489,10 @@ impl Common {
         }
         let mut passed = 0;
         for (class, intended) in times.split(intended) {
-            let count = intended.len() as u64;
-            let first = slot.first + records.start + passed;
+            let (count, first) = (intended.len() as u64, first + passed);
+            if let (Some(at), Some(due)) = (at, intended.first()) {
+                self.pauses.borrow_mut().acked(at.shard, *due, now, class != OUTSIDE);
+            }
             let at = at.map(|at| At { sequence: at.sequence + passed, ..at });
             passed += count;
             let set = &mut readings.sets[class];
@@ -503,6 +530,12 @@ impl Common {
         }
         drop(readings);
         self.window.failed.set(true);
+    }
+
+    /// Adds the longest pauses of this lane's shards.
+    pub fn pauses(&self, longest: &mut Longest) {
+        let stream = self.plan.places[self.plan.lane(self.index).1].stream;
+        self.pauses.borrow().add_to(stream, longest);
     }
 
     /// At the end: what is not answered by now never will be.

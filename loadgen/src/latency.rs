@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hdrhistogram::CreationError;
 use hdrhistogram::Histogram;
 
+use crate::pauses::Longest;
 use crate::schedule::Gaps;
 use crate::{Distribution, Distributions};
 
@@ -237,6 +238,8 @@ pub struct Readings {
     pub counts: Counts,
     /// Gaps between due times in the window, of the producers that are done.
     pub gaps: Gaps,
+    /// The longest pauses in acknowledgements, of the producers that are done.
+    pub pauses: Longest,
     /// The first failure, in words.
     pub first_error: Option<String>,
 }
@@ -261,6 +264,7 @@ impl Meter {
             reads: vec![Reads::default(); groups],
             counts: Counts::default(),
             gaps: Gaps::default(),
+            pauses: Longest::new(),
             first_error: None,
         })))
     }

@@ -20,6 +20,7 @@ mod clock;
 mod compare;
 mod consumer;
 mod dealer;
+mod descent;
 mod environment;
 mod error;
 mod file;
@@ -31,6 +32,7 @@ mod latency;
 mod nearest;
 mod options;
 mod pacer;
+mod pauses;
 mod plan;
 mod positions;
 #[cfg(target_os = "linux")]
@@ -38,6 +40,7 @@ mod probe;
 mod producer;
 mod progress;
 pub mod proof;
+mod readers;
 mod report;
 mod routes;
 mod run;
@@ -68,9 +71,9 @@ pub use options::{Arrival, LoadOptions, Rate, Scenario, WarmUpRule};
 pub use probe::{PROBE_TIME, ProbeError, ProbeOptions, probe};
 pub use progress::{Observer, Phase, Progress, Tick};
 pub use report::{
-    ACHIEVED_MIN, Arrivals, BEYOND_MIN, BacklogReport, BurstReport, Distribution, Distributions,
-    LATE_P99_MAX, Lateness, LiveLatency, Mode, Report, SCHEMA, STEAL_MAX, ScenarioKind, Slo,
-    WarmUp, WorkloadSummary,
+    ACHIEVED_MIN, AckPause, AckPauses, Arrivals, BEYOND_MIN, BacklogReport, BurstReport,
+    Distribution, Distributions, LATE_P99_MAX, Lateness, LiveLatency, Mode, Report, SCHEMA,
+    STEAL_MAX, ScenarioKind, Slo, WarmUp, WorkloadSummary,
 };
 pub use run::{DOUBT_MAX, Stop, run, run_on};
 pub(crate) use rundir::write_whole;

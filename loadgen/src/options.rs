@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use highwater_wire::{AckMode, MAX_RECORD_CEILING, MAX_SHARDS_PER_STREAM, StreamName};
+use highwater_wire::{
+    AckMode, Compression, MAX_RECORD_CEILING, MAX_SHARDS_PER_STREAM, ProducerName, StreamName,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::schedule::Profile;
+use crate::target::lane_name;
 use crate::workload::{Keys, Workload};
 use crate::{LATE_P99_MAX, LoadError};
 
@@ -209,6 +212,17 @@ pub struct LoadOptions {
     pub inflight: usize,
     /// Connections to each of the server's cores, per worker thread; 1 to 64. Default 1.
     pub connections: usize,
+    /// How batches are compressed, by the generator as by any client; only for a server. Default not at all.
+    #[serde(default)]
+    pub compression: Compression,
+    /// The name by which the server knows the generator's connections, and may bound them together; 1 to 128
+    /// characters. Default `highwater-loadgen`.
+    #[serde(default = "client_name")]
+    pub client_name: String,
+    /// Producers have names that the server keeps: this with `-` and the number of the lane (producer and shard) behind
+    /// it. A run with the same name fences off one that is still under way. Only for a server. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub producer: Option<String>,
     /// CPUs the worker threads are pinned to, one worker each. Empty: not pinned, and as many workers as
     /// there are producers, at most one less than there are CPUs. Default empty.
     pub cores: Vec<usize>,
@@ -267,6 +281,9 @@ impl Default for LoadOptions {
             linger: Duration::from_micros(200),
             inflight: 16,
             connections: 1,
+            compression: Compression::None,
+            client_name: client_name(),
+            producer: None,
             cores: Vec::new(),
             engine_cores: Vec::new(),
             // JSON readers keep integers exactly only up to 2⁵³.
@@ -282,6 +299,12 @@ impl Default for LoadOptions {
     }
 }
 
+fn client_name() -> String {
+    "highwater-loadgen".to_owned()
+}
+
+/// Most characters of a client's name.
+pub(crate) const MAX_CLIENT_NAME: usize = 128;
 /// Most producers or closed-loop callers.
 pub(crate) const MAX_PRODUCERS: usize = 4096;
 /// Most streams of one run.
@@ -316,6 +339,7 @@ impl LoadOptions {
         between("batch_bytes", self.batch_bytes, 1, 2 * MAX_RECORD_CEILING as usize)?;
         between("inflight", self.inflight, 1, 4096)?;
         between("connections", self.connections, 1, 64)?;
+        self.validate_names()?;
         between("cores", self.cores.len(), 0, 1024)?;
         between("engine_cores", self.engine_cores.len(), 0, 1024)?;
         self.validate_times()?;
@@ -342,6 +366,20 @@ impl LoadOptions {
             true => format!("{}-{n}", self.stream),
             false => self.stream.clone(),
         })
+    }
+
+    fn validate_names(&self) -> Result<(), LoadError> {
+        let name = &self.client_name;
+        let chars = name.chars().count();
+        if chars == 0 || chars > MAX_CLIENT_NAME || name.chars().any(char::is_control) {
+            return Err(LoadError::ClientName { name: name.clone(), limit: MAX_CLIENT_NAME });
+        }
+        if let Some(producer) = &self.producer {
+            let name = lane_name(producer, MAX_LANES);
+            let valid = ProducerName::new(&name);
+            valid.map_err(|source| LoadError::ProducerName { name: producer.clone(), source })?;
+        }
+        Ok(())
     }
 
     fn validate_times(&self) -> Result<(), LoadError> {
@@ -401,6 +439,15 @@ impl LoadOptions {
             }
             if self.linger != usual.linger {
                 return refused("linger", &format!("{:?}", self.linger), why);
+            }
+        }
+        if ["null", "embedded"].iter().any(|kind| self.target.split(':').next() == Some(*kind)) {
+            let why = "only a server's client does that";
+            if self.compression != Compression::None {
+                return refused("compression", &self.compression, why);
+            }
+            if let Some(producer) = &self.producer {
+                return refused("producer", producer, why);
             }
         }
         match self.scenario {

@@ -2,8 +2,9 @@
 //! its parts begin and end.
 //!
 //! A *place* is one shard of one of the run's streams. A *lane* is one producer's records for one place,
-//! numbered densely. A *reader* is one group's way through one place.
+//! numbered densely. A *reader* is one group's way through one shard: a place, or a shard that came of places.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use highwater_wire::{BatchBuilder, BatchHeader, Limits, StreamDescription};
 
 use crate::clock::{Clock, nanos};
+use crate::descent::Descent;
 use crate::integrity::Ledger;
 use crate::options::{MAX_LANES, between};
 use crate::routes::Routes;
@@ -68,8 +70,10 @@ pub struct Plan {
     pub profile: PreparedProfile,
     /// Where records go.
     pub streams: Vec<StreamDescription>,
-    /// Their shards, stream by stream.
+    /// Their shards that were open when the run began, stream by stream.
     pub places: Vec<Place>,
+    /// What comes of them.
+    pub descent: Descent,
     /// Which record goes where.
     pub routes: Routes,
     /// Shard sequence before which nothing of this run lies, by place.
@@ -90,18 +94,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// For a valid set of options and the streams they lead to through `link`, whose shards (stream by
+    /// For a valid set of options and the streams they lead to through `link`, whose open shards (stream by
     /// stream) stand at `from`. From some targets nothing is `readable`.
     pub fn new<L: Link>(
         options: LoadOptions,
         supplies: Supplies,
         link: &L,
-        streams: Vec<StreamDescription>,
+        mut streams: Vec<StreamDescription>,
         from: Vec<u64>,
         readable: bool,
     ) -> Result<Plan, LoadError> {
         let Supplies { material, profile } = supplies;
         let limits = link.limits();
+        let descent = Descent::new(&streams, options.groups);
+        for stream in &mut streams {
+            stream.shards.retain(|shard| !shard.closed);
+        }
         let places: Vec<Place> = streams
             .iter()
             .enumerate()
@@ -143,6 +151,7 @@ impl Plan {
             profile,
             streams,
             places,
+            descent,
             from,
             groups,
             consumers,
@@ -179,6 +188,12 @@ impl Plan {
     pub fn lane(&self, index: usize) -> (u32, usize) {
         let places = self.places.len();
         ((index / places) as u32, index % places)
+    }
+
+    /// The place of a record with this key hash, met in a shard of a stream that came of the stream's places.
+    pub fn place_of(&self, stream: usize, hash: u128) -> Option<usize> {
+        let first = self.places.partition_point(|place| place.stream < stream);
+        self.descent.place(stream, hash).map(|place| first + place)
     }
 
     /// The lane of a record met in a place; `None` if this run has no such producer.
@@ -236,15 +251,14 @@ impl Plan {
         0..self.paused().start
     }
 
-    /// The sequence after the last one acknowledged, by place.
-    pub fn acked_ends(&self) -> Vec<u64> {
-        let mut ends = vec![0; self.places.len()];
+    /// The sequence after the last one acknowledged, by stream and shard.
+    pub fn acked_ends(&self) -> BTreeMap<(usize, u32), u64> {
+        let mut ends = BTreeMap::new();
         for lane in 0..self.lanes() {
-            let place = self.lane(lane).1;
+            let stream = self.places[self.lane(lane).1].stream;
             for (shard, acked) in self.ledger(lane).acked_ends() {
-                if *shard == self.places[place].shard {
-                    ends[place] = ends[place].max(*acked);
-                }
+                let end: &mut u64 = ends.entry((stream, *shard)).or_default();
+                *end = (*end).max(*acked);
             }
         }
         ends

@@ -1,7 +1,7 @@
 //! Tells the target how far the groups of this worker have read, so that whoever watches the target sees them fall
 //! behind and catch up. Beside the path of records: readers leave a number, a task of its own sends it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use highwater_wire::Position;
 
+use crate::consumer::Way;
 use crate::plan::Plan;
 use crate::target::Link;
 
@@ -30,9 +31,12 @@ struct Told {
     told: u64,
 }
 
-/// The positions of a worker's readers, by group and stream.
-#[derive(Default)]
-pub struct Positions(BTreeMap<(usize, String), Vec<Told>>);
+/// The readers of a group's streams.
+type Readers = BTreeMap<(usize, String), Vec<Told>>;
+
+/// The positions of a worker's readers, by group and stream; clones share them.
+#[derive(Clone, Default)]
+pub struct Positions(Rc<RefCell<Readers>>);
 
 /// The name of a run's group number `group`, from 0.
 pub fn group_name(group: usize) -> String {
@@ -40,58 +44,67 @@ pub fn group_name(group: usize) -> String {
 }
 
 impl Positions {
-    /// A reader of `place` for `group`, where it begins.
-    pub fn reader(&mut self, plan: &Plan, group: usize, place: usize) -> Reached {
-        let reached = Reached::new(Cell::new(plan.from[place]));
-        let shard = plan.places[place].shard;
+    /// A further reader, which begins at `from`.
+    pub fn reader(&self, plan: &Plan, way: Way, from: u64) -> Reached {
+        let reached = Reached::new(Cell::new(from));
         // Nothing is told before the first record is read: a group that never reads is none.
-        let told = Told { shard, reached: Rc::clone(&reached), told: plan.from[place] };
+        let told = Told { shard: way.shard, reached: Rc::clone(&reached), told: from };
         if plan.options.commit {
-            self.0.entry((group, plan.stream(place).name.clone())).or_default().push(told);
+            let key = (way.group, plan.streams[way.stream].name.clone());
+            self.0.borrow_mut().entry(key).or_default().push(told);
         }
         reached
     }
 
     /// Tells the target about once a second what has changed, until dropped.
-    pub async fn keep<L: Link>(&mut self, link: &L) -> Infallible {
-        let each = EVERY.max(APART * u32::try_from(self.0.len()).unwrap_or(u32::MAX));
-        let mut turn =
-            tokio::time::interval(each / u32::try_from(self.0.len().max(1)).unwrap_or(1));
+    pub async fn keep<L: Link>(&self, link: &L) -> Infallible {
+        // Shards come up under way, of streams that are read already.
+        let keys = self.keys();
+        if keys.is_empty() {
+            return std::future::pending().await;
+        }
+        let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        let mut turn = tokio::time::interval(EVERY.max(APART * count) / count);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            for (key, readers) in &mut self.0 {
+            for key in &keys {
                 turn.tick().await;
-                tell(link, key, readers).await;
-            }
-            if self.0.is_empty() {
-                return std::future::pending().await;
+                self.tell(link, key).await;
             }
         }
     }
 
     /// Tells it a last time, unless it cannot be reached.
-    pub async fn finish<L: Link>(&mut self, link: &L) {
+    pub async fn finish<L: Link>(&self, link: &L) {
         let all = async {
-            for (key, readers) in &mut self.0 {
-                tell(link, key, readers).await;
+            for key in self.keys() {
+                self.tell(link, &key).await;
             }
         };
         let _unreachable = tokio::time::timeout(FINISH, all).await;
     }
-}
 
-/// Commits what has changed. What the target does not take now it is told the next time: the run does not depend on
-/// it.
-async fn tell<L: Link>(link: &L, (group, stream): &(usize, String), readers: &mut [Told]) {
-    let moved = |r: &&mut Told| r.reached.get() != r.told;
-    let position = |r: &mut Told| Position { shard: r.shard, sequence: r.reached.get() };
-    let positions: Vec<Position> = readers.iter_mut().filter(moved).map(position).collect();
-    if positions.is_empty() || link.commit(&group_name(*group), stream, &positions).await.is_err() {
-        return;
+    fn keys(&self) -> Vec<(usize, String)> {
+        self.0.borrow().keys().cloned().collect()
     }
-    for reader in readers {
-        if let Some(told) = positions.iter().find(|p| p.shard == reader.shard) {
-            reader.told = told.sequence;
+
+    /// Commits what has changed. What the target does not take now it is told the next time: the run does not depend
+    /// on it.
+    async fn tell<L: Link>(&self, link: &L, key: &(usize, String)) {
+        let moved = |r: &&Told| r.reached.get() != r.told;
+        let position = |r: &Told| Position { shard: r.shard, sequence: r.reached.get() };
+        let positions: Vec<Position> = match self.0.borrow().get(key) {
+            Some(readers) => readers.iter().filter(moved).map(position).collect(),
+            None => return,
+        };
+        let (group, stream) = (group_name(key.0), &key.1);
+        if positions.is_empty() || link.commit(&group, stream, &positions).await.is_err() {
+            return;
+        }
+        for reader in self.0.borrow_mut().get_mut(key).into_iter().flatten() {
+            if let Some(told) = positions.iter().find(|p| p.shard == reader.shard) {
+                reader.told = told.sequence;
+            }
         }
     }
 }

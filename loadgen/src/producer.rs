@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::Mode;
 use crate::dealer::{Batch, Dealer, Dealt, Planned};
-use crate::lane::{Lane, Ticket, listen};
+use crate::lane::{Common, Lane, Ticket, listen};
 use crate::latency::Meter;
 use crate::pacer::Timer;
 use crate::plan::Plan;
@@ -49,7 +49,9 @@ impl<S: Sink, O: Outcomes> Producer<S, O> {
     pub async fn run(mut self, stage: watch::Receiver<Stage>) -> Result<(), JoinError> {
         self.dealer.begin();
         let (mut lanes, mut listeners) = (Vec::new(), JoinSet::new());
+        let mut heard: Vec<Rc<Common>> = Vec::new();
         for (lane, outcomes) in self.lanes.drain(..) {
+            heard.push(Rc::clone(lane.common()));
             listeners.spawn_local(listen(Rc::clone(lane.common()), outcomes));
             lanes.push(lane);
         }
@@ -67,6 +69,8 @@ impl<S: Sink, O: Outcomes> Producer<S, O> {
         }
         listeners.abort_all();
         self.count();
+        let mut readings = self.meter.lock();
+        heard.iter().for_each(|lane| lane.pauses(&mut readings.pauses));
         Ok(())
     }
 

@@ -16,11 +16,14 @@ mod series;
 mod tests;
 mod text;
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use highwater_wire::StreamDescription;
 use serde::{Deserialize, Serialize};
 
+use crate::pauses::Longest;
 use crate::{Environment, Lint, LoadOptions, RunFiles};
 
 pub(crate) use explain::notes;
@@ -155,6 +158,61 @@ impl Distributions {
             ("visibility", &self.visibility),
             ("delivery", &self.delivery),
         ]
+    }
+}
+
+/// The longest pause in acknowledgements of each shard: time in which it acknowledged nothing to a producer although a
+/// record of it that was acknowledged then, and is of the measured window, was due. Milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AckPauses {
+    /// The median over shards.
+    pub p50: f64,
+    /// 99 % of the shards had none longer than this.
+    pub p99: f64,
+    /// The longest of all.
+    pub max: f64,
+    /// Shards that acknowledged something, those that came up and those that were closed during the run included.
+    pub shards: u64,
+    /// The shards with the longest, those first; at most [`AckPauses::WORST`].
+    pub worst: Vec<AckPause>,
+}
+
+/// The longest pause in acknowledgements of one shard.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AckPause {
+    /// The stream.
+    pub stream: String,
+    /// The shard's number.
+    pub shard: u32,
+    /// Milliseconds.
+    pub pause: f64,
+}
+
+impl AckPauses {
+    /// Most shards that are named.
+    pub const WORST: usize = 32;
+
+    /// Of the longest of each shard, in nanoseconds, by stream and number.
+    pub(crate) fn of(longest: &Longest, streams: &[StreamDescription]) -> AckPauses {
+        let mut all: Vec<(u64, usize, u32)> =
+            longest.iter().map(|((stream, shard), pause)| (*pause, *stream, *shard)).collect();
+        all.sort_unstable_by_key(|(pause, stream, shard)| (Reverse(*pause), *stream, *shard));
+        let ms = |ns: u64| ns as f64 / 1e6;
+        // Of n in descending order, the first for which at least that share is no longer.
+        let at =
+            |percent: usize| all.get(all.len() * (100 - percent) / 100).map_or(0.0, |p| ms(p.0));
+        let worst = all.iter().take(AckPauses::WORST).map(|(pause, stream, shard)| AckPause {
+            stream: streams.get(*stream).map(|s| s.name.clone()).unwrap_or_default(),
+            shard: *shard,
+            pause: ms(*pause),
+        });
+        AckPauses {
+            p50: at(50),
+            p99: at(99),
+            max: all.first().map_or(0.0, |p| ms(p.0)),
+            shards: all.len() as u64,
+            worst: worst.collect(),
+        }
     }
 }
 
@@ -313,7 +371,7 @@ pub struct Report {
     pub stream: String,
     /// Streams written to.
     pub streams: u32,
-    /// Shards of each.
+    /// Shards of each that were open when the run began.
     pub shards: u32,
     /// When the stream acknowledges: `durable` or `written`.
     pub ack: String,
@@ -358,7 +416,8 @@ pub struct Report {
     pub lost: u64,
     /// Read again.
     pub duplicated: u64,
-    /// Read after a later record of the same producer and shard.
+    /// Read after a later record of the same producer and shard; in shards that came up during the run by a split or
+    /// merge, after a later one of the same producer and key.
     pub reordered: u64,
     /// Read with a wrong checksum, or where this run never put them.
     pub corrupted: u64,
@@ -394,6 +453,9 @@ pub struct Report {
     pub first_error: Option<String>,
     /// By distribution, in microseconds.
     pub latency_us: Distributions,
+    /// For how long shards acknowledged nothing though records were due for them.
+    #[serde(default)]
+    pub ack_pause_ms: AckPauses,
     /// Reads whose arrival stamp lay after the reader's clock (two clocks that differ); counted as 0.
     pub delivery_before_arrival: u64,
     /// The generator's own lateness.

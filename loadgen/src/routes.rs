@@ -89,7 +89,9 @@ mod tests {
     use highwater_wire::{AckMode, Limits, StreamConfig, hash_key};
 
     use super::*;
-    use crate::target::{Null, NullLink, NullOutcomes, NullSink, NullSource, Refusal, Target};
+    use crate::target::{
+        LaneOptions, Null, NullLink, NullOutcomes, NullSink, NullSource, Refusal, Target,
+    };
     use crate::workload::{Keys, Workload};
 
     /// Counts how often it is asked where a key belongs.
@@ -129,9 +131,9 @@ mod tests {
             &self,
             stream: &StreamDescription,
             shard: u32,
-            inflight: usize,
+            lane: LaneOptions,
         ) -> Result<(NullSink, NullOutcomes), Refusal> {
-            self.0.sink(stream, shard, inflight).await
+            self.0.sink(stream, shard, lane).await
         }
 
         async fn source(

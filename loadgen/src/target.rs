@@ -9,6 +9,8 @@
 //!   by its batch's tag and its index there, in any order; all records of a batch at once, or some at a time.
 //! - A source gives the records of a shard in the shard's order, with the payload, key and headers as
 //!   they were appended, and a dense sequence number of its own.
+//! - Shards may split and merge under way, if [`Link::describe`] and [`Source::ended`] tell of it: records then go on in
+//!   other shards, those of a key in order, and an answer says in which.
 //! - An answer means what the target's acknowledgement means. What is not known is
 //!   [`Failure::unknown`]: it is resolved by what is read.
 //!
@@ -31,6 +33,7 @@ use highwater_wire::{
     BatchBuilder, Limits, Position, RecordView, StreamConfig, StreamDescription, hash_key,
 };
 
+pub(crate) use highwater::lane_name;
 pub use highwater::{Highwater, HighwaterLink};
 pub use null::{Null, NullChunk, NullError, NullLink, NullOutcomes, NullSink, NullSource};
 
@@ -94,6 +97,12 @@ pub trait Link: 'static {
     async fn stream(&self, name: &str, config: &StreamConfig)
     -> Result<StreamDescription, Refusal>;
 
+    /// The stream as it is now. Shards may have split and merged since: their children name them as parents, and each
+    /// has its key's records after theirs. A target whose shards stay as they are says again what it is given.
+    async fn describe(&self, stream: &StreamDescription) -> Result<StreamDescription, Refusal> {
+        Ok(stream.clone())
+    }
+
     /// The index in `stream.shards` of the shard that records with `key` belong to; `None` if there is
     /// none. Asked once per key before the run (never per record), once for all streams whose shards
     /// have the same hash ranges, and not at all for streams of one shard.
@@ -105,12 +114,12 @@ pub trait Link: 'static {
     /// The high-water mark of `shard`.
     async fn high_water(&self, stream: &StreamDescription, shard: u32) -> Result<u64, Refusal>;
 
-    /// Appends to `shard`, at most `inflight` batches unanswered.
+    /// Appends to `shard`, for one lane.
     async fn sink(
         &self,
         stream: &StreamDescription,
         shard: u32,
-        inflight: usize,
+        lane: LaneOptions,
     ) -> Result<(Self::Sink, Self::Outcomes), Refusal>;
 
     /// Keeps for `group` how far it has read, so that whoever watches the target sees it: next sequence numbers by
@@ -138,6 +147,15 @@ pub trait Link: 'static {
         shard: u32,
         from: u64,
     ) -> Result<Self::Source, Refusal>;
+}
+
+/// Whose batches a sink takes: those of one lane, one producer's records for one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneOptions {
+    /// The lane's number in the run, from 0.
+    pub number: usize,
+    /// Most batches unanswered, at least 1.
+    pub inflight: usize,
 }
 
 /// Takes batches for one shard.
@@ -213,6 +231,11 @@ pub trait Source: 'static {
     /// The next ones; `None` if there will be no more. May be dropped unfinished without losing any, and
     /// asked again after an error.
     async fn next(&mut self) -> Result<Option<Self::Chunk>, Trouble>;
+
+    /// Whether there will be no more because a split or merge closed the shard: its children have what comes after.
+    fn ended(&self) -> bool {
+        false
+    }
 
     /// Goes on at sequence `at`, past a gap.
     fn resume(&mut self, at: u64);

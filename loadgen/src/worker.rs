@@ -4,29 +4,24 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 
 use core_affinity::CoreId;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet, LocalSet, spawn_local};
+use tokio::task::{JoinError, JoinHandle, JoinSet, LocalSet, spawn_local};
 
 use crate::LoadError;
-use crate::consumer::consume;
 use crate::dealer::Dealer;
-use crate::integrity::Reach;
 use crate::lane::Lane;
 use crate::latency::Meter;
 use crate::pacer::Pacer;
 use crate::plan::Plan;
 use crate::positions::Positions;
 use crate::producer::Producer;
+use crate::readers::{Reached, Readers};
 use crate::run::Orders;
 use crate::schedule::mix;
 use crate::stage::{Stage, keep};
-use crate::target::{Link, Refusal, Target};
-
-/// How far each reader came, by group and place.
-pub type Reached = Vec<((usize, usize), Reach)>;
+use crate::target::{LaneOptions, Link, Refusal, Target};
 
 /// What a worker tells the controlling thread, with its number.
 #[derive(Debug)]
@@ -35,7 +30,7 @@ pub enum Event {
     Ready,
     /// All its lanes are done.
     Produced,
-    /// All its readers are done: how far each came, by group and place. Nothing follows.
+    /// All its readers are done: how far each came. Nothing follows.
     Done(Reached),
     /// It could not begin, or not go on. Nothing follows.
     Failed(LoadError),
@@ -64,8 +59,8 @@ pub struct Worker<T> {
 /// A producer on a link.
 type LinkProducer<L> = Producer<<L as Link>::Sink, <L as Link>::Outcomes>;
 
-/// Readers by group and place, each of which ends with how far it came.
-type Readers = JoinSet<((usize, usize), Reach)>;
+/// Readers at work.
+type Reading = JoinHandle<Result<Reached, JoinError>>;
 
 /// Seeds of the workers' fillers count down from here; producers' count up from 0.
 const WRITER_SEED: u64 = u64::MAX;
@@ -84,7 +79,7 @@ impl Drop for Watch {
 
 impl<T: Target> Worker<T> {
     /// Starts its thread.
-    pub fn start(self) -> Result<JoinHandle<()>, LoadError> {
+    pub fn start(self) -> Result<std::thread::JoinHandle<()>, LoadError> {
         std::thread::Builder::new()
             .name(format!("load-{}", self.index))
             .spawn(move || {
@@ -114,18 +109,19 @@ impl<T: Target> Worker<T> {
     async fn work(self) -> Result<Reached, LoadError> {
         let plan = &self.plan;
         let link = self.target.link().await.map_err(self.refused("connecting"))?;
+        let link = Rc::new(link);
         let pacer = Pacer::new(plan.clock, plan.options.spin);
         let producers = self.producers(&link, &pacer).await?;
-        let mut positions = Positions::default();
-        let readers = self.readers(&link, &mut positions).await?;
+        let positions = Positions::default();
+        let readers = self.readers(&link, &positions).await?;
         self.tell(Event::Ready);
 
         // They are told for as long as anybody reads, and a last time at the end.
         let reached = tokio::select! {
             reached = self.produce(pacer, producers, readers) => reached?,
-            never = positions.keep(&link) => match never {},
+            never = positions.keep(&*link) => match never {},
         };
-        positions.finish(&link).await;
+        positions.finish(&*link).await;
         Ok(reached)
     }
 
@@ -134,7 +130,7 @@ impl<T: Target> Worker<T> {
         &self,
         pacer: Rc<Pacer>,
         producers: Vec<LinkProducer<T::Link>>,
-        mut readers: Readers,
+        readers: Reading,
     ) -> Result<Reached, LoadError> {
         let plan = &self.plan;
 
@@ -165,11 +161,7 @@ impl<T: Target> Worker<T> {
         keeper.abort();
         self.tell(Event::Produced);
 
-        let mut reached = Vec::new();
-        while let Some(reader) = readers.join_next().await {
-            reached.push(reader.map_err(panicked)?);
-        }
-        Ok(reached)
+        readers.await.map_err(panicked)?.map_err(panicked)
     }
 
     /// This worker's producers, with everything they need open.
@@ -186,9 +178,10 @@ impl<T: Target> Worker<T> {
             let dealer = Dealer::new(plan, number as u32);
             let mut lanes = Vec::with_capacity(plan.places.len());
             for (place, at) in plan.places.iter().enumerate() {
-                let sink = link.sink(plan.stream(place), at.shard, plan.inflight()).await;
-                let (sink, outcomes) = sink.map_err(self.refused("starting to append"))?;
                 let index = number * plan.places.len() + place;
+                let lane = LaneOptions { number: index, inflight: plan.inflight() };
+                let sink = link.sink(plan.stream(place), at.shard, lane).await;
+                let (sink, outcomes) = sink.map_err(self.refused("starting to append"))?;
                 let (timer, hand) = (pacer.timer(), dealer.hand());
                 let lane = Lane::new(plan, index, sink, timer, &writer, hand, &self.meter);
                 lanes.push((lane, outcomes));
@@ -201,23 +194,15 @@ impl<T: Target> Worker<T> {
     /// This worker's readers: they read already.
     async fn readers(
         &self,
-        link: &T::Link,
-        positions: &mut Positions,
-    ) -> Result<Readers, LoadError> {
-        let plan = &self.plan;
-        let mut readers = JoinSet::new();
-        for (group, place) in plan.readers_of(self.index, self.of) {
-            let (stream, shard) = (plan.stream(place), plan.places[place].shard);
-            let source = link.source(stream, shard, plan.from[place]).await;
-            let source = source.map_err(self.refused("starting to read"))?;
-            let (plan, meter) = (Arc::clone(plan), Arc::clone(&self.meter));
-            let goal = self.orders.goal.clone();
-            let reached = positions.reader(&plan, group, place);
-            readers.spawn_local(async move {
-                ((group, place), consume(plan, group, place, source, meter, goal, reached).await)
-            });
+        link: &Rc<T::Link>,
+        positions: &Positions,
+    ) -> Result<Reading, LoadError> {
+        let goal = self.orders.goal.clone();
+        let mut readers = Readers::new(link, &self.plan, &self.meter, goal, positions);
+        for (group, place) in self.plan.readers_of(self.index, self.of) {
+            readers.begin(group, place).await.map_err(self.refused("starting to read"))?;
         }
-        Ok(readers)
+        Ok(spawn_local(readers.finish()))
     }
 
     fn refused(&self, doing: &'static str) -> impl FnOnce(Refusal) -> LoadError {

@@ -6,9 +6,11 @@ use serde_json::Value;
 use crate::{Environment, Place, Report};
 
 /// Options that may differ: they name a place, or say how long, not what is done.
-const FREE: [&str; 12] = [
+const FREE: [&str; 14] = [
     "target",
     "stream",
+    "client_name",
+    "producer",
     "seed",
     "duration_s",
     "warmup",

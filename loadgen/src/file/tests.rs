@@ -34,6 +34,9 @@ batch = "64KiB"
 linger = "1ms"
 inflight = 4
 connections = 2
+compression = "lz4"
+client_name = "shop"
+producer = "till"
 seed = 7
 spin = 50
 drain_timeout = 20
@@ -89,6 +92,9 @@ file = "access.log"
         linger: Some(Duration::from_millis(1)),
         inflight: Some(4),
         connections: Some(2),
+        compression: Some(Compression::Lz4),
+        client_name: Some("shop".into()),
+        producer: Some("till".into()),
         seed: Some(7),
         spin: Some(Duration::from_micros(50)),
         drain_timeout: Some(seconds(20)),

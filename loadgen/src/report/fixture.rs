@@ -216,6 +216,7 @@ fn report(latency_us: Distributions) -> Report {
         read_errors: 1,
         first_error: Some("append to shard 2: the connection was closed by the server".into()),
         latency_us,
+        ack_pause_ms: AckPauses::of(&[((0, 0), 4_200_000), ((0, 1), 12_700_000)].into(), &[]),
         delivery_before_arrival: 7,
         generator_late: Lateness { p99_us: 31.2, max_us: 612.0, bound_us: 1000.0 },
         steal: Some(0.0012),

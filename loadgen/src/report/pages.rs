@@ -37,6 +37,7 @@ pub fn document<'a>(
     blocks.push(Block::Heading("Latency".into()));
     blocks.push(Block::Table(latencies(&report.latency_us)));
     blocks.push(Block::Note(WHAT_COUNTS.into()));
+    blocks.extend(report.pauses_in_words().map(|pauses| Block::Note(sentence(&pauses))));
     if let Some(burst) = &report.burst {
         bursts(burst, &mut blocks);
     }

@@ -50,6 +50,8 @@ fn figures_of(r: &Report) -> Vec<String> {
         r.workload.keys,
     ];
     all.extend(counts.map(figures::whole));
+    let pauses = &r.ack_pause_ms;
+    all.extend([pauses.max, pauses.p99, pauses.p50].map(|ms| figures::time(ms * 1e3)));
     let mut distributions: Vec<Distribution> =
         r.latency_us.named().into_iter().map(|(_, d)| *d).collect();
     if let Some(b) = &r.burst {

@@ -23,6 +23,9 @@ impl fmt::Display for Report {
         writeln!(f)?;
         let latencies = self.latency_us.named();
         table(f, "latency", latencies.iter().map(|(name, d)| (name.replace('_', " "), **d)))?;
+        if let Some(pauses) = self.pauses_in_words() {
+            line(f, "pauses", &pauses)?;
+        }
         if let Some(burst) = &self.burst {
             writeln!(f)?;
             self::burst(burst, f)?;
@@ -330,6 +333,21 @@ impl Report {
             moment(self.started_ns),
             seconds(self.warmup.duration_s),
         )
+    }
+
+    /// How long shards acknowledged nothing, if any acknowledged something.
+    pub(super) fn pauses_in_words(&self) -> Option<String> {
+        let pauses = &self.ack_pause_ms;
+        let worst = pauses.worst.first()?;
+        let ms = |ms: f64| time(ms * 1e3);
+        Some(format!(
+            "at most {} without an acknowledgement while records were due (shard {}); p99 of {} {}, p50 {}",
+            ms(pauses.max),
+            worst.shard,
+            counted(pauses.shards, "shard"),
+            ms(pauses.p99),
+            ms(pauses.p50),
+        ))
     }
 
     /// What was checked and what was found.

@@ -7,9 +7,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::LoadError;
+use crate::consumer::Way;
 use crate::environment::cpus;
 use crate::integrity::Reach;
 use crate::latency::Meter;
+use crate::pauses::Longest;
 use crate::plan::Plan;
 use crate::schedule::Gaps;
 use crate::target::Target;
@@ -30,8 +32,8 @@ pub struct Crew {
     pub producing: usize,
     /// Workers whose readers are not done.
     pub working: usize,
-    /// How far each group's reader of each place came.
-    pub reached: BTreeMap<(usize, usize), Reach>,
+    /// How far each reader came.
+    pub reached: BTreeMap<Way, Reach>,
 }
 
 impl Crew {
@@ -129,6 +131,18 @@ impl Crew {
             gaps.merge(&meter.lock().gaps);
         }
         gaps
+    }
+
+    /// The longest pauses in acknowledgements that any producer saw that is done.
+    pub fn pauses(&self) -> Longest {
+        let mut longest = Longest::new();
+        for meter in &self.meters {
+            for (shard, pause) in &meter.lock().pauses {
+                let known = longest.entry(*shard).or_default();
+                *known = (*known).max(*pause);
+            }
+        }
+        longest
     }
 
     /// Waits for the threads, which have reported their end.

@@ -1,5 +1,6 @@
 //! Where the consumers may end, once nothing more is sent.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,26 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::plan::Plan;
 use crate::target::{Link, Refusal};
 
+/// Where a shard ends, as far as the run is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// After its last sequence.
+    pub sequence: u64,
+    /// Whether it was closed by a split or merge: others may come of it that have records of the run.
+    pub closed: bool,
+}
+
+/// The ends of all shards that may have records of the run, by stream and shard.
+pub type Ends = BTreeMap<(usize, u32), End>;
+
 /// Up to where consumers read.
 #[derive(Clone, Debug)]
 pub enum Goal {
     /// Records are still being made.
     Open,
-    /// To these shard sequences, by place, but not for longer than until this instant.
-    Until(Arc<Vec<u64>>, Instant),
+    /// To these shard sequences, but not for longer than until this instant. A shard that is not named came of others
+    /// when nothing more was sent.
+    Until(Arc<Ends>, Instant),
     /// No further: nobody can say where the end is, or nobody wants to know.
     Here,
 }
@@ -26,7 +40,7 @@ const FLUSH: Duration = Duration::from_millis(20);
 /// How long to wait before a target that may come back is asked again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// The high-water mark of every place, now that nothing more is sent, known within `patience`; consumers
+/// The high-water mark of every shard, now that nothing more is sent, known within `patience`; consumers
 /// then have as long again. Why, if nobody can say.
 pub async fn find<L: Link>(control: &L, plan: &Plan, patience: Duration) -> Result<Goal, String> {
     let give_up = Instant::now() + patience;
@@ -34,14 +48,17 @@ pub async fn find<L: Link>(control: &L, plan: &Plan, patience: Duration) -> Resu
     let written = |stream: usize| plan.streams[stream].config.ack != AckMode::Durable;
     // The mark of a `written` stream follows its acknowledgements by a flush: until it rests.
     let mut rests = !plan.places.iter().any(|place| written(place.stream));
-    let mut known: Option<Vec<u64>> = None;
+    let mut known: Option<Ends> = None;
     let mut why = format!("not told within {patience:?}");
     loop {
         let pause = match timeout_at(give_up, marks(control, plan)).await {
             Ok(Ok(ends)) => {
                 rests |= known.as_ref() == Some(&ends);
                 // What is acknowledged beyond the mark is lost, but only once the mark had time to get there.
-                let covers = ends.iter().zip(&acked).all(|(end, acked)| end >= acked);
+                // A shard that retention has emptied may not be told of any more.
+                let covers = acked
+                    .iter()
+                    .all(|(shard, acked)| ends.get(shard).is_none_or(|end| end.sequence >= *acked));
                 known = Some(ends);
                 if rests && covers {
                     break;
@@ -67,11 +84,15 @@ pub async fn find<L: Link>(control: &L, plan: &Plan, patience: Duration) -> Resu
     }
 }
 
-/// The high-water mark of every place.
-pub async fn marks<L: Link>(control: &L, plan: &Plan) -> Result<Vec<u64>, Refusal> {
-    let mut marks = Vec::with_capacity(plan.places.len());
-    for place in &plan.places {
-        marks.push(control.high_water(&plan.streams[place.stream], place.shard).await?);
+/// The high-water mark of every shard that may have records of the run.
+async fn marks<L: Link>(control: &L, plan: &Plan) -> Result<Ends, Refusal> {
+    let mut ends = Ends::new();
+    for (number, stream) in plan.streams.iter().enumerate() {
+        let now = plan.descent.of_run(number, &control.describe(stream).await?);
+        for shard in &now.shards {
+            let sequence = control.high_water(&now, shard.shard).await?;
+            ends.insert((number, shard.shard), End { sequence, closed: shard.closed });
+        }
     }
-    Ok(marks)
+    Ok(ends)
 }

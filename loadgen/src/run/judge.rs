@@ -5,16 +5,18 @@ use std::path::Path;
 
 use highwater_wire::AckMode;
 
+use crate::consumer::Way;
 use crate::environment::{Before, Environment, Setting, lint};
 use crate::integrity::{Reach, Verdict};
 use crate::latency::Set;
+use crate::pauses::Longest;
 use crate::plan::Plan;
 use crate::report::notes;
 use crate::schedule::{Gaps, Profile};
 use crate::timeline::{BUSY, CALM, DRAINING, PAUSED, Timeline};
 use crate::{
-    Arrivals, BacklogReport, BurstReport, Distribution, Lateness, LiveLatency, LoadError,
-    LoadOptions, Mode, Rate, Report, SCHEMA, Scenario, ScenarioKind, WarmUp, Workload,
+    AckPauses, Arrivals, BacklogReport, BurstReport, Distribution, Lateness, LiveLatency,
+    LoadError, LoadOptions, Mode, Rate, Report, SCHEMA, Scenario, ScenarioKind, WarmUp, Workload,
     WorkloadSummary,
 };
 
@@ -34,8 +36,10 @@ pub struct Case<'a> {
     pub watcher: &'a Watcher,
     /// Gaps between the due times of each producer.
     pub gaps: Gaps,
-    /// How far each group's consumer of each place came.
-    pub reached: BTreeMap<(usize, usize), Reach>,
+    /// The longest pauses in acknowledgements, by stream and shard.
+    pub pauses: Longest,
+    /// How far each reader came.
+    pub reached: BTreeMap<Way, Reach>,
     /// What was decided.
     pub timeline: &'a Timeline,
     /// The counters when the paused groups returned, and when production ended.
@@ -89,7 +93,7 @@ pub fn judge(case: Case<'_>) -> Result<Report, LoadError> {
         server: case.server,
         stream: first.map(|stream| stream.name.clone()).unwrap_or_default(),
         streams: o.streams,
-        shards: first.map_or(0, |stream| stream.config.shards),
+        shards: first.map_or(0, |stream| stream.shards.len() as u32),
         ack: if durable { "durable" } else { "written" }.to_owned(),
         groups: plan.readers() as u32,
         consumers: plan.consumers as u32,
@@ -141,6 +145,7 @@ pub fn judge(case: Case<'_>) -> Result<Report, LoadError> {
         read_errors: c.read_errors,
         first_error: watcher.first_error().map(str::to_owned),
         latency_us: window.distributions(),
+        ack_pause_ms: AckPauses::of(&case.pauses, &plan.streams),
         delivery_before_arrival: c.delivery_before_arrival,
         generator_late: Lateness {
             p99_us: late.p99,
@@ -186,12 +191,11 @@ fn key_distribution(options: &LoadOptions) -> String {
 }
 
 /// What became of all records.
-fn verdict(plan: &Plan, reached: &BTreeMap<(usize, usize), Reach>) -> Verdict {
+fn verdict(plan: &Plan, reached: &BTreeMap<Way, Reach>) -> Verdict {
     let mut verdict = Verdict::default();
     for lane in 0..plan.lanes() {
-        let place = plan.lane(lane).1;
-        let own = plan.places[place].shard;
-        let reach = |group, shard| reached.get(&(group, place)).filter(|_| shard == own);
+        let stream = plan.places[plan.lane(lane).1].stream;
+        let reach = |group, shard| reached.get(&Way { group, stream, shard });
         verdict.add(&plan.ledger(lane).verdict(reach));
     }
     verdict

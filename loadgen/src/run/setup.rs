@@ -28,7 +28,7 @@ pub async fn set_up<T: Target>(
     for name in options.stream_names() {
         let stream = control.stream(&name, &config).await;
         let stream = stream.map_err(refused("preparing the stream"))?;
-        for shard in &stream.shards {
+        for shard in stream.shards.iter().filter(|shard| !shard.closed) {
             let mark = control.high_water(&stream, shard.shard).await;
             from.push(mark.map_err(refused("finding the high-water mark"))?);
         }

@@ -53,6 +53,7 @@ pub fn conduct<T: Target>(
         server: control.server(),
         watcher: &trial.watcher,
         gaps: trial.crew.gaps(),
+        pauses: trial.crew.pauses(),
         reached: std::mem::take(&mut trial.crew.reached),
         timeline: &trial.timeline,
         outage: trial.returned.take().zip(trial.ended.take()),

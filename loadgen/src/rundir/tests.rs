@@ -61,6 +61,7 @@ pub(crate) fn report(duration_s: f64) -> Report {
         errors: 0,
         read_errors: 0,
         first_error: None,
+        ack_pause_ms: AckPauses::default(),
         latency_us: Distributions::default(),
         delivery_before_arrival: 0,
         generator_late: Lateness::default(),

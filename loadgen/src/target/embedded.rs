@@ -21,7 +21,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::LoadOptions;
 
 use super::{
-    At, Chunk, Failure, Fate, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble,
+    At, Chunk, Failure, Fate, LaneOptions, Link, Outcome, Outcomes, Refusal, Sink, Source, Target,
+    Trouble,
 };
 
 /// How long an idle core of the engine, or of the generator's view of it, stays awake.
@@ -253,10 +254,10 @@ impl Link for Embedded {
         &self,
         stream: &StreamDescription,
         shard: u32,
-        inflight: usize,
+        lane: LaneOptions,
     ) -> Result<(EmbeddedSink, EmbeddedOutcomes), Refusal> {
         let (tell, told) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(inflight.clamp(1, Semaphore::MAX_PERMITS)));
+        let room = Arc::new(Semaphore::new(lane.inflight.clamp(1, Semaphore::MAX_PERMITS)));
         let sink = EmbeddedSink {
             shared: Arc::clone(&self.0),
             shard: Embedded::shard(stream, shard),

@@ -8,13 +8,15 @@ use highwater_client::{
     Start,
 };
 use highwater_wire::{
-    BatchBuilder, ErrorCode, Limits, Position, RecordView, StreamConfig, StreamDescription,
+    BatchBuilder, Compression, ErrorCode, Limits, Position, RecordView, StreamConfig,
+    StreamDescription,
 };
 
 use crate::LoadOptions;
 
 use super::{
-    At, Chunk, Failure, Fate, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble,
+    At, Chunk, Failure, Fate, LaneOptions, Link, Outcome, Outcomes, Refusal, Sink, Source, Target,
+    Trouble,
 };
 
 /// A Highwater server.
@@ -26,6 +28,12 @@ pub struct Highwater {
     pub connections: usize,
     /// How long one batch, or one read, is tried for while the server cannot be reached.
     pub patience: Duration,
+    /// The name it greets the server with, by which the server may bound it.
+    pub client_name: String,
+    /// How batches are compressed.
+    pub compression: Compression,
+    /// Producers have names the server knows: this, and the number of their lane.
+    pub producer: Option<String>,
 }
 
 impl Highwater {
@@ -39,12 +47,25 @@ impl Highwater {
                 true => options.longest(),
                 false => RetryPolicy::default().deadline,
             },
+            client_name: options.client_name.clone(),
+            compression: options.compression,
+            producer: options.producer.clone(),
         }
     }
 }
 
 /// Connections to a Highwater server.
-pub struct HighwaterLink(Client);
+pub struct HighwaterLink {
+    client: Client,
+    compression: Compression,
+    producer: Option<String>,
+}
+
+/// The name of a lane's producer at the server. Each has one of its own: opening a name fences off whoever had it, and
+/// two lanes may come to append to one shard, by a merge.
+pub(crate) fn lane_name(producer: &str, lane: usize) -> String {
+    format!("{producer}-{lane}")
+}
 
 impl From<ClientError> for Refusal {
     fn from(error: ClientError) -> Refusal {
@@ -61,13 +82,15 @@ impl Target for Highwater {
 
     async fn link(&self) -> Result<HighwaterLink, Refusal> {
         let options = ClientOptions {
-            name: "highwater-loadgen".to_owned(),
+            name: self.client_name.clone(),
             connections_per_core: self.connections,
             retry: RetryPolicy { deadline: self.patience, ..RetryPolicy::default() },
             ..ClientOptions::default()
         };
         let client = Client::connect(&self.address, options).await;
-        client.map(HighwaterLink).map_err(|error| Refusal(error.to_string()))
+        let client = client.map_err(|error| Refusal(error.to_string()))?;
+        let (compression, producer) = (self.compression, self.producer.clone());
+        Ok(HighwaterLink { client, compression, producer })
     }
 }
 
@@ -77,11 +100,11 @@ impl Link for HighwaterLink {
     type Source = ShardConsumer;
 
     fn server(&self) -> String {
-        self.0.info().server.clone()
+        self.client.info().server.clone()
     }
 
     fn limits(&self) -> Limits {
-        let info = self.0.info();
+        let info = self.client.info();
         Limits { max_record: info.max_record, max_batch: info.max_batch }
     }
 
@@ -90,31 +113,40 @@ impl Link for HighwaterLink {
         name: &str,
         config: &StreamConfig,
     ) -> Result<StreamDescription, Refusal> {
-        match self.0.describe_stream(name).await {
+        match self.client.describe_stream(name).await {
             Err(error) if error.code() == Some(ErrorCode::UnknownStream) => {}
             described => return Ok(described?),
         }
-        match self.0.create_stream(name, config.clone()).await {
+        match self.client.create_stream(name, config.clone()).await {
             // Somebody else was quicker.
             Err(error) if error.code() == Some(ErrorCode::StreamExists) => {
-                Ok(self.0.describe_stream(name).await?)
+                Ok(self.client.describe_stream(name).await?)
             }
             created => Ok(created?),
         }
     }
 
+    async fn describe(&self, stream: &StreamDescription) -> Result<StreamDescription, Refusal> {
+        Ok(self.client.describe_stream(&stream.name).await?)
+    }
+
     async fn high_water(&self, stream: &StreamDescription, shard: u32) -> Result<u64, Refusal> {
-        Ok(self.0.locate(stream, shard, Start::Latest).await?.high_water)
+        Ok(self.client.locate(stream, shard, Start::Latest).await?.high_water)
     }
 
     async fn sink(
         &self,
         stream: &StreamDescription,
         shard: u32,
-        inflight: usize,
+        lane: LaneOptions,
     ) -> Result<(Appender, HighwaterOutcomes), Refusal> {
-        let options = AppenderOptions { inflight, ..AppenderOptions::default() };
-        let (appender, acks) = self.0.appender(stream, shard, options).await?;
+        let options = AppenderOptions {
+            inflight: lane.inflight,
+            compression: self.compression,
+            name: self.producer.as_ref().map(|name| lane_name(name, lane.number)),
+            ..AppenderOptions::default()
+        };
+        let (appender, acks) = self.client.appender(stream, shard, options).await?;
         Ok((appender, HighwaterOutcomes { acks, ack: None, told: 0 }))
     }
 
@@ -124,11 +156,11 @@ impl Link for HighwaterLink {
         stream: &str,
         positions: &[Position],
     ) -> Result<(), Refusal> {
-        Ok(self.0.commit_positions(group, stream, positions).await?)
+        Ok(self.client.commit_positions(group, stream, positions).await?)
     }
 
     async fn delete(&self, name: &str) -> Result<(), Refusal> {
-        Ok(self.0.delete_stream(name).await?)
+        Ok(self.client.delete_stream(name).await?)
     }
 
     async fn source(
@@ -143,7 +175,7 @@ impl Link for HighwaterLink {
             verify_crc: false,
             ..ConsumerOptions::default()
         };
-        Ok(self.0.consumer(stream, shard, Start::At(from), options).await?)
+        Ok(self.client.consumer(stream, shard, Start::At(from), options).await?)
     }
 }
 
@@ -209,6 +241,10 @@ impl Source for ShardConsumer {
             ConsumeError::Corrupt { .. } => Trouble::Damaged(error.to_string()),
             other => Trouble::Failed(other.to_string()),
         })
+    }
+
+    fn ended(&self) -> bool {
+        ShardConsumer::ended(self)
     }
 
     fn resume(&mut self, at: u64) {

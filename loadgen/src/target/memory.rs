@@ -11,7 +11,8 @@ use highwater_wire::{
 use tokio::sync::{Notify, mpsc};
 
 use crate::target::{
-    At, Chunk, Failure, Fate, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble,
+    At, Chunk, Failure, Fate, LaneOptions, Link, Outcome, Outcomes, Refusal, Sink, Source, Target,
+    Trouble,
 };
 
 /// What goes wrong with the n-th batch of a shard.
@@ -211,7 +212,7 @@ impl Link for Memory {
         &self,
         stream: &StreamDescription,
         shard: u32,
-        _: usize,
+        _: LaneOptions,
     ) -> Result<(MemorySink, Self::Outcomes), Refusal> {
         let shard = ShardId { stream: stream.id, shard };
         let (tell, outcomes) = mpsc::unbounded_channel();

@@ -18,7 +18,8 @@ use highwater_wire::{
 use tokio::sync::Notify;
 
 use super::{
-    At, Chunk, Failure, Fate, Link, Outcome, Outcomes, Refusal, Sink, Source, Target, Trouble,
+    At, Chunk, Failure, Fate, LaneOptions, Link, Outcome, Outcomes, Refusal, Sink, Source, Target,
+    Trouble,
 };
 
 /// The null target, `null[:stall=FOR/EVERY][,service=TIME]`.
@@ -184,10 +185,10 @@ impl Link for NullLink {
         &self,
         _: &StreamDescription,
         shard: u32,
-        inflight: usize,
+        lane: LaneOptions,
     ) -> Result<(NullSink, NullOutcomes), Refusal> {
         let shared = Rc::new(Shared {
-            answers: RefCell::new(VecDeque::with_capacity(inflight)),
+            answers: RefCell::new(VecDeque::with_capacity(lane.inflight)),
             added: Notify::new(),
             closed: Cell::new(false),
         });

@@ -61,6 +61,11 @@ pub fn words(request: &Request) -> Vec<String> {
         }
     }
     words.add("--connections", o.connections);
+    words.add("--compression", o.compression);
+    words.add("--client-name", &o.client_name);
+    if let Some(producer) = &o.producer {
+        words.add("--producer", producer);
+    }
     words.arrivals(o.scenario, o.arrival, &o.profile);
     if let Scenario::Backlog { outage, drain_limit, paused_groups } = o.scenario {
         words.add("--outage", duration(outage));

@@ -34,6 +34,9 @@ pub fn apply(path: &Path, options: &mut LoadOptions) -> Result<WorkloadFile, Fai
     lay(&mut o.linger, &file.linger);
     lay(&mut o.inflight, &file.inflight);
     lay(&mut o.connections, &file.connections);
+    lay(&mut o.compression, &file.compression);
+    lay(&mut o.client_name, &file.client_name);
+    o.producer = file.producer.clone().or_else(|| o.producer.take());
     lay(&mut o.seed, &file.seed);
     lay(&mut o.spin, &file.spin);
     lay(&mut o.drain_timeout, &file.drain_timeout);

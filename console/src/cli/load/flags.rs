@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use highwater_loadgen::schedule::{Burst, Profile, TraceSpec};
 use highwater_loadgen::workload::{KeyDistribution, Material};
 use highwater_loadgen::{Arrival, LoadOptions, Rate, Scenario, WarmUpRule, WorkloadFile};
+use highwater_wire::Compression;
 
 use super::slo::{self, Slo};
 use super::words::{LoadTarget, PayloadSize, WorkloadName, load_target, warmup};
@@ -115,6 +116,16 @@ pub struct ProducerFlags {
     /// Connections to each core of the server, per worker [default: 1]
     #[arg(long, value_name = "N")]
     connections: Option<usize>,
+    /// Compress batches, as a client of a server does [default: none]
+    #[arg(long, value_name = "none|lz4|zstd")]
+    compression: Option<Compression>,
+    /// Greet the server by this name, whose quota then counts [default: highwater-loadgen]
+    #[arg(long, value_name = "NAME")]
+    client_name: Option<String>,
+    /// Name the producers to the server: NAME-0, NAME-1 ..., one for each producer and shard. A later run of the same
+    /// name fences this one off
+    #[arg(long, value_name = "NAME")]
+    producer: Option<String>,
 }
 
 #[derive(Debug, Default, Args)]
@@ -455,6 +466,9 @@ impl ProducerFlags {
         set(&mut options.linger, self.linger);
         set(&mut options.inflight, self.inflight);
         set(&mut options.connections, self.connections);
+        set(&mut options.compression, self.compression);
+        set(&mut options.client_name, self.client_name.clone());
+        options.producer = self.producer.clone().or_else(|| options.producer.take());
     }
 }
 

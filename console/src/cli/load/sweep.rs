@@ -37,9 +37,10 @@ pub struct SweepArgs {
 }
 
 /// Flags that can be varied: what a target or a producer may be set to.
-const VARIABLE: [&str; 17] = [
+const VARIABLE: [&str; 18] = [
     "ack",
     "batch",
+    "compression",
     "connections",
     "consumers",
     "cores",

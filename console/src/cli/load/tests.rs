@@ -40,7 +40,8 @@ fn same(a: &LoadOptions, b: &LoadOptions) {
 
 const ALL: &str = "run -t h:1 -r 20k -d 10s --warmup 0s --size 1KiB --producers 2 --consumers 0 --stream s \
                    --streams 3 --groups 2 --shards 4 --ack written --retention-bytes 1GiB --arrival poisson \
-                   --batch 64K --linger 1ms --inflight 2 --connections 2 --cores 0 --seed 9 --spin 0us \
+                   --batch 64K --linger 1ms --inflight 2 --connections 2 --compression zstd \
+                   --client-name shop --producer till --cores 0 --seed 9 --spin 0us \
                    --drain-timeout 1m --keys 17 --key-distribution hot:25% --tolerate-restart \
                    --target-timeout 3s --slo p99=5ms --slo propagation.max=1s";
 
@@ -115,6 +116,11 @@ fn values_out_of_range_name_flag_value_and_limit() {
         ("run -d 0s", &["--duration", "more than 0"]),
         ("run --stream a/b", &["--stream", "a/b"]),
         ("run --inflight 0", &["--inflight", "0", "4096"]),
+        ("run --compression gzip", &["--compression", "gzip", "zstd"]),
+        ("run --compression lz4 -t null", &["--compression", "lz4", "server's client"]),
+        ("run --producer p -t embedded", &["--producer", "p", "server's client"]),
+        ("run --producer a/b", &["--producer", "a/b"]),
+        ("run --client-name=", &["--client-name", "1 to 128"]),
         ("run -r 0", &["--rate", "0 records per second", "more than 0"]),
         ("run -r fast", &["--rate", "fast", "20k"]),
         ("run --slo p99", &["--slo", "p99=10ms"]),

@@ -70,7 +70,8 @@ fn numbers(chunk: &EmbeddedChunk) -> Vec<(u64, u64)> {
 fn what_is_appended_is_answered_and_read_in_order() {
     run(async {
         let (_dir, engine, stream) = engine(0).await;
-        let (mut sink, mut outcomes) = engine.sink(&stream, 0, 4).await.unwrap();
+        let (mut sink, mut outcomes) =
+            engine.sink(&stream, 0, LaneOptions { number: 0, inflight: 4 }).await.unwrap();
         let mut source = engine.source(&stream, 0, 0).await.unwrap();
         let produce = async {
             for n in 0..100 {
@@ -110,7 +111,8 @@ fn what_is_appended_is_answered_and_read_in_order() {
 fn a_source_may_begin_in_a_batch_and_go_elsewhere() {
     run(async {
         let (_dir, engine, stream) = engine(0).await;
-        let (mut sink, mut outcomes) = engine.sink(&stream, 0, 1).await.unwrap();
+        let (mut sink, mut outcomes) =
+            engine.sink(&stream, 0, LaneOptions { number: 0, inflight: 1 }).await.unwrap();
         sink.append(&mut batch(0, 10, 100), 0).await.unwrap();
         stored(outcomes.next().await.unwrap().fate);
         let mut source = engine.source(&stream, 0, 7).await.unwrap();
@@ -134,7 +136,8 @@ fn a_source_may_begin_in_a_batch_and_go_elsewhere() {
 fn what_retention_removed_is_passed_over_and_counted() {
     run(async {
         let (_dir, engine, stream) = engine(8 << 20).await;
-        let (mut sink, mut outcomes) = engine.sink(&stream, 0, 4).await.unwrap();
+        let (mut sink, mut outcomes) =
+            engine.sink(&stream, 0, LaneOptions { number: 0, inflight: 4 }).await.unwrap();
         let mut source = engine.source(&stream, 0, 0).await.unwrap();
         let shard = Embedded::shard(&stream, 0);
         let mut written = 0;
