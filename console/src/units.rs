@@ -132,8 +132,8 @@ pub fn count_unit(text: &str) -> Option<u64> {
 /// A buffer pool: 4 MiB, below which a core cannot work, to 1 TiB.
 pub fn memory(text: &str) -> Result<u64, UnitError> {
     match size(text)? {
-        bytes if (4 << 20..=1 << 40).contains(&bytes) => Ok(bytes),
-        _ => Err(range(text, "4MiB", "1TiB")),
+        bytes if (64 << 20..=1 << 40).contains(&bytes) => Ok(bytes),
+        _ => Err(range(text, "64MiB", "1TiB")),
     }
 }
 

@@ -31,13 +31,16 @@ pub struct ServeArgs {
     /// Largest record accepted: payload, key and headers
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = units::record_size)]
     max_record: u64,
-    /// Buffer memory of each core, from 4MiB [default: 32MiB]
+    /// Memory for all buffers, divided among the cores [default: 512MiB a core, at most half of what is available]
     #[arg(long, value_name = "BYTES", value_parser = units::memory)]
     memory: Option<u64>,
     /// Segment files to keep prepared, so that writes never wait for the file system [default: 1GiB]
     #[arg(long, value_name = "BYTES", value_parser = units::size)]
     prepared: Option<u64>,
-    /// Most connections per core [default: 4096]
+    /// Free bytes of the file system below which appends are refused [default: 1 % of it, at least 64MiB, at most 5 %]
+    #[arg(long, value_name = "BYTES", value_parser = units::size)]
+    disk_reserve: Option<u64>,
+    /// Most connections per core [default: 4096, or as many as --memory has room for]
     #[arg(long, value_name = "N")]
     max_connections: Option<usize>,
     /// Serve from a file system without O_DIRECT too (slower, and said so)
@@ -50,12 +53,12 @@ pub struct ServeArgs {
 pub fn run(args: ServeArgs) -> Result<(), Failure> {
     let usable = highwater_ring::usable_cpus().map_err(|e| Failure::doing("cannot serve", e))?;
     let cores = cpus_wanted(args.cores.as_ref(), &usable)?;
-    if let Some(memory) = args.memory {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        memory_there(memory, cores as u64, available(&meminfo))?;
-    }
+    let mut options = args.options();
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let limits = &options.store.core.limits;
+    options.memory = Some(memory(options.memory, cores, limits, available(&meminfo))?);
     let stop = crate::signals::Stop::on_signals()?;
-    let server = start(args.options())?;
+    let server = start(options)?;
     for warning in server.warnings() {
         note!("warning: {warning}");
     }
@@ -86,18 +89,29 @@ fn cpus_wanted(wanted: Option<&Cores>, usable: &[usize]) -> Result<usize, Failur
     }
 }
 
-/// Refuses pools that the machine cannot hold: they are touched only as load comes, and then the kernel would
-/// kill the server in the middle of it.
+/// The memory bound: as wanted, if the machine has so much available: the kernel would otherwise kill the server in the
+/// middle of it. Unless told, no more than half of that.
 #[cfg(target_os = "linux")]
-fn memory_there(memory: u64, cores: u64, available: Option<u64>) -> Result<(), Failure> {
-    let needed = memory.saturating_mul(cores);
+fn memory(
+    wanted: Option<u64>,
+    cores: usize,
+    limits: &highwater_wire::Limits,
+    available: Option<u64>,
+) -> Result<u64, Failure> {
+    use highwater_server::MemoryShares;
     // Without a figure of the kernel there is nothing to compare with.
-    let Some(available) = available.filter(|available| needed > *available) else { return Ok(()) };
-    let (each, limit) = (human::binary(memory), human::binary(available));
-    let (cores, needed) = (human::counted(cores, "core"), human::binary(needed));
-    Err(Failure::Usage(format!(
-        "--memory {each} for {cores} is {needed}; the machine has {limit} available"
-    )))
+    let available = available.unwrap_or(u64::MAX);
+    match wanted {
+        Some(wanted) if wanted > available => {
+            let (wanted, limit) = (human::binary(wanted), human::binary(available));
+            Err(Failure::Usage(format!("--memory {wanted}: the machine has {limit} available")))
+        }
+        Some(wanted) => Ok(wanted),
+        None => {
+            let usual = MemoryShares::default_bound(cores, limits);
+            Ok(usual.min(available / 2).max(MemoryShares::least_bound(cores, limits)))
+        }
+    }
 }
 
 /// `MemAvailable` of /proc/meminfo, in bytes.
@@ -162,15 +176,12 @@ impl ServeArgs {
         let max_record = u32::try_from(self.max_record).unwrap_or(u32::MAX);
         options.store.core.limits = highwater_wire::Limits::for_record(max_record);
         options.store.allow_buffered = self.allow_buffered;
-        if let Some(bytes) = self.memory {
-            options.store.pool_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        }
+        options.memory = self.memory;
+        options.store.reserve_bytes = self.disk_reserve;
         if let Some(bytes) = self.prepared {
             options.store.prepared_bytes = bytes;
         }
-        if let Some(connections) = self.max_connections {
-            options.max_connections = connections;
-        }
+        options.max_connections = self.max_connections;
         options
     }
 }
@@ -184,11 +195,14 @@ mod tests {
         let meminfo = "MemTotal:  8000000 kB\nMemAvailable:  1048576 kB\n";
         assert_eq!(available(meminfo), Some(1 << 30));
         assert_eq!(available("MemTotal: 1 kB"), None);
-        assert!(memory_there(512 << 20, 2, Some(1 << 30)).is_ok());
-        assert!(memory_there(u64::MAX, 2, None).is_ok());
-        let refused = memory_there(1 << 30, 2, Some(1 << 30)).unwrap_err().to_string();
-        let words = "--memory 1.00 GiB for 2 cores is 2.00 GiB; the machine has 1.00 GiB available";
-        assert_eq!(refused, words);
+        let limits = highwater_wire::Limits::default();
+        let of = |wanted, available| memory(wanted, 2, &limits, available);
+        assert_eq!(of(Some(1 << 30), Some(1 << 30)).unwrap(), 1 << 30);
+        assert_eq!(of(Some(u64::MAX), None).unwrap(), u64::MAX);
+        assert_eq!((of(None, None).unwrap(), of(None, Some(1 << 30)).unwrap()), (1 << 30, 1 << 29));
+        assert_eq!(of(None, Some(1 << 20)).unwrap(), 128 << 20, "what it cannot do without");
+        let refused = of(Some(2 << 30), Some(1 << 30)).unwrap_err().to_string();
+        assert_eq!(refused, "--memory 2.00 GiB: the machine has 1.00 GiB available");
     }
 
     #[test]

@@ -10,9 +10,9 @@ const RATE: &str = "2000";
 const SECONDS: &str = "4s";
 const OFFERED: u64 = 8_000;
 
-/// Buffer memory of the one core, and what the manual grants on top: large batches, receiving, and the process.
-const MEMORY: &str = "32MiB";
-const MOST: u64 = (32 + 64 + 64 + 64) << 20;
+/// The server's memory bound, and what the manual grants on top for the process itself.
+const MEMORY: &str = "64MiB";
+const MOST: u64 = (64 + 64) << 20;
 
 struct Outcome {
     report: Value,

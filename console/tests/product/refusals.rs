@@ -21,7 +21,7 @@ fn wrong_usage_is_exit_code_2() {
         (&["top", "-t", "foo"], &["--target", "foo", "HOST:PORT"]),
         (&["put", "s", "--timeout", "1ms"], &["--timeout", "1ms", "1s"]),
         (&["tail", "s", "--limit", "x"], &["--limit", "x", "whole number"]),
-        (&["serve", "--data", "d", "--memory", "1KiB"], &["--memory", "1KiB", "4MiB"]),
+        (&["serve", "--data", "d", "--memory", "1KiB"], &["--memory", "1KiB", "64MiB"]),
         (&["serve", "--data", "d", "--memory", "1TiB"], &["--memory", "1.00 TiB", "available"]),
         (&["serve", "--data", "d", "--cores", "1000"], &["--cores", "1000", "available: 0"]),
         (&["serve", "--data", "d", "--cores", "0,0"], &["--cores", "0 is named twice"]),

@@ -19,8 +19,8 @@ use tokio_uring::net::TcpStream;
 use crate::core_state::CoreState;
 use crate::flow::Flow;
 use crate::options::bounds::{
-    APPEND_WAIT_MS, FRAME_STALL_S, GREETING_MS, LINGER_MS, OUT_HIGH, OUT_PRESSED, OUT_SHARE,
-    PENDING, REPLY_STALL_S, WRITE_STALL_S,
+    APPEND_WAIT_MS, FRAME_SLOW_S, FRAME_STALL_S, GREETING_MS, LINGER_MS, OUT_HIGH, OUT_PRESSED,
+    OUT_SHARE, PENDING, REPLY_STALL_S, WRITE_STALL_S,
 };
 use crate::outgoing::{Common, Outgoing, Queued, Sent, advance};
 use crate::receipts::Receipts;
@@ -72,6 +72,8 @@ pub(crate) struct Connection {
     unfinished: Cell<bool>,
     /// Ticks since a byte of it came.
     frame_ticks: Cell<u32>,
+    /// Seconds the same frame has been unfinished while others lack memory for theirs.
+    slow_ticks: Cell<u32>,
     /// Ticks since the peer took a byte.
     write_ticks: Cell<u32>,
 }
@@ -108,6 +110,7 @@ impl Connection {
             deadline: Cell::new(Some(now_ns + GREETING_MS * 1_000_000)),
             unfinished: Cell::new(false),
             frame_ticks: Cell::new(0),
+            slow_ticks: Cell::new(0),
             write_ticks: Cell::new(0),
         }
     }
@@ -271,19 +274,20 @@ impl Connection {
 
     /// Once a second: cuts a peer that stopped in the middle of a frame, or that takes nothing while
     /// somebody waits for it to. In ticks, so that a pause of the whole process is nobody's fault.
-    pub fn tick(&self, now_ns: u64) {
+    pub fn tick(&self, now_ns: u64, memory_short: bool) {
         self.sweep(now_ns);
         let count = |counter: &Cell<u32>, stalled: bool| {
             counter.set(if stalled { counter.get() + 1 } else { 0 });
             counter.get()
         };
         let frame = count(&self.frame_ticks, self.unfinished.get());
+        let slow = count(&self.slow_ticks, memory_short && self.unfinished.get());
         let gone = self.state.get() >= State::Answering && self.pending.get() == 0;
         let awaited = self.queued() > 0 && (gone || self.core_queued.pressed());
         let paused = self.full() && self.subscriptions.borrow().is_empty();
         let write = count(&self.write_ticks, awaited || paused);
         let patience = if awaited { WRITE_STALL_S } else { REPLY_STALL_S };
-        if frame > FRAME_STALL_S || write > patience {
+        if frame > FRAME_STALL_S || slow > FRAME_SLOW_S || write > patience {
             self.cut();
         }
     }
@@ -439,6 +443,7 @@ async fn frames(
         }
         let (step, used, correlation) = match decode_frame(buffer.bytes(), core.max_frame) {
             Ok(Decoded::Frame(frame, used)) => {
+                connection.slow_ticks.set(0);
                 core.figures.requested();
                 let mut step = session::handle(core, connection, &frame);
                 if let Step::Full { wait_ms, .. } = step {

@@ -22,7 +22,8 @@ use crate::control_thread::ControlJob;
 use crate::figures::Figures;
 use crate::flow::Flow;
 use crate::handover::Admitted;
-use crate::options::bounds::{CORE_OUT, FETCH_BYTES, OUT_HARD, OUT_HIGH, RETRY_MS, WINDOW_MIN};
+use crate::memory::MemoryShares;
+use crate::options::bounds::{FETCH_BYTES, OUT_HARD, OUT_HIGH, RECEIVE_MIN, RETRY_MS, WINDOW_MIN};
 use crate::outgoing::Queued;
 use crate::pending::PendingTable;
 use crate::receive::ReceiveBudget;
@@ -42,7 +43,10 @@ pub(crate) struct CoreParts {
     pub published: Arc<Published>,
     /// Log buffers that queues to clients may hold, in bytes.
     pub held_limit: usize,
-    pub receive_extra: usize,
+    /// Its memory.
+    pub memory: MemoryShares,
+    /// Most connections.
+    pub connections: usize,
 }
 
 pub(crate) struct CoreState {
@@ -66,6 +70,8 @@ pub(crate) struct CoreState {
     pub held_limit: usize,
     /// What is queued for clients.
     pub queued: Rc<Queued>,
+    /// What it may use for what.
+    pub memory: MemoryShares,
     /// Bytes of control requests under way.
     pub control_bytes: Cell<usize>,
     /// Batches delivered whose receipts are awaited.
@@ -106,6 +112,8 @@ impl CoreState {
             published,
             ..
         } = parts;
+        // What every connection has in any case is set aside.
+        let receive = parts.memory.receive.saturating_sub(parts.connections * RECEIVE_MIN);
         CoreState {
             index,
             engine: RefCell::new(engine),
@@ -119,10 +127,11 @@ impl CoreState {
             readers: RefCell::default(),
             figures: Figures::default(),
             published,
-            receive_budget: ReceiveBudget::new(parts.receive_extra),
+            receive_budget: ReceiveBudget::new(receive),
             held: Cell::new(0),
             held_limit: parts.held_limit,
-            queued: Rc::default(),
+            queued: Rc::new(Queued::new(parts.memory.queued)),
+            memory: parts.memory,
             control_bytes: Cell::new(0),
             unreceipted: Rc::default(),
             space: Notify::new(),
@@ -268,7 +277,7 @@ impl CoreState {
             // With few bytes asked for one batch comes all the same; what was reserved then bounds nothing.
             Answer::Read(Ok(chunk))
                 if connection.queued() + chunk.bytes > OUT_HIGH + FETCH_BYTES
-                    || (self.queued.bytes() > 2 * CORE_OUT && connection.queued() > 0) =>
+                    || (self.queued.spent() && connection.queued() > 0) =>
             {
                 let queued = connection.queued();
                 let message = format!(
@@ -324,7 +333,7 @@ impl CoreState {
         let Some((connection, correlation)) = self.subscriber(reader) else { return };
         let queued = connection.queued();
         let all = self.queued.bytes();
-        if queued > OUT_HARD || (all > 2 * CORE_OUT && queued > 0) {
+        if queued > OUT_HARD || (self.queued.spent() && queued > 0) {
             // Credit is handed on by the window, so only very many subscriptions come here.
             let message = format!(
                 "{queued} bytes are queued for this connection (the limit is {OUT_HARD}) and {all} for this \
@@ -387,7 +396,7 @@ impl CoreState {
 
     /// Bytes that one of `subscriptions` of a connection may have granted or queued.
     fn window(&self, subscriptions: usize) -> u64 {
-        let of_core = CORE_OUT / self.readers.borrow().len().max(1);
+        let of_core = self.queued.bound() / self.readers.borrow().len().max(1);
         (OUT_HIGH / subscriptions.max(1)).min(of_core).max(WINDOW_MIN) as u64
     }
 

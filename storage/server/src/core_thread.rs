@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::control_thread::ControlJob;
 use crate::core_state::{CoreParts, CoreState};
-use crate::options::bounds::RECEIVE_EXTRA;
+use crate::memory::MemoryShares;
 use crate::publisher::Publisher;
 use crate::router::{CoreLink, Inbox};
 use crate::telemetry::{EVERY, Handed, Published};
@@ -89,7 +89,7 @@ pub(crate) struct CoreThread {
     pub clock: Clock,
     pub limits: Limits,
     pub quotas: Arc<Quotas>,
-    pub pool_bytes: usize,
+    pub memory: MemoryShares,
     pub max_connections: usize,
     pub core_ports: Arc<[u16]>,
     pub shared_listener: TcpListener,
@@ -160,8 +160,9 @@ impl CoreThread {
             links,
             control,
             published,
-            held_limit: self.pool_bytes / 4,
-            receive_extra: RECEIVE_EXTRA,
+            held_limit: self.memory.groups / 4,
+            memory: self.memory,
+            connections: self.max_connections,
         }));
         let served = Served {
             max_connections: self.max_connections,
@@ -245,7 +246,9 @@ impl Served {
             tokio::select! {
                 _ = tick.tick() => {
                     self.publisher.publish_in_turn(&core);
-                    all(&core).iter().for_each(|connection| connection.tick(core.clock.now().mono_ns));
+                    all(&core).iter().for_each(|connection| {
+                        connection.tick(core.clock.now().mono_ns, core.receive_budget.short());
+                    });
                 }
                 _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => break,
                 () = core.failed.notified() => break,

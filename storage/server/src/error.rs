@@ -7,6 +7,8 @@ use std::time::Duration;
 use highwater_engine::OpenError;
 use highwater_ring::PinError;
 
+use crate::memory::MemoryError;
+
 /// Why a server did not start; nothing of it is left running.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -40,6 +42,9 @@ pub enum StartError {
         /// What is allowed.
         limit: &'static str,
     },
+    /// The memory bound.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// Too few file descriptors.
     #[error(
         "RLIMIT_NOFILE is {limit}, at least {needed} are needed: raise it (ulimit -n, LimitNOFILE=)"

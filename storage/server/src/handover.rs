@@ -11,9 +11,7 @@ use tokio::sync::mpsc::error::TrySendError as HandoverError;
 use crate::connection::Connection;
 use crate::control_thread::ControlJob;
 use crate::core_state::CoreState;
-use crate::options::bounds::{
-    CONTROL_BYTES, CONTROL_EACH, FORWARDED, FORWARDED_BYTES, FORWARDED_WAITS, RETRY_MS,
-};
+use crate::options::bounds::{CONTROL_EACH, FORWARDED, FORWARDED_WAITS, RETRY_MS};
 use crate::pending::Pending;
 use crate::router::{Answer, Ask, Handover, Signal, address, number_of};
 
@@ -62,10 +60,11 @@ impl CoreState {
             );
             return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
         }
-        if requests >= FORWARDED || (held > 0 && held + bytes > FORWARDED_BYTES) {
+        let most = self.memory.forwarded;
+        if requests >= FORWARDED || (held > 0 && held + bytes > most) {
             let message = format!(
-                "{requests} requests with {held} bytes wait for core {core}; the limits are {FORWARDED} and \
-                 {FORWARDED_BYTES}: connect to the core's own port"
+                "{requests} requests with {held} bytes wait for core {core}; the limits are {FORWARDED} and {most}: \
+                 connect to the core's own port"
             );
             return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
         }
@@ -121,11 +120,10 @@ impl CoreState {
             );
             return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
         }
-        let held = self.control_bytes.get();
-        if held > 0 && held + bytes > CONTROL_BYTES {
-            let message = format!(
-                "control requests of {held} bytes are under way; the limit is {CONTROL_BYTES}"
-            );
+        let (held, most) = (self.control_bytes.get(), self.memory.control);
+        if held > 0 && held + bytes > most {
+            let message =
+                format!("control requests of {held} bytes are under way; the limit is {most}");
             return Err(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
         }
         let pending = Pending {

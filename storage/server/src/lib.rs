@@ -26,6 +26,7 @@ mod error;
 mod figures;
 mod flow;
 mod handover;
+mod memory;
 mod net;
 mod options;
 mod outgoing;
@@ -41,5 +42,6 @@ mod session;
 mod telemetry;
 
 pub use error::{CoreDied, StartError, StopError};
+pub use memory::{MemoryError, MemoryShares};
 pub use options::ServerOptions;
 pub use server::Server;

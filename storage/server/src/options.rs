@@ -19,8 +19,12 @@ pub struct ServerOptions {
     pub cores: Vec<usize>,
     /// Port of core 0, the others follow upwards; `None` lets the system pick each.
     pub core_port_base: Option<u16>,
-    /// Most connections per core, at least 1; one more is refused with `Busy`.
-    pub max_connections: usize,
+    /// Most connections per core, at least 1; one more is refused with `Busy`. `None`: 4,096, or as many as the memory
+    /// bound has room for.
+    pub max_connections: Option<usize>,
+    /// Memory for all cores together, in bytes; it decides over the sizes of the store's buffers, whatever is said
+    /// there. `None`: [`MemoryShares::default_bound`](crate::MemoryShares::default_bound).
+    pub memory: Option<u64>,
     /// How long [`crate::Server::stop`] waits for work in flight before it cuts connections.
     pub stop_deadline: Duration,
     /// Settings of the store; its `cores` are set from [`ServerOptions::cores`].
@@ -28,7 +32,7 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// Defaults for a data directory: `127.0.0.1:7411`, no HTTP, 4,096 connections per core, 10 s to stop.
+    /// Defaults for a data directory: `127.0.0.1:7411`, no HTTP, 4,096 connections and 512 MiB per core, 10 s to stop.
     pub fn new(data: impl Into<PathBuf>) -> ServerOptions {
         ServerOptions {
             data: data.into(),
@@ -36,7 +40,8 @@ impl ServerOptions {
             http: None,
             cores: Vec::new(),
             core_port_base: None,
-            max_connections: 4096,
+            max_connections: None,
+            memory: None,
             stop_deadline: Duration::from_secs(10),
             store: StoreOptions::default(),
         }
@@ -45,18 +50,17 @@ impl ServerOptions {
 
 /// Bounds of one connection and one core that are not for users to turn.
 pub(crate) mod bounds {
+    /// Most connections of a core, unless it was told otherwise.
+    pub const CONNECTIONS: usize = 4096;
     /// Receive buffer of a connection to begin with, and when idle, in bytes.
-    /// Holds an append of the clients' default batch, 64 KiB, with its headers.
-    pub const RECEIVE_MIN: usize = 72 << 10;
+    pub const RECEIVE_MIN: usize = 4 << 10;
+    /// What it is while the core has no memory for more than that, but for so much: it holds an append of the
+    /// clients' default batch, 64 KiB, with its headers.
+    pub const RECEIVE_MODEST: usize = 72 << 10;
     /// Receive buffer a busy connection grows to; a longer frame gets what it needs.
     pub const RECEIVE_BUSY: usize = 256 << 10;
-    /// Receive memory of a core beyond [`RECEIVE_MIN`] per connection, in bytes.
-    pub const RECEIVE_EXTRA: usize = 64 << 20;
     /// Bytes queued for a peer above which its requests are no longer read and its subscriptions pause.
     pub const OUT_HIGH: usize = 4 << 20;
-    /// Bytes queued for all peers of a core above which it is pressed: nothing is granted, fetches are refused,
-    /// and a peer's requests are only read below [`OUT_PRESSED`].
-    pub const CORE_OUT: usize = 256 << 20;
     /// What [`OUT_HIGH`] falls to on a core that is pressed.
     pub const OUT_PRESSED: usize = 64 << 10;
     /// Seconds a peer may take nothing of what is queued, if it has closed its side or the core is pressed.
@@ -66,6 +70,8 @@ pub(crate) mod bounds {
     pub const REPLY_STALL_S: u32 = 30;
     /// Seconds a peer may leave a frame unfinished without sending a byte.
     pub const FRAME_STALL_S: u32 = 10;
+    /// Seconds a peer may take for one frame while others wait for the memory it holds.
+    pub const FRAME_SLOW_S: u32 = 30;
     /// Bytes queued for a peer above which a delivery ends its subscription instead.
     pub const OUT_HARD: usize = 32 << 20;
     /// Bytes queued for a peer above which deliveries are copied rather than hold the log's buffers.
@@ -87,12 +93,8 @@ pub(crate) mod bounds {
     pub const FORWARDED: usize = 1024;
     /// Of these, fetches that wait for records.
     pub const FORWARDED_WAITS: usize = FORWARDED / 2;
-    /// Bytes of batches handed over from one core to another and not yet answered.
-    pub const FORWARDED_BYTES: usize = 16 << 20;
     /// Control requests waiting for the control thread.
     pub const CONTROL: usize = 1024;
-    /// Bytes of the control requests of one core under way.
-    pub const CONTROL_BYTES: usize = 16 << 20;
     /// Control requests under way from one connection.
     pub const CONTROL_EACH: usize = 64;
     /// Longest an append waits for memory before it is refused, in milliseconds.

@@ -10,8 +10,6 @@ use highwater_engine::{Arrivals, Chunk, Slice};
 use highwater_ring::SendBuf;
 use highwater_wire::{Kind, crc32c, encode_bare_header, encode_frame_header};
 
-use crate::options::bounds::CORE_OUT;
-
 /// Owned bytes gathered into one buffer before the next is begun.
 const GATHER: usize = 16 << 10;
 
@@ -83,14 +81,32 @@ pub(crate) struct Way {
 /// What is queued on all connections of a core.
 #[derive(Debug, Default)]
 pub(crate) struct Queued {
+    /// Memory for it, bytes.
+    most: usize,
     bytes: Cell<usize>,
     pressed: Cell<bool>,
 }
 
 impl Queued {
+    /// Nothing yet, of `most` bytes.
+    pub fn new(most: usize) -> Queued {
+        Queued { most, ..Queued::default() }
+    }
+
+    /// Bytes above which the core is pressed: nothing is granted, fetches are refused, and peers' requests are
+    /// only read while little is queued for them. What was granted before comes on top.
+    pub fn bound(&self) -> usize {
+        self.most / 2
+    }
+
+    /// Whether nothing more may be queued, but for a peer that has nothing.
+    pub fn spent(&self) -> bool {
+        self.bytes.get() > self.most
+    }
+
     fn add(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes);
-        if self.bytes.get() > CORE_OUT {
+        if self.bytes.get() > self.bound() {
             self.pressed.set(true);
         }
     }
@@ -111,7 +127,7 @@ impl Queued {
 
     /// Ends the pressure once a good part has gone; true if that was now.
     pub fn relieved(&self) -> bool {
-        let over = self.pressed.get() && self.bytes.get() <= CORE_OUT / 4 * 3;
+        let over = self.pressed.get() && self.bytes.get() <= self.bound() / 4 * 3;
         if over {
             self.pressed.set(false);
         }
@@ -376,16 +392,17 @@ mod tests {
 
     #[test]
     fn a_core_is_pressed_until_a_good_part_has_gone() {
-        let core = Rc::new(Queued::default());
+        const BOUND: usize = 1 << 20;
+        let core = Rc::new(Queued::new(2 * BOUND));
         let mut out = Outgoing::new(Rc::clone(&core));
         let mut other = Outgoing::new(Rc::clone(&core));
-        other.count(CORE_OUT - 50);
+        other.count(BOUND - 50);
         assert!(!core.pressed());
         out.push_frame(Kind::AppendReply, 1, &[0; 24], 0);
         assert!(core.pressed() && !core.relieved());
         out.clear();
         assert!(!core.relieved(), "not back and forth at the bound");
-        assert_eq!(other.sent(CORE_OUT / 4).count(), 0);
+        assert_eq!(other.sent(BOUND / 4).count(), 0);
         assert!(core.relieved() && !core.pressed() && !core.relieved());
         other.clear();
         assert_eq!(core.bytes(), 0);

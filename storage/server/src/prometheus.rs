@@ -223,6 +223,7 @@ fn record(snapshot: &Snapshot, mut before: BTreeMap<(u32, u32), Fed>) -> BTreeMa
     gauge!("highwater_disk_free_bytes").set(snapshot.disk_free as f64);
     gauge!("highwater_disk_total_bytes").set(snapshot.disk_total as f64);
     gauge!("highwater_resident_bytes").set(snapshot.resident as f64);
+    gauge!("highwater_memory_bound_bytes").set(snapshot.memory as f64);
     for core in &snapshot.cores {
         let labels = [("core", core.core.to_string())];
         gauge!("highwater_connections", &labels).set(f64::from(core.connections));
@@ -309,6 +310,7 @@ fn describe() {
         ("highwater_disk_free_bytes", "Free bytes of the data file system"),
         ("highwater_disk_total_bytes", "Size of the data file system"),
         ("highwater_resident_bytes", "Memory of the process"),
+        ("highwater_memory_bound_bytes", "Bound of the server's buffers, over all cores"),
         ("highwater_receive_used_bytes", "Memory beyond its least that connections receive into"),
         ("highwater_queued_bytes", "Bytes queued for clients"),
         (

@@ -7,30 +7,29 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::options::bounds::{RECEIVE_BUSY, RECEIVE_MIN};
+use crate::options::bounds::{RECEIVE_BUSY, RECEIVE_MIN, RECEIVE_MODEST};
 
 /// Receive memory of one core beyond what every connection has.
 #[derive(Debug)]
 pub(crate) struct ReceiveBudget {
     all: usize,
     left: Cell<usize>,
-    /// Half of it is for frames that need it; the rest may go to whoever is busy.
-    for_frames: usize,
     returned: Notify,
 }
 
 impl ReceiveBudget {
     pub fn new(bytes: usize) -> Rc<ReceiveBudget> {
-        let (left, for_frames, returned) = (Cell::new(bytes), bytes / 2, Notify::new());
-        Rc::new(ReceiveBudget { all: bytes, left, for_frames, returned })
+        let (left, returned) = (Cell::new(bytes), Notify::new());
+        Rc::new(ReceiveBudget { all: bytes, left, returned })
     }
 
-    fn take(&self, bytes: usize) -> bool {
+    fn take(&self, bytes: usize, leave: usize) -> bool {
         let left = self.left.get();
-        if bytes <= left {
+        let there = bytes.saturating_add(leave) <= left;
+        if there {
             self.left.set(left - bytes);
         }
-        bytes <= left
+        there
     }
 
     fn give(&self, bytes: usize) {
@@ -50,13 +49,20 @@ impl ReceiveBudget {
         self.returned.notified()
     }
 
-    /// Whether `bytes` may be taken for a buffer that works without.
-    fn spares(&self, bytes: usize) -> bool {
-        self.left.get() >= self.for_frames + bytes
+    /// Whether `bytes` may be taken for a buffer of `capacity` that works without: half of all is for frames that
+    /// need it, and half of the rest for buffers that are modest.
+    fn spares(&self, capacity: usize, bytes: usize) -> bool {
+        let for_others = if capacity > RECEIVE_MODEST { self.all / 4 * 3 } else { self.all / 2 };
+        self.left.get() >= for_others + bytes
+    }
+
+    /// Whether there is so little left that large frames may have to wait.
+    pub fn short(&self) -> bool {
+        self.left.get() < self.all / 4
     }
 }
 
-/// Small reads in a row after which a grown buffer shrinks.
+/// Reads of less than a quarter in a row after which a grown buffer is halved.
 const CALM: u32 = 64;
 
 /// Bytes received and not yet consumed.
@@ -110,11 +116,14 @@ impl ReceiveBuffer {
         let large = if need > RECEIVE_BUSY { need.next_multiple_of(RECEIVE_BUSY) } else { 0 };
         let mut want = self.target.max(large).max(need);
         let least = need.max(RECEIVE_MIN);
-        // More than the least is a wish. Once half of the budget is given out, wishes end and buffers go
-        // back to the least, so that connections which were busy once do not keep what frames need.
-        if want > least && !self.budget.spares(want.saturating_sub(RECEIVE_MIN + self.charged)) {
-            self.target = RECEIVE_MIN;
-            want = least;
+        // More than the least is a wish. Once part of the budget is given out, wishes become modest, and end at half:
+        // connections which were busy once do not keep what frames need.
+        for modest in [RECEIVE_MODEST.max(least), least] {
+            let more = want.saturating_sub(RECEIVE_MIN + self.charged);
+            if want > least && !self.budget.spares(want, more) {
+                want = want.min(modest);
+                self.target = self.target.min(modest).max(RECEIVE_MIN);
+            }
         }
         // Given back only between frames.
         let fits = capacity >= want && (left > 0 || capacity == want);
@@ -132,7 +141,9 @@ impl ReceiveBuffer {
     /// Moves to a buffer of `capacity` bytes, if the budget allows.
     fn resize(&mut self, capacity: usize) -> bool {
         let extra = capacity.saturating_sub(RECEIVE_MIN);
-        if extra > self.charged && !self.budget.take(extra - self.charged) {
+        // The last quarter is not for large frames, so that whoever sends many of them slowly does not keep out the rest.
+        let leave = if capacity > RECEIVE_BUSY { self.budget.all / 4 } else { 0 };
+        if extra > self.charged && !self.budget.take(extra - self.charged, leave) {
             return false;
         }
         self.budget.give(self.charged.saturating_sub(extra));
@@ -150,10 +161,10 @@ impl ReceiveBuffer {
         if self.buf.len() == self.buf.capacity() && self.target < RECEIVE_BUSY {
             self.target = (self.target * 2).min(RECEIVE_BUSY);
             self.calm = 0;
-        } else if read < RECEIVE_MIN / 2 && self.target > RECEIVE_MIN {
+        } else if read < self.target / 4 && self.target > RECEIVE_MIN {
             self.calm += 1;
             if self.calm >= CALM {
-                self.target = RECEIVE_MIN;
+                self.target = (self.target / 2).max(RECEIVE_MIN);
                 self.calm = 0;
             }
         } else {
@@ -192,31 +203,32 @@ mod tests {
 
     #[test]
     fn grows_for_a_frame_within_the_budget_and_shrinks_back() {
-        let budget = ReceiveBudget::new(1 << 20);
+        let budget = ReceiveBudget::new(4 << 20);
         let mut buffer = ReceiveBuffer::new(Rc::clone(&budget));
         fill(&mut buffer, 0, &[1; 100]);
         fill(&mut buffer, 500_000, &[2; 400_000]);
         assert_eq!(buffer.bytes().len(), 400_100);
-        assert_eq!(budget.left.get(), (1 << 20) - (2 * RECEIVE_BUSY - RECEIVE_MIN));
-        assert_eq!(buffer.lend(5 << 20), Err(Exhausted));
+        assert_eq!(budget.left.get(), (4 << 20) - (2 * RECEIVE_BUSY - RECEIVE_MIN));
+        assert_eq!(buffer.lend(9 << 20), Err(Exhausted));
         buffer.consume(400_000);
         fill(&mut buffer, 0, b"");
-        assert!(budget.left.get() < 1 << 20, "not in the middle of a frame");
+        assert!(budget.left.get() < 4 << 20, "not in the middle of a frame");
         buffer.consume(100);
         fill(&mut buffer, 0, b"x");
-        assert_eq!((budget.left.get(), buffer.bytes()), (1 << 20, &b"x"[..]));
+        assert_eq!((budget.left.get(), buffer.bytes()), (4 << 20, &b"x"[..]));
     }
 
     #[test]
     fn doubles_while_reads_fill_it_and_gives_back_when_dropped() {
         let budget = ReceiveBudget::new(1 << 20);
         let mut buffer = ReceiveBuffer::new(Rc::clone(&budget));
-        for size in [RECEIVE_MIN, 2 * RECEIVE_MIN, RECEIVE_BUSY, RECEIVE_BUSY] {
+        for doubled in 0..9 {
+            let size = (RECEIVE_MIN << doubled).min(RECEIVE_BUSY);
             fill(&mut buffer, 0, &vec![0; size]);
             buffer.consume(size);
         }
         assert_eq!(budget.left.get(), (1 << 20) - (RECEIVE_BUSY - RECEIVE_MIN));
-        for _ in 0..=CALM {
+        for _ in 0..=6 * CALM {
             fill(&mut buffer, 0, b"y");
             buffer.consume(1);
         }
@@ -228,10 +240,10 @@ mod tests {
 
     #[test]
     fn busy_connections_leave_half_for_frames_that_need_it() {
-        let half = 4 * (RECEIVE_BUSY - RECEIVE_MIN);
-        let budget = ReceiveBudget::new(2 * half);
-        let mut buffers: Vec<_> = (0..20).map(|_| ReceiveBuffer::new(Rc::clone(&budget))).collect();
-        for _ in 0..4 {
+        let all = 16 * (RECEIVE_BUSY - RECEIVE_MIN);
+        let budget = ReceiveBudget::new(all);
+        let mut buffers: Vec<_> = (0..60).map(|_| ReceiveBuffer::new(Rc::clone(&budget))).collect();
+        for _ in 0..9 {
             for buffer in &mut buffers {
                 let mut buf = buffer.lend(0).unwrap();
                 let room = buf.capacity();
@@ -241,15 +253,28 @@ mod tests {
             }
         }
         let left = budget.left.get();
-        assert!(left >= half && left < 2 * half, "{left} of {half}");
+        assert!((all / 2..all / 4 * 3).contains(&left) && !budget.short(), "{left} of {all}");
+        let large = |buffer: &ReceiveBuffer| buffer.buf.capacity() > RECEIVE_MODEST;
+        assert!(!buffers.iter().all(large), "wishes have become modest");
         let mut needy = ReceiveBuffer::new(Rc::clone(&budget));
-        fill(&mut needy, RECEIVE_MIN + half, b"a");
+        fill(&mut needy, RECEIVE_MIN + all / 4, b"a");
         // Whoever comes by now gives back what it only wished for.
         for buffer in &mut buffers {
             fill(buffer, 0, b"b");
-            assert_eq!(buffer.buf.capacity(), RECEIVE_MIN);
         }
-        assert_eq!(budget.left.get(), half);
+        assert!(budget.left.get() >= all / 2, "{} of {all}", budget.left.get());
+    }
+
+    #[test]
+    fn large_frames_leave_a_quarter_for_small_ones() {
+        let all = 8 * RECEIVE_BUSY;
+        let budget = ReceiveBudget::new(all);
+        let mut slow: Vec<_> = (0..8).map(|_| ReceiveBuffer::new(Rc::clone(&budget))).collect();
+        let got = slow.iter_mut().filter_map(|b| b.lend(2 * RECEIVE_BUSY).ok()).count();
+        assert_eq!(got, 3);
+        assert!(!budget.short());
+        let mut small = ReceiveBuffer::new(Rc::clone(&budget));
+        assert!(small.lend(RECEIVE_BUSY).is_ok() && budget.short());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::clock::{Clock, wall_ns};
 use crate::control_thread::{ControlThread, StoreView};
 use crate::core_thread::{CoreThread, Phase, Rest, StartFailure, advance};
 use crate::error::{CoreDied, StartError, StopError};
+use crate::memory::MemoryShares;
 use crate::net::{close_listener, listen, raise_open_files};
 use crate::options::{ServerOptions, bounds};
 use crate::router::{Inbox, link};
@@ -119,7 +120,17 @@ impl Server {
     pub fn start(mut options: ServerOptions) -> Result<Server, StartError> {
         options.cores = cores(&options)?;
         let cores = options.cores.len();
-        let warnings = open_files(&options)?;
+        let limits = options.store.core.limits;
+        let bound = options.memory.unwrap_or_else(|| MemoryShares::default_bound(cores, &limits));
+        let memory = MemoryShares::divide(bound, cores, &limits)?;
+        let max_connections =
+            memory.connections(options.max_connections, bounds::CONNECTIONS, cores)?;
+        options.store.pool_bytes = memory.groups;
+        options.store.large_bytes = memory.large;
+        let store = &mut options.store.core;
+        (store.waiting_bytes, store.held_bytes) = (memory.waiting, memory.held);
+        store.tail_bytes = memory.groups / 2;
+        let warnings = open_files(cores, max_connections)?;
         let shared = listen(options.listen)?;
         let local_addr = address_of(&shared, options.listen)?;
         let own = core_listeners(local_addr, options.core_port_base, cores)?;
@@ -135,14 +146,13 @@ impl Server {
         };
 
         options.store.cores.clone_from(&options.cores);
-        let limits = options.store.core.limits;
-        let pool_bytes = options.store.pool_bytes;
         let (store, seeds) = Store::open(&options.data, options.store.clone())?;
         let facts = Facts {
             started_ns: wall_ns(),
             durability: store.durability(),
             durable: store.durable(),
             warnings,
+            memory: bound,
         };
         let (links, inboxes): (Vec<_>, Vec<_>) = (0..cores).map(|_| link()).unzip();
         let (jobs_in, jobs) = sync_channel(bounds::CONTROL);
@@ -176,8 +186,8 @@ impl Server {
                 clock,
                 limits,
                 quotas: Arc::clone(store.quotas()),
-                pool_bytes,
-                max_connections: options.max_connections,
+                memory,
+                max_connections,
                 core_ports: Arc::clone(&core_ports),
                 shared_listener,
                 own_listener,
@@ -369,7 +379,7 @@ impl Drop for Server {
 
 /// The CPUs to serve on.
 fn cores(options: &ServerOptions) -> Result<Vec<usize>, StartError> {
-    if options.max_connections == 0 {
+    if options.max_connections == Some(0) {
         return Err(StartError::Option { field: "max_connections", value: 0, limit: "at least 1" });
     }
     if options.cores.len() > MAX_CORES {
@@ -388,20 +398,20 @@ fn cores(options: &ServerOptions) -> Result<Vec<usize>, StartError> {
 }
 
 /// Raises the limit of open files; warnings if it does not allow all connections.
-fn open_files(options: &ServerOptions) -> Result<Vec<String>, StartError> {
-    let cores = options.cores.len() as u64;
+fn open_files(cores: usize, max_connections: usize) -> Result<Vec<String>, StartError> {
+    let (cores, connections) = (cores as u64, max_connections as u64);
     let limit = raise_open_files();
     let needed = cores * FILES_PER_CORE + 64;
     if limit < needed {
         return Err(StartError::OpenFiles { limit, needed });
     }
-    let wanted = needed + cores * options.max_connections as u64;
+    let wanted = needed + cores * connections;
     if limit >= wanted {
         return Ok(Vec::new());
     }
     Ok(vec![format!(
         "RLIMIT_NOFILE is {limit}; {} connections and the log may need {wanted} (ulimit -n, LimitNOFILE=)",
-        cores * options.max_connections as u64
+        cores * connections
     )])
 }
 

@@ -14,7 +14,7 @@ use crate::clock::wall_ns;
 use crate::connection::{Connection, Subscription};
 use crate::core_state::CoreState;
 use crate::flow::Flow;
-use crate::options::bounds::{APPEND_WAIT_MS, CORE_OUT, FETCH_BYTES, RETRY_MS, SUBSCRIPTIONS};
+use crate::options::bounds::{APPEND_WAIT_MS, FETCH_BYTES, RETRY_MS, SUBSCRIPTIONS};
 use crate::pending::Pending;
 use crate::receipts::Receipts;
 use crate::request::{Append, Fetch, Refusal, Request, parse};
@@ -239,9 +239,9 @@ fn fetch(
         return Step::Done;
     }
     if core.queued.pressed() {
-        let queued = core.queued.bytes();
+        let (queued, bound) = (core.queued.bytes(), core.queued.bound());
         let message = format!(
-            "{queued} bytes are queued for clients of this core; above {CORE_OUT} nothing is fetched"
+            "{queued} bytes are queued for clients of this core; above {bound} nothing is fetched"
         );
         let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
         connection.refuse(core, correlation, &error);

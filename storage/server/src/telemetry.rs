@@ -92,6 +92,8 @@ pub(crate) struct Facts {
     pub durable: bool,
     /// Of the server itself; the store's come with [`StoreView`].
     pub warnings: Vec<String>,
+    /// The bound of its memory, bytes.
+    pub memory: u64,
 }
 
 /// How often there was something new to publish, and what that has cost this thread.
@@ -213,6 +215,7 @@ impl Merged {
             server: env!("CARGO_PKG_VERSION").to_owned(),
             durability: facts.durability.clone(),
             durable: facts.durable,
+            memory: facts.memory,
             ..Snapshot::default()
         };
         Merged { snapshot: Box::new(snapshot), groups: vec![Vec::new(); cores] }

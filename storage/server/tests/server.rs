@@ -240,7 +240,7 @@ fn bad_bytes_end_their_connection_with_an_error_and_no_other() {
 
 #[test]
 fn one_connection_too_many_is_refused_with_a_word() {
-    let fixture = Fixture::with(1, |options| options.max_connections = 2);
+    let fixture = Fixture::with(1, |options| options.max_connections = Some(2));
     let _held = [fixture.client(), fixture.client()];
     let mut third = Raw::connect(fixture.server.local_addr());
     third.expect().error(ErrorCode::Busy);

@@ -226,6 +226,8 @@ data! {
         disk_total: u64,
         /// Memory of the process, bytes.
         resident: u64,
+        /// The bound of its buffers over all cores, bytes.
+        memory: u64,
         /// CPU time spent on putting snapshots together, microseconds; the cores' part is theirs.
         snapshot_cost_us: u64,
         /// The cores.

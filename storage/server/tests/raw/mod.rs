@@ -32,10 +32,8 @@ impl Fixture {
         let mut options = ServerOptions::new(dir.path().join("data"));
         options.listen = "127.0.0.1:0".parse().unwrap();
         options.cores = (0..cores).map(|core| cpus[core % cpus.len()]).collect();
-        options.max_connections = 64;
-        options.store.pool_bytes = 8 << 20;
-        options.store.large_bytes = 4 << 20;
-        options.store.core.tail_bytes = 2 << 20;
+        options.max_connections = Some(64);
+        options.memory = Some((cores as u64) * (128 << 20));
         options.store.prepared_bytes = 8 << 20;
         options.store.allow_buffered = true;
         options.store.core.segments.max = 4 << 20;
