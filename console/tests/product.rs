@@ -3,6 +3,9 @@
 // Helpers outside #[test] functions may fail a test as well.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "product/advice.rs"]
+mod advice;
+
 #[path = "product/support.rs"]
 mod support;
 

@@ -1,13 +1,13 @@
 //! The control thread: catalogue and positions, which may wait for the disk. Position commits that have
 //! gathered while it worked become one durable transaction.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use highwater_engine::{Control, Store, Tended, Watermark};
-use highwater_wire::{ControlReply, ControlRequest, Position, encode_control_reply};
+use highwater_wire::{ControlReply, ControlRequest, Position, ShardId, encode_control_reply};
 
 use crate::router::{Answer, CoreLink, Signal, core_of};
 use crate::telemetry::Slot;
@@ -28,8 +28,8 @@ const TEND_EVERY: Duration = Duration::from_secs(1);
 /// What the control plane did by itself is shown for so long.
 const SHOWN: Duration = Duration::from_secs(60);
 
-/// What only a look at the disk tells; taken by the control thread, because the telemetry thread must not
-/// touch one.
+/// What telemetry shows and only the control thread knows: what a look at the disk tells, which the telemetry thread
+/// must not touch, and what the control plane advises.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StoreView {
     /// Free bytes of the file system.
@@ -40,6 +40,8 @@ pub(crate) struct StoreView {
     pub resident: u64,
     /// What an operator should know.
     pub warnings: Vec<String>,
+    /// Splits that the load of shards suggests.
+    pub advice: BTreeMap<ShardId, String>,
 }
 
 /// Memory of this process, bytes.
@@ -148,7 +150,8 @@ impl ControlThread {
         let mut warnings = self.store.warnings();
         warnings.extend(watch.watermark.warning());
         warnings.extend(watch.shown());
-        self.view.set(StoreView { free, total, resident: resident(), warnings });
+        let advice = self.control.advice().clone();
+        self.view.set(StoreView { free, total, resident: resident(), warnings, advice });
     }
 
     /// In order; neighbouring commits together.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use highwater_engine::CoreReport;
 use highwater_wire::telemetry::{GroupSnapshot, ShardSnapshot, Snapshot, VERSION};
-use highwater_wire::{ControlReply, encode_control_reply_into};
+use highwater_wire::{ControlReply, ShardId, encode_control_reply_into};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, thread_cpu_ns, wall_ns};
@@ -270,6 +270,13 @@ impl Merged {
         snapshot.warnings = facts.warnings.iter().chain(&view.warnings).cloned().collect();
         (snapshot.disk_free, snapshot.disk_total) = (view.free, view.total);
         (snapshot.resident, snapshot.snapshot_cost_us) = (view.resident, cost.cpu_ns / 1_000);
+        for shard in &mut snapshot.shards {
+            let id = ShardId { stream: shard.stream_id, shard: shard.shard };
+            match view.advice.get(&id) {
+                Some(advice) => shard.advice.clone_from(advice),
+                None => shard.advice.clear(),
+            }
+        }
         // As old as its oldest part: whoever takes differences then divides by the time that really passed, and
         // sees no second snapshot where a core has not published again.
         let oldest = snapshot.cores.iter().map(|core| (core.uptime_ns, core.taken_ns)).min();
@@ -322,7 +329,13 @@ mod tests {
         merged.add(report(1, true, &[("s", 0, 1)]));
         merged.add(report(0, true, &[("s", 1, 2), ("r", 0, 3)]));
         let cost = Cost { cpu_ns: 7_500, ..Cost::default() };
-        let view = StoreView { free: 1, total: 2, resident: 3, warnings: vec!["w".into()] };
+        let view = StoreView {
+            free: 1,
+            total: 2,
+            resident: 3,
+            warnings: vec!["w".into()],
+            ..StoreView::default()
+        };
         let snapshot = merged.tell(&facts, cost, &view);
         assert_eq!(snapshot.cores.iter().map(|core| core.core).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(snapshot.groups.iter().map(|g| g.shard).collect::<Vec<_>>(), [4, 5]);
@@ -331,6 +344,25 @@ mod tests {
         assert_eq!((snapshot.uptime_ns, snapshot.taken_ns), (8, 501), "as old as its oldest part");
         let all = [("r".into(), 0, 3), ("s".into(), 0, 1), ("s".into(), 1, 2)];
         assert_eq!(shards(&merged), all);
+    }
+
+    #[test]
+    fn advice_of_the_control_plane_is_told_while_it_holds() {
+        let mut merged = Merged::new(&Facts::default(), 1);
+        merged.add(report(0, true, &[("s", 0, 1), ("s", 1, 1)]));
+        let advised = |merged: &mut Merged, advice: &[(u32, &str)]| {
+            let advice = advice
+                .iter()
+                .map(|(shard, text)| (ShardId { stream: 0, shard: *shard }, (*text).to_owned()));
+            let view = StoreView { advice: advice.collect(), ..StoreView::default() };
+            let told = merged.tell(&Facts::default(), Cost::default(), &view);
+            told.shards.iter().map(|s| s.advice.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(advised(&mut merged, &[(1, "split it")]), ["", "split it"]);
+        // A shard that has nothing new to tell loses it all the same, and one that has gets it again.
+        merged.add(report(0, false, &[("s", 1, 2)]));
+        assert_eq!(advised(&mut merged, &[(0, "here"), (1, "split it")]), ["here", "split it"]);
+        assert_eq!(advised(&mut merged, &[]), ["", ""]);
     }
 
     #[test]

@@ -143,7 +143,7 @@ pub const RULES: [Rule; 17] = [
         level: Level::Warn,
         threshold: "less than 5 % of the file system is free",
         cause: "retention allows more than there is, or others write there",
-        remedy: "less retention, a larger device; at 0 appends are refused",
+        remedy: "less retention, a larger device; appends are refused from the reserve on",
         test: disk,
     },
     Rule {

@@ -125,6 +125,11 @@ impl Control {
         Ok(done)
     }
 
+    /// The splits proposed to whoever may carry them out, by shard, as of the last [`Control::tend`].
+    pub fn advice(&self) -> &BTreeMap<ShardId, String> {
+        &self.tending.advice
+    }
+
     /// Tells every core to refuse what would be stored, or to take it again.
     pub fn set_disk_low(&self, low: bool) {
         for link in &self.links {
