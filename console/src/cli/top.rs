@@ -7,9 +7,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Target;
+use crate::dashboard::app::App;
 use crate::dashboard::model::Model;
 use crate::dashboard::once::{self, Gather, Measurement};
-use crate::dashboard::recording::{Head, Recorder, Tape};
+use crate::dashboard::recording::{self, Head, Recorder, Tape};
 use crate::dashboard::source::{self, Live, Reading, Sample, Source as _, What};
 use crate::dashboard::{self, Extras, LookArgs, Recording};
 use crate::failure::Failure;
@@ -23,16 +24,18 @@ pub struct TopArgs {
     #[arg(long)]
     once: bool,
     /// With --once: as JSON
-    #[arg(long, requires = "once")]
+    #[arg(long, requires = "once", conflicts_with_all = ["jsonl", "replay"])]
     json: bool,
     /// With --once: how long to measure; the server has figures once a second, so it can take a second more
-    #[arg(long, requires = "once", default_value = "1s", value_parser = units::duration)]
+    #[arg(long, requires = "once", conflicts_with_all = ["jsonl", "replay"])]
+    #[arg(default_value = "1s", value_parser = units::duration)]
     span: Duration,
     /// A line of JSON for each sample instead of the dashboard
     #[arg(long, conflicts_with = "once")]
     jsonl: bool,
     /// With --jsonl: end after this many lines
-    #[arg(long, value_name = "N", requires = "jsonl", value_parser = units::count)]
+    #[arg(long, value_name = "N", requires = "jsonl", conflicts_with = "once")]
+    #[arg(value_parser = units::count)]
     limit: Option<u64>,
     /// Keep what is seen in this new file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["once", "replay"])]
@@ -41,7 +44,7 @@ pub struct TopArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "once")]
     replay: Option<PathBuf>,
     /// With --replay: draw its last moment in this file, as an SVG picture, instead of playing it
-    #[arg(long, value_name = "FILE", requires = "replay", conflicts_with = "jsonl")]
+    #[arg(long, value_name = "FILE", requires = "replay", conflicts_with_all = ["jsonl", "once"])]
     svg: Option<PathBuf>,
     /// With --svg: how large
     #[arg(long, value_name = "COLUMNSxROWS", requires = "svg", default_value = "120x36")]
@@ -77,6 +80,9 @@ fn show(args: &TopArgs) -> Result<(), Failure> {
     }
     let extras = Extras { recording: recording(args)?, ..Extras::default() };
     let app = dashboard::run(Some(&args.target.target), &args.look, extras, &Stop::on_signals()?)?;
+    if let Some(path) = &args.record {
+        keep_marks(path, &app, &[]);
+    }
     match once::line(app.picture()) {
         Some(line) => output::line(line),
         None => Ok(()),
@@ -89,7 +95,9 @@ fn recording(args: &TopArgs) -> Result<Option<Recording>, Failure> {
     let doing = |e: &dyn std::fmt::Display| {
         Failure::Failed(format!("cannot record to {}: {e}", path.display()))
     };
-    let file = std::fs::File::create_new(path).map_err(|e| doing(&e))?;
+    // Marks are put behind what is there when the session ends.
+    let mut file = std::fs::OpenOptions::new();
+    let file = file.append(true).create_new(true).open(path).map_err(|e| doing(&e))?;
     let head = Head::new(&args.target.target, source::now_ns());
     Recorder::new(file, &head).map(Some).map_err(|e| doing(&e))
 }
@@ -110,7 +118,11 @@ fn replay(args: &TopArgs, file: &Path) -> Result<(), Failure> {
     let tape = open(file)?;
     let name = name(&tape, file);
     let skipped = if let Tape::Recorded(recorded) = &tape { recorded.skipped } else { 0 };
-    dashboard::replay(&name, tape, &args.look, &Stop::on_signals()?)?;
+    let marks = tape.marks().to_vec();
+    let app = dashboard::replay(&name, tape, &args.look, &Stop::on_signals()?)?;
+    if file != Path::new("-") {
+        keep_marks(file, &app, &marks);
+    }
     if skipped > 0 {
         note!("note: {} no sample", crate::human::plural(skipped, "line") + " held");
     }
@@ -133,6 +145,18 @@ fn draw(args: &TopArgs, file: &Path) -> Result<(), Failure> {
     let Some(path) = &args.svg else { return Ok(()) };
     std::fs::write(path, picture)
         .map_err(|e| Failure::doing(format!("cannot write {}", path.display()), e))
+}
+
+/// Keeps what was marked with the recording, where that differs from what it has. What was seen was seen: marks that
+/// cannot be kept are told, and no failure.
+fn keep_marks(file: &Path, app: &App, known: &[u64]) {
+    let marks: Vec<u64> = app.player.marks().collect();
+    if marks == known {
+        return;
+    }
+    if let Err(error) = recording::keep_marks(file, marks) {
+        note!("note: the marks cannot be kept in {}: {error}", file.display());
+    }
 }
 
 /// Writes a line for each sample that makes figures.

@@ -80,6 +80,9 @@ impl Player {
     /// Of a recording, at its beginning.
     pub fn replay(tape: Tape) -> Player {
         let mut player = Player::new(tape, Mode::Playing);
+        let tape = &player.tape;
+        let marked = |at: &u64| Some(tape.find(*at)).filter(|&index| tape.at(index) == Some(*at));
+        player.marks = tape.marks().iter().filter_map(marked).take(MAX_MARKS).collect();
         // Two samples make the first figures.
         player.feed();
         player.feed();

@@ -3,7 +3,8 @@
 //!
 //! The first line says what the file is: `{"highwater_recording":1,"target":"…","server":"…","began_ns":…}`. Every
 //! other line is a sample and stands for itself: `{"n":7,"at":…,"snapshot":{…}}`, or `{"n":8,"at":…,"lost":"…"}` when the
-//! server did not answer. `n` counts up, `at` is when the sample was received, nanoseconds since 1970 UTC. Lines are
+//! server did not answer. A line `{"marks":[…]}` names the samples that were marked, by when they were received; the last
+//! one counts. `n` counts up, `at` is when the sample was received, nanoseconds since 1970 UTC. Lines are
 //! not always in order: see [`ring`]. A line that is no sample is passed over and counted.
 
 pub mod ring;
@@ -11,7 +12,10 @@ mod tape;
 
 pub use tape::{Tape, TapeError};
 
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use highwater_wire::telemetry::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -88,6 +92,32 @@ pub fn parse(line: &[u8]) -> Option<Sample> {
         _ => return None,
     };
     Some(Sample { at, what })
+}
+
+/// The samples that were marked, by when they were received, nanoseconds since 1970 UTC.
+#[derive(Serialize, Deserialize)]
+struct Marks {
+    marks: Vec<u64>,
+}
+
+/// The marks that `line` stores; `None` if it stores none.
+fn parse_marks(line: &[u8]) -> Option<Vec<u64>> {
+    let line = line.starts_with(b"{\"marks\":").then_some(line)?;
+    serde_json::from_slice(line).ok().map(|Marks { marks }| marks)
+}
+
+/// Adds marks to the recording at `path`, in place of those it has. Not while it is still being recorded.
+pub fn keep_marks(path: &Path, marks: Vec<u64>) -> Result<(), RecordError> {
+    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+    file.try_lock().map_err(std::io::Error::from)?;
+    let mut line = with_newline(&Marks { marks })?;
+    // What a killed recorder left unfinished must not swallow it.
+    let mut last = [0];
+    let end = file.metadata()?.len();
+    if end > 0 && file.read_at(&mut last, end - 1)? == 1 && last != *b"\n" {
+        line.insert(0, b'\n');
+    }
+    Ok(file.write_all(&line)?)
 }
 
 /// The number and the time of the sample that `line` begins to store, without reading all of it.

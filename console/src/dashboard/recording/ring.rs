@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::tape::{TapeError, next_line};
-use super::{Head, RecordError, VERSION, line, peek};
+use super::{Head, RecordError, VERSION, line, parse_marks, peek};
 use crate::dashboard::source::Sample;
 
 /// How much is kept.
@@ -113,6 +113,12 @@ impl Ring {
                     newest = Some((n, offset + length));
                 }
                 lines.push((offset, at));
+            } else if let Some((_, end)) = &mut newest
+                && *end == offset
+                && parse_marks(&bytes).is_some()
+            {
+                // Marks put behind the newest sample stay until their place is needed.
+                *end = offset + length;
             }
             offset += length;
         }

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::{Head, MAX_LINE, VERSION, line, parse, peek};
+use super::{Head, MAX_LINE, VERSION, line, parse, parse_marks, peek};
 use crate::dashboard::source::Sample;
 
 /// A live session remembers at most this much of itself.
@@ -59,6 +59,8 @@ pub struct Recorded {
     pub head: Head,
     /// Lines that were no samples, such as one that a killed process left unfinished.
     pub skipped: usize,
+    /// The samples that were marked, by when they were received, nanoseconds since 1970 UTC.
+    pub marks: Vec<u64>,
     file: File,
     /// In the order of their numbers.
     index: Vec<Entry>,
@@ -121,6 +123,14 @@ impl Tape {
         }
     }
 
+    /// When the marked samples of a recording were received, nanoseconds since 1970 UTC.
+    pub fn marks(&self) -> &[u64] {
+        match self {
+            Tape::Live(_) => &[],
+            Tape::Recorded(recorded) => &recorded.marks,
+        }
+    }
+
     /// Index of the last sample received at or before `at`, or the oldest.
     pub fn find(&self, at: u64) -> usize {
         let (mut low, mut high) = (self.first(), self.end());
@@ -161,7 +171,7 @@ impl Recorded {
         if head.highwater_recording > VERSION {
             return Err(TapeError::Newer { found: head.highwater_recording });
         }
-        let (mut index, mut skipped) = (Vec::new(), 0);
+        let (mut index, mut skipped, mut marks) = (Vec::new(), 0, Vec::new());
         loop {
             let length = next_line(&mut reader, &mut bytes)?;
             if length == 0 {
@@ -170,7 +180,10 @@ impl Recorded {
             // Whole lines only: what comes after an unfinished one is looked at by itself.
             match peek(&bytes).filter(|_| bytes.ends_with(b"}\n")) {
                 Some((n, at)) => index.push(Entry { n, at, offset, length }),
-                None => skipped += usize::from(bytes != b"\n"),
+                None => match parse_marks(&bytes) {
+                    Some(last) => marks = last,
+                    None => skipped += usize::from(bytes != b"\n"),
+                },
             }
             offset += length as u64;
         }
@@ -179,7 +192,7 @@ impl Recorded {
             return Err(TapeError::Empty);
         }
         drop(reader);
-        Ok(Recorded { head, skipped, file, index })
+        Ok(Recorded { head, skipped, marks, file, index })
     }
 
     fn get(&self, index: usize) -> Option<Sample> {
@@ -200,7 +213,8 @@ pub(super) fn next_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> io::R
 mod tests {
     use super::*;
     use crate::dashboard::fixture;
-    use crate::dashboard::recording::Recorder;
+    use crate::dashboard::player::Player;
+    use crate::dashboard::recording::{Recorder, keep_marks};
     use crate::dashboard::source::What;
 
     fn sample(at: u64) -> Sample {
@@ -259,6 +273,23 @@ mod tests {
         assert_eq!(tape.at(tape.find(5)), Some(4));
         assert_eq!(tape.at(tape.find(0)), Some(1));
         assert_eq!(tape.at(tape.find(u64::MAX)), Some(9));
+    }
+
+    #[test]
+    fn marks_are_kept_behind_whatever_is_there() {
+        let (file, mut bytes) = recording(4);
+        bytes.extend_from_slice(b"{\"n\":9,\"at\":10,\"snaps");
+        std::fs::write(file.path(), bytes).unwrap();
+        keep_marks(file.path(), vec![2]).unwrap();
+        keep_marks(file.path(), vec![1, 3]).unwrap();
+        let tape = Tape::open(file.path()).unwrap();
+        let Tape::Recorded(recorded) = &tape else { panic!() };
+        assert_eq!((tape.end(), recorded.skipped, tape.marks()), (4, 1, [1, 3].as_slice()));
+        let player = Player::replay(tape);
+        assert_eq!(player.marks().collect::<Vec<_>>(), [1, 3]);
+        let recorder = File::open(file.path()).unwrap();
+        recorder.try_lock().unwrap();
+        assert!(keep_marks(file.path(), vec![]).is_err(), "it is being recorded");
     }
 
     #[test]
