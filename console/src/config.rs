@@ -47,6 +47,7 @@ impl Settings {
             Some(file) => layers::with_file(self.command.clone(), file),
             None => self.command.clone(),
         };
+        let command = layers::with_variables(command);
         let parsed =
             command.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
         parsed.map_err(|error| match layers::variable_at_fault(&self.command, &error) {

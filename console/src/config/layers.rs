@@ -1,6 +1,6 @@
 //! The layers as changes to the command line's description, and what they come to for each option.
 
-use clap::builder::StyledStr;
+use clap::builder::{Resettable, StyledStr};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command};
 
@@ -94,6 +94,28 @@ pub fn with_file(root: Command, file: &ConfigFile) -> Command {
             _ => arg,
         }
     })
+}
+
+/// Makes the values of environment variables the defaults, over those of the file. A variable is there for every
+/// command line: it must not demand or forbid options as one that was typed does.
+pub fn with_variables(root: Command) -> Command {
+    below(root, &mut Vec::new(), &|_, arg| match variable(&arg) {
+        Some((_, value)) if configurable(&arg) => {
+            let words: Vec<String> = match (arg.get_action(), arg.get_value_delimiter()) {
+                (ArgAction::SetTrue, _) => vec![is_on(&value).to_string()],
+                (_, Some(between)) => value.split(between).map(str::to_owned).collect(),
+                (_, None) => vec![value],
+            };
+            arg.required(false).env(Resettable::Reset).default_values(words)
+        }
+        _ => arg,
+    })
+}
+
+/// Whether a variable of an option without a value turns it on.
+fn is_on(value: &str) -> bool {
+    let off = ["", "0", "false", "f", "no", "n", "off"];
+    !off.iter().any(|word| word.eq_ignore_ascii_case(value))
 }
 
 fn configurable(arg: &Arg) -> bool {

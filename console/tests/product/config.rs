@@ -64,6 +64,18 @@ fn a_named_file_must_be_there_and_a_variable_at_fault_is_named() {
 }
 
 #[test]
+fn a_variable_forbids_no_other_use_of_its_command() {
+    // What needs --once when it is typed is there for the day that it is.
+    let variables = [("HIGHWATER_TOP_SPAN", "2s"), ("HIGHWATER_TOP_JSON", "1")];
+    let output = run(&["top"], &variables);
+    assert!(said(&output).contains("top needs a terminal"), "{}", said(&output));
+    let output = run(&["top", "--jsonl", "--span", "1s"], &[]);
+    assert!(said(&output).contains("cannot be used with"), "{}", said(&output));
+    let output = run(&["top", "--once", "--limit", "3"], &[]);
+    assert!(said(&output).contains("cannot be used with"), "{}", said(&output));
+}
+
+#[test]
 fn completions_and_manual_pages_come_from_the_same_command_line() {
     for shell in ["bash", "zsh", "fish"] {
         let script = text(&run(&["completions", shell], &[]));
