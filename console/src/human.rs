@@ -112,6 +112,35 @@ fn timestamp(ns: u64) -> Option<jiff::Timestamp> {
     jiff::Timestamp::from_nanosecond(i128::from(ns)).ok()
 }
 
+/// `text` on lines of at most `width` characters, broken between words; a word longer than that is broken too.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let mut word: Vec<char> = word.chars().collect();
+        let last = lines.last().map_or(0, |line| line.chars().count());
+        if last > 0 && last + 1 + word.len() > width {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut()
+            && !line.is_empty()
+        {
+            line.push(' ');
+        }
+        while let Some(line) = lines.last_mut() {
+            let room = width.saturating_sub(line.chars().count());
+            let rest = word.split_off(word.len().min(room));
+            line.extend(word);
+            if rest.is_empty() {
+                break;
+            }
+            word = rest;
+            lines.push(String::new());
+        }
+    }
+    lines
+}
+
 fn scaled(value: f64, base: f64, units: &[&str], space: &str) -> String {
     let mut value = value.max(0.0);
     let mut unit = 0;
@@ -157,5 +186,13 @@ mod tests {
         assert_eq!(clock_in(&TimeZone::UTC, 3_723_000_000_000), "01:02:03");
         let east = TimeZone::fixed(jiff::tz::offset(2));
         assert_eq!(clock_in(&east, 3_723_000_000_000), "03:02:03");
+    }
+
+    #[test]
+    fn lines_break_between_words() {
+        assert_eq!(wrap("a bb ccc", 4), ["a bb", "ccc"]);
+        assert_eq!(wrap("abcdef g", 3), ["abc", "def", "g"]);
+        assert_eq!(wrap("", 3), [""]);
+        assert_eq!(wrap("ab", 0), ["a", "b"]);
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::dashboard::LookArgs;
 use crate::failure::Failure;
 use crate::units::{self, Rate};
 
@@ -36,6 +37,8 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
     shards: u32,
+    #[command(flatten)]
+    look: LookArgs,
 }
 
 /// Carries it out.

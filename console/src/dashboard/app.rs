@@ -238,7 +238,8 @@ impl App {
     /// The groups of the list on this screen, filtered and sorted.
     pub fn groups(&self) -> Vec<&GroupFigures> {
         let place = &self.places[if self.screen == Screen::Backlog { 3 } else { 0 }];
-        let figures = self.picture().figures.as_ref();
+        // Backlogs are those of now all the same.
+        let figures = self.picture().headline.as_ref();
         let mut groups: Vec<&GroupFigures> = figures
             .map_or(&[][..], |f| &f.groups)
             .iter()

@@ -10,6 +10,8 @@ use std::time::Duration;
 use highwater_wire::ErrorCode;
 use highwater_wire::telemetry::{CoreSnapshot, Distribution, Snapshot};
 
+use crate::human;
+
 pub use cores::CoreFigures;
 pub use groups::{GroupFigures, Limit, Loss};
 pub use shards::{Beyond, ShardFigures, skew, stream_skews};
@@ -81,6 +83,11 @@ pub struct Tail {
 }
 
 impl Tail {
+    /// One of its values as a time in words; a dash where nothing was counted.
+    pub fn time(&self, of: impl Fn(&Tail) -> u64) -> String {
+        if self.count == 0 { "-".to_owned() } else { human::nanos(of(self)) }
+    }
+
     /// Of `distribution`.
     pub fn of(distribution: &Distribution) -> Tail {
         let at = |q| distribution.quantile(q).unwrap_or(0);

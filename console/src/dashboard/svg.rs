@@ -201,9 +201,9 @@ fn shape(symbol: &str, x: f64, y: f64, path: &mut String) -> bool {
                 rectangle(path, x + dx + 0.8, y + dy + 0.9, w - 1.6, h - 1.8);
             }
         }
-        // Filled from below, by eighths.
+        // Filled from below, by eighths; a little room keeps small charts of neighbouring lines apart.
         '\u{2581}'..='\u{2588}' => {
-            let high = height * f64::from(char as u32 - 0x2580) / 8.0;
+            let high = (height - 2.0) * f64::from(char as u32 - 0x2580) / 8.0;
             rectangle(path, x, y + height - high, width, high);
         }
         '\u{2580}' => rectangle(path, x, y, width, height / 2.0),
@@ -259,7 +259,7 @@ mod tests {
         for part in [
             "<text x=\"0\" y=\"13\" textLength=\"24\" fill=\"#7fc97a\">a&lt;b</text>",
             "<text x=\"40\" y=\"13\" textLength=\"8\" fill=\"#7fc97a\">c</text>",
-            "<path d=\"M48 8.5h8v8.5h-8zM56.8 0.9h2.4v2.45h-2.4z",
+            "<path d=\"M48 9.5h8v7.5h-8zM56.8 0.9h2.4v2.45h-2.4z",
             "<path d=\"M0 17h16v17h-16z\" fill=\"#010203\"/>",
             "<path d=\"M3.5 25h4.5v1h-4.5zM3.5 25h1v9h-1zM8 25h8v1h-8z\"/>",
         ] {

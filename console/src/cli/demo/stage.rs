@@ -17,10 +17,11 @@ use super::readers::Story;
 use super::summary::Played;
 use super::{DemoArgs, readers, summary};
 use crate::cli::load;
+use crate::dashboard::LookArgs;
 use crate::dashboard::load::{LoadEvent, Plan};
 use crate::failure::Failure;
 use crate::signals::Stop;
-use crate::{dashboard, output};
+use crate::{dashboard, human, output};
 
 /// Segment files prepared ahead, in bytes.
 const PREPARED: u64 = 128 << 20;
@@ -77,7 +78,8 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     }
     let data = Data::open(args.dir.as_deref())?;
     let server = start_server(data.path())?;
-    let played = play(acts, &server, with_console, &stop);
+    let look = with_console.then_some(&args.look);
+    let played = play(acts, &server, look, &stop);
     let stopped = server.stop().map_err(|e| Failure::doing("stopping the server", e));
     drop(server);
     let closed = data.close();
@@ -100,25 +102,30 @@ fn start_server(dir: &Path) -> Result<Server, Failure> {
     Ok(server)
 }
 
-fn play(acts: [Act; 3], server: &Server, with_console: bool, stop: &Stop) -> Result<(), Failure> {
+/// With the console, which looks like this, or without.
+fn play(
+    acts: [Act; 3],
+    server: &Server,
+    console: Option<&LookArgs>,
+    stop: &Stop,
+) -> Result<(), Failure> {
     let target = server.local_addr().to_string();
     super::super::runtime()?.block_on(create_streams(&target, &acts))?;
     // The steady stream is told of each second: on the Load screen, or in lines.
     let (screen, events) = sync_channel(TOLD);
-    let mut tell = Some(if with_console { Tell::Screen(screen) } else { Tell::Lines });
+    let mut tell = Some(if console.is_some() { Tell::Screen(screen) } else { Tell::Lines });
     let mut playing = Vec::new();
     for act in acts {
         playing.push(Playing::start(&target, act, tell.take().unwrap_or(Tell::Nobody), stop)?);
     }
-    let shown = match with_console {
-        true => {
-            let look = dashboard::LookArgs::default();
+    let shown = match console {
+        Some(look) => {
             let extras = dashboard::Extras { load: Some(events), ..Default::default() };
-            dashboard::run(Some(&target), &look, extras, stop).map(drop)
+            dashboard::run(Some(&target), look, extras, stop).map(drop)
         }
-        false => Ok(()),
+        None => Ok(()),
     };
-    if with_console {
+    if console.is_some() {
         // However the console ended, it is over.
         stop.request();
     }
@@ -146,7 +153,11 @@ impl Playing {
         let options = LoadOptions { target: target.to_owned(), ..act.load.clone() };
         let over = stop.clone();
         if let Tell::Screen(screen) = &tell {
-            let words = format!("{} to {}: {}", options.rate, act.stream, act.about);
+            let rate = match options.rate {
+                highwater_loadgen::Rate::PerSecond(rate) => format!("{}/s", human::count(rate)),
+                highwater_loadgen::Rate::Max => "as much as goes in".to_owned(),
+            };
+            let words = format!("{rate} to {}: {}", act.stream, act.about);
             let plan = Plan { what: "of the demo".into(), words, ..Plan::default() };
             let _room_for_the_first = screen.try_send(LoadEvent::Begins(plan));
         }

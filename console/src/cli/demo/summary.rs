@@ -50,35 +50,45 @@ fn sound(report: &Report) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Columns of the summary.
+const WIDTH: usize = 80;
+/// Where what belongs to a name begins.
+const INDENT: usize = 12;
+
 fn text(played: &[Played], durable: bool, durability: &str) -> String {
     let mut lines = vec![String::new(), "What you saw".to_owned()];
     for Played { act, report, .. } in played {
-        let (stream, about) = (act.stream, act.about);
-        lines.push(format!(
-            "  {stream:<8} {about}: {} records in {:.1} s, {} records/s, {}/s, {}",
+        let shards = human::counted(u64::from(report.shards), "shard");
+        lines.extend(hanging(act.stream, &format!("{}, {shards}", act.about)));
+        let stored = format!(
+            "stored       {} records in {:.1} s, {} records/s, {}/s",
             human::grouped(report.acked_records),
             report.duration_s,
             human::count(report.records_per_s),
             human::bytes(report.bytes_per_s),
-            human::counted(u64::from(report.shards), "shard"),
-        ));
-        lines.push(format!("           response     {}", tail(&report.latency_us.response)));
-        lines.push(format!("           propagation  {}", tail(&report.latency_us.propagation)));
-        lines.extend(odd(report).map(|line| format!("           {line}")));
+        );
+        let of = |name: &str, tail: &Distribution| format!("{name:<13}{}", self::tail(tail));
+        let latency = &report.latency_us;
+        let more =
+            [stored, of("response", &latency.response), of("propagation", &latency.propagation)];
+        lines.extend(more.into_iter().chain(odd(report)).flat_map(|line| beside("", &line)));
     }
-    lines.extend(played.iter().filter_map(absence));
+    for (group, what) in played.iter().filter_map(absence) {
+        lines.extend(hanging(group, &what));
+    }
     let sum = |of: fn(&Report) -> u64| played.iter().map(|p| of(&p.report)).sum::<u64>();
-    lines.push(format!(
-        "  checked {} records: lost {} duplicated {} reordered {}",
+    let checked = format!(
+        "{} records: lost {} duplicated {} reordered {}",
         human::grouped(sum(|r| r.checked_records)),
         sum(|r| r.lost),
         sum(|r| r.duplicated),
         sum(|r| r.reordered),
-    ));
-    lines.push(format!("  {}{durability}", label(durable)));
+    );
+    lines.extend(hanging("checked", &checked));
+    lines.extend(hanging(label(durable).trim_end_matches(": "), durability));
     let reasons = played.iter().filter_map(|p| p.report.void_reason.as_ref());
     if let Some(reason) = reasons.into_iter().next() {
-        lines.push(format!("  latencies are not to be trusted: {reason}"));
+        lines.extend(hanging("note", &format!("latencies are not to be trusted: {reason}")));
     }
     let next = [
         "",
@@ -90,6 +100,26 @@ fn text(played: &[Played], durable: bool, durability: &str) -> String {
     ];
     lines.extend(next.map(str::to_owned));
     lines.join("\n")
+}
+
+/// A name, and what there is to say of it: beside it, or below where it is a long one.
+fn hanging(name: &str, text: &str) -> Vec<String> {
+    if name.len() + 3 > INDENT {
+        let mut lines = vec![format!("  {name}")];
+        lines.extend(beside("", text));
+        return lines;
+    }
+    beside(name, text)
+}
+
+fn beside(name: &str, text: &str) -> Vec<String> {
+    // Columns are laid out with blanks, which are kept where nothing has to be broken.
+    let lines = match text.len() <= WIDTH - INDENT {
+        true => vec![text.to_owned()],
+        false => human::wrap(text, WIDTH - INDENT),
+    };
+    let names = std::iter::once(name).chain(std::iter::repeat(""));
+    lines.iter().zip(names).map(|(line, name)| format!("  {name:<10}{line}")).collect()
 }
 
 /// What a reader should know of, if there was any.
@@ -107,7 +137,7 @@ fn odd(report: &Report) -> impl Iterator<Item = String> {
 }
 
 /// The group that was away, and how it came back.
-fn absence(played: &Played) -> Option<String> {
+fn absence(played: &Played) -> Option<(&'static str, String)> {
     let (group, times) = (played.act.group, played.story.absences());
     let away = played.act.lapse.filter(|_| times > 0)?.away.as_secs_f64();
     let came_back = match played.story.last() {
@@ -119,7 +149,7 @@ fn absence(played: &Played) -> Option<String> {
         None => "has not caught up yet".to_owned(),
     };
     let times = if times > 1 { format!(", {times} times; last it") } else { ",".to_owned() };
-    Some(format!("  group {group} was away for {away:.1} s{times} {came_back}"))
+    Some((group, format!("reads {}: away for {away:.1} s{times} {came_back}", played.act.stream)))
 }
 
 fn tail(of: &Distribution) -> String {

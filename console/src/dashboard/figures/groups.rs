@@ -76,6 +76,9 @@ pub enum Limit {
     Bytes,
 }
 
+/// A group that is no further behind than this keeps up, nanoseconds: retention will not pass it.
+const KEEPS_UP_NS: u64 = 1_000_000_000;
+
 /// Past a hundred years nobody waits.
 const FOR_EVER_S: f64 = 3.2e9;
 
@@ -158,7 +161,7 @@ fn time_to_loss(
     ageing: f64,
     growth: f64,
 ) -> Option<Loss> {
-    if group.backlog_records == 0 {
+    if group.backlog_records == 0 || group.backlog_ns < KEEPS_UP_NS {
         return None;
     }
     let loss = |left: f64, rate: f64, by| {

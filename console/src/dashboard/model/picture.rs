@@ -19,8 +19,17 @@ pub const HEADLINE: Duration = Duration::from_secs(10);
 /// Shards and groups whose series are kept; more are shown without.
 const MAX_TRACES: usize = 512;
 
-/// Samples that tell how fast a backlog grows.
-const TREND: usize = 30;
+/// What tells how fast a backlog grows, nanoseconds: long enough for groups that commit every few seconds.
+const TREND_NS: u64 = 30_000_000_000;
+
+/// However rare samples are, so many tell it.
+const TREND_LEAST: usize = 6;
+
+/// Samples in a row that go the same way: then what was before they turned tells nothing of what will be.
+const TURNED: usize = 8;
+
+/// Columns of a heat map that one sample fills at most: the next one may have come that much later.
+const HEAT_SPREAD: u64 = 8;
 
 /// The server.
 #[derive(Clone, Debug, Default)]
@@ -206,19 +215,34 @@ impl Picture {
         let width = (window.as_nanos() as u64 / n.max(1) as u64).max(1);
         let end = self.points.back().map_or(0, |p| p.at_ns);
         let first = (end / width).saturating_sub(n as u64) + 1;
+        let mut from = None;
         for point in self.points.iter().filter(|p| p.at_ns <= end) {
-            let column = (point.at_ns / width).checked_sub(first);
-            if let Some(column) = column.and_then(|column| heat.get_mut(column as usize)) {
-                column.iter_mut().zip(point.heat).for_each(|(sum, n)| *sum += u64::from(n));
+            let column = point.at_ns / width;
+            // What a sample counted came since the one before: it lies in all columns between, but not across a gap.
+            let since = from.replace(column + 1).unwrap_or(column).min(column);
+            let since = if column - since > HEAT_SPREAD { column } else { since };
+            let columns = column - since + 1;
+            for column in (since..=column).filter_map(|column| column.checked_sub(first)) {
+                if let Some(column) = heat.get_mut(column as usize) {
+                    let part = |n: u32| u64::from(n).div_ceil(columns);
+                    column.iter_mut().zip(point.heat).for_each(|(sum, n)| *sum += part(n));
+                }
             }
         }
         heat
     }
 
-    /// How fast the group's backlog grows, in records a second: a straight line through the last half minute.
+    /// How fast the group's backlog grows, in records a second: a straight line through the last half minute, or, of a
+    /// backlog that has turned since, through what came after.
     pub fn slope(&self, group: &GroupFigures) -> Slope {
         let Some(traces) = self.group(&group.group, &group.stream) else { return Slope::default() };
-        let values: Vec<(u64, f64)> = traces.records.fine().rev().take(TREND).collect();
+        let newest = traces.records.fine().next_back().map_or(0, |(at, _)| at);
+        let since = newest.saturating_sub(TREND_NS);
+        let values = traces.records.fine().rev().enumerate();
+        let values = values.take_while(|(n, (at, _))| *n < TREND_LEAST || *at >= since);
+        let values: Vec<(u64, f64)> = values.map(|(_, value)| value).collect();
+        let run = run(&values);
+        let values = if run >= TURNED { &values[..run] } else { &values[..] };
         series::slope(values.iter().rev().copied()).unwrap_or_default()
     }
 
@@ -262,6 +286,16 @@ impl Picture {
     /// The most uneven streams, from the headline.
     pub fn skews(&self) -> Vec<(&str, f64)> {
         self.headline.as_ref().map_or_else(Vec::new, |f| figures::stream_skews(&f.shards))
+    }
+}
+
+/// How many of `values` from the front on go the same way, all up or all down.
+fn run(values: &[(u64, f64)]) -> usize {
+    let way = |pair: &[(u64, f64)]| pair[0].1.partial_cmp(&pair[1].1);
+    let mut ways = values.windows(2).map(way);
+    match ways.next().flatten().filter(|way| way.is_ne()) {
+        Some(first) => 2 + ways.take_while(|way| *way == Some(first)).count(),
+        None => values.len().min(1),
     }
 }
 

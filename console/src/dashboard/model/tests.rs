@@ -135,3 +135,27 @@ fn outlooks() {
     // Positions committed every five seconds: up and down around the same.
     assert_eq!(behind(|at| 50_000 + 1_000 * (at % 5)), Outlook::Holds);
 }
+
+#[test]
+fn a_backlog_that_turns_is_told_within_seconds() {
+    // Away for ten seconds in a half minute in which it had fallen as much.
+    let stops = |at: u64| if at < 22 { 44_000 - 2_000 * at } else { 2_000 * (at - 21) };
+    assert_eq!(behind(stops), Outlook::Grows);
+    let Outlook::Drains(eta) = behind(|at| 2_000 * at - 7_000 * at.saturating_sub(22)) else {
+        panic!("it goes down since eight seconds")
+    };
+    assert_eq!(eta.as_secs_f64().round(), 1.0);
+}
+
+#[test]
+fn a_heat_map_has_no_holes_where_samples_are_rarer_than_columns() {
+    let mut model = Model::new();
+    for n in 0..20 {
+        model.take(Box::new(fixture::snapshot(1 + 3 * n)));
+    }
+    let heat = model.picture().heat(Duration::from_secs(30), 30);
+    assert!(heat.iter().all(|column| column.iter().any(|n| *n > 0)), "{heat:?}");
+    let once: u64 = model.picture().heat(Duration::from_secs(30), 10).iter().flatten().sum();
+    let spread: u64 = heat.iter().flatten().sum();
+    assert!(spread.abs_diff(once) < once / 50, "{spread} of {once}");
+}

@@ -121,7 +121,7 @@ fn shards(app: &App, figures: &Figures, lines: &mut Vec<Line>) {
             "core {} {:>3.0} %  write p99 {}",
             core.core,
             core.busy * 100.0,
-            human::nanos(core.write.p99)
+            core.write.time(|t| t.p99)
         );
         lines.push((text, app.look.theme.bold()));
     }
@@ -131,7 +131,7 @@ fn shards(app: &App, figures: &Figures, lines: &mut Vec<Line>) {
             shard.stream,
             shard.shard,
             human::count(shard.into.records),
-            human::nanos(shard.write.p99)
+            shard.write.time(|t| t.p99)
         );
         lines.push((text, Style::new()));
     }

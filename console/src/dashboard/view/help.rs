@@ -8,8 +8,8 @@ use ratatui::widgets::{Clear, Widget as _};
 use super::panel;
 use crate::dashboard::app::App;
 use crate::dashboard::theme::Theme;
-use crate::dashboard::widgets::wrap;
 use crate::dashboard::{keys, watch};
+use crate::human;
 
 /// Characters on the left, and what is on the right has at 80 columns.
 const LEFT: u16 = 18;
@@ -42,7 +42,7 @@ fn entries() -> Vec<(String, String)> {
     all.extend(MEANINGS.iter().map(|(word, text)| ((*word).to_owned(), (*text).to_owned())));
     all.push(("Watch".to_owned(), String::new()));
     for rule in &watch::RULES {
-        let lines = wrap(rule.threshold, RIGHT).into_iter().enumerate();
+        let lines = human::wrap(rule.threshold, RIGHT).into_iter().enumerate();
         all.extend(lines.map(|(n, line)| (if n == 0 { rule.name } else { "" }.to_owned(), line)));
     }
     all

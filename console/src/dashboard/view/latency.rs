@@ -145,17 +145,18 @@ pub fn stages(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     ]
     .map(|(name, what)| (name, picture.distribution(what, app.window())));
     let mean = |d: &Distribution| d.sum.checked_div(d.count()).unwrap_or(0);
+    let time = |ns: u64| if ns == 0 { "-".to_owned() } else { human::nanos(ns) };
     let longest = stages.iter().map(|(_, d)| mean(d)).max().unwrap_or(0).max(1);
     let rows = stages.iter().map(|(name, d)| {
         let at = |q| d.quantile(q).map_or_else(|| "-".to_owned(), human::nanos);
         let share = mean(d) as f64 / longest as f64;
         vec![
             Cell::styled(*name, theme.bold()),
-            human::nanos(mean(d)).into(),
+            time(mean(d)).into(),
             Cell::styled(glyphs.bar(share, BAR).trim_end(), theme.into()),
             at(0.5).into(),
             at(0.99).into(),
-            human::nanos(d.max).into(),
+            time(d.max).into(),
         ]
     });
     let table = Table { columns: &STAGES, rows: rows.collect(), selected: None, sorted: None };
@@ -168,7 +169,7 @@ pub fn stages(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     for (row, (name, parts, last)) in ways.into_iter().enumerate() {
         Words::new(after)
             .add(format!("{name:<15}  "), theme.dim())
-            .add(human::nanos(sum(parts)), theme.bold())
+            .add(time(sum(parts)), theme.bold())
             .add(format!("  queue + write + {last}"), theme.dim())
             .draw(after, row as u16, buffer);
     }

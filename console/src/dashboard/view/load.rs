@@ -9,7 +9,6 @@ use crate::dashboard::app::App;
 use crate::dashboard::load::{LoadFeed, Percentiles, Tick};
 use crate::dashboard::widgets::chart::{self, Chart, Curve, Scale};
 use crate::dashboard::widgets::table::{Cell, Column, Table};
-use crate::dashboard::widgets::wrap;
 use crate::human;
 
 /// Where the panels are.
@@ -30,7 +29,7 @@ pub fn areas(app: &App, body: Rect) -> Vec<Rect> {
 
 /// What is run, in the lines of a frame in `area`.
 fn plan(feed: &LoadFeed, area: Rect) -> Vec<String> {
-    wrap(&feed.plan.words, usize::from(area.width.saturating_sub(4)))
+    human::wrap(&feed.plan.words, usize::from(area.width.saturating_sub(4)))
 }
 
 /// A time in microseconds.

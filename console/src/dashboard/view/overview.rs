@@ -10,7 +10,7 @@ use crate::dashboard::model::{HEADLINE, Series};
 use crate::dashboard::player::Link;
 use crate::dashboard::watch::{self, Level};
 use crate::dashboard::widgets::chart::{self, Chart, Curve, Scale};
-use crate::dashboard::widgets::{fit, wrap};
+use crate::dashboard::widgets::fit;
 use crate::human;
 
 /// A core this busy has no room left.
@@ -180,8 +180,8 @@ pub fn cells(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     Words::new(inner)
         .add("durable write ", theme.dim())
         .add("p50 ", theme.dim())
-        .add(human::nanos(write.p50), theme.bold())
-        .all([(format!("{gap}p99 "), theme.dim()), (human::nanos(write.p99), theme.bold())])
+        .add(write.time(|t| t.p50), theme.bold())
+        .all([(format!("{gap}p99 "), theme.dim()), (write.time(|t| t.p99), theme.bold())])
         .draw(inner, 0, buffer);
     let mut row = 1;
     for chunk in cores.chunks(per_row) {
@@ -266,13 +266,13 @@ pub fn watch(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     let lines = |explained: bool| {
         let mut lines = Vec::new();
         for (mark, text, style, rule) in &all {
-            for (number, line) in wrap(text, width).into_iter().enumerate() {
+            for (number, line) in human::wrap(text, width).into_iter().enumerate() {
                 let mark = if number == 0 { *mark } else { "" };
                 lines.push((format!("{mark:<2} {line}"), *style));
             }
             if let (true, Some(rule)) = (explained, rule) {
                 for text in [format!("from: {}", rule.cause), format!("do: {}", rule.remedy)] {
-                    for line in wrap(&text, width.saturating_sub(2)) {
+                    for line in human::wrap(&text, width.saturating_sub(2)) {
                         lines.push((format!("     {line}"), theme.dim()));
                     }
                 }
@@ -295,7 +295,7 @@ pub fn watch(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
         panel::text(app, "nothing to report", theme.good(), inner, 0, buffer);
         let server = format!("highwater {}", about.server);
         panel::text(app, &server, theme.dim(), inner, 1, buffer);
-        for (row, line) in (2..).zip(wrap(&about.durability, width)) {
+        for (row, line) in (2..).zip(human::wrap(&about.durability, width)) {
             panel::text(app, &line, theme.dim(), inner, row, buffer);
         }
     }

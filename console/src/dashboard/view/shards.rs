@@ -110,9 +110,9 @@ pub fn shards(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
             human::bytes(shard.into.bytes).into(),
             Cell::styled(spark::spark(&trend, top, glyphs), theme.into()),
             human::count(shard.out.records).into(),
-            human::nanos(shard.write.p50).into(),
-            human::nanos(shard.write.p99).into(),
-            human::bytes(shard.group_bytes).into(),
+            shard.write.time(|t| t.p50).into(),
+            shard.write.time(|t| t.p99).into(),
+            size(shard.group_bytes).into(),
             shard.in_flight.to_string().into(),
             human::count(shard.refused).into(),
             human::bytes(shard.stored_bytes as f64).into(),
@@ -128,6 +128,11 @@ pub fn shards(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     };
     let inner = Rect { x: inner.x + 1, width: inner.width.saturating_sub(2), ..inner };
     table.draw(theme, glyphs, inner, buffer);
+}
+
+/// Bytes of a commit group; a dash where none was written.
+fn size(bytes: f64) -> String {
+    if bytes > 0.0 { human::bytes(bytes) } else { "-".to_owned() }
 }
 
 const CORES: [Column; 15] = [
@@ -170,12 +175,12 @@ pub fn cores(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
                 style,
             ),
             Cell::styled(spark::spark(&busy, 1.0, glyphs), theme.into()),
-            human::nanos(core.turn.p99).into(),
+            core.turn.time(|t| t.p99).into(),
             core.ring_in_flight.to_string().into(),
             core.groups_in_flight.to_string().into(),
-            human::bytes(core.group_bytes.p50 as f64).into(),
-            human::nanos(core.write.p50).into(),
-            human::nanos(core.write.p99).into(),
+            size(core.group_bytes.p50 as f64).into(),
+            core.write.time(|t| t.p50).into(),
+            core.write.time(|t| t.p99).into(),
             human::count(core.refused).into(),
             core.connections.to_string().into(),
             format!(
@@ -203,16 +208,29 @@ pub fn shard(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     };
     let title = format!("{}/{}", shard.stream, shard.shard);
     let inner = panel::frame(app, &title, "", focused, area, buffer);
+    // What is said in sentences takes the whole width, below.
+    let mut said = Vec::new();
+    if shard.state != "open" && !shard.is_closed() {
+        said.push(("state", &shard.state, theme.bad()));
+    }
+    if !shard.advice.is_empty() {
+        said.push(("advice", &shard.advice, theme.warn()));
+    }
+    let width = usize::from(inner.width.saturating_sub(10)).max(8);
+    let lines = said.into_iter().flat_map(|(name, text, style)| {
+        let names = std::iter::once(name).chain(std::iter::repeat(""));
+        names.zip(human::wrap(text, width)).map(move |(name, line)| (name, line, style))
+    });
+    let lines: Vec<_> = lines.take(usize::from(inner.height / 2)).collect();
+    let below = inner.height - lines.len() as u16;
+    for (row, (name, line, style)) in (below..).zip(lines) {
+        let words = Words::new(inner).add(format!("{name:<7} "), theme.dim());
+        words.add(line, style).draw(inner, row, buffer);
+    }
     let halves = [Constraint::Percentage(50), Constraint::Percentage(50)];
-    let [left, right] = Layout::horizontal(halves).areas(inner);
+    let [left, right] = Layout::horizontal(halves).areas(Rect { height: below, ..inner });
     about(app, shard, left, buffer);
     keys(app, shard, right, buffer);
-    if inner.height == 0 {
-        return;
-    }
-    if shard.state != "open" && !shard.is_closed() {
-        panel::text(app, &shard.state, theme.bad(), inner, inner.height - 1, buffer);
-    }
 }
 
 fn about(app: &App, shard: &ShardFigures, area: Rect, buffer: &mut Buffer) {
@@ -241,19 +259,22 @@ fn about(app: &App, shard: &ShardFigures, area: Rect, buffer: &mut Buffer) {
     let skew = figures::skew(&of_stream).map_or_else(String::new, |s| format!(", skew {s:.2}"));
     let plain = Style::new();
     line("share", format!("{share:.0} % of its stream{skew}"), plain, 1, buffer);
-    let groups = format!("{}/s of {}", human::count(shard.groups), human::bytes(shard.group_bytes));
+    let groups = format!("{}/s of {}", human::count(shard.groups), size(shard.group_bytes));
     line("groups", groups, plain, 2, buffer);
-    let tail =
-        |t: figures::Tail| format!("p50 {}  p99 {}", human::nanos(t.p50), human::nanos(t.p99));
-    line("write", tail(shard.write), plain, 3, buffer);
-    line("deliver", tail(shard.propagation), plain, 4, buffer);
+    line("batches", format!("{}/s", human::count(shard.batches)), plain, 3, buffer);
+    let tail = |t: figures::Tail| match t.count {
+        0 => "-".to_owned(),
+        _ => format!("p50 {}  p99 {}", human::nanos(t.p50), human::nanos(t.p99)),
+    };
+    line("write", tail(shard.write), plain, 4, buffer);
+    line("deliver", tail(shard.propagation), plain, 5, buffer);
     let kept = format!("{} to {}", human::grouped(shard.oldest), human::grouped(shard.high_water));
-    line("kept", kept, plain, 5, buffer);
-    let traffic = format!("{}, batches {}/s", shard.readers, human::count(shard.batches));
-    line("readers", traffic, plain, 6, buffer);
+    let readers = human::counted(u64::from(shard.readers), "reader");
+    let words = Words::new(area).add("kept    ", theme.dim()).add(kept, plain);
+    words.add(format!(", {readers}"), plain).draw(area, 6, buffer);
     // What happens seldom has a line only when it does.
-    let told = beyond(&shard.beyond).chain([("advice", shard.advice.clone())]);
-    for (row, (name, text)) in (7..).zip(told.filter(|(_, text)| !text.is_empty())) {
+    let told = beyond(&shard.beyond).filter(|(_, text)| !text.is_empty());
+    for (row, (name, text)) in (7..).zip(told) {
         line(name, text, theme.warn(), row, buffer);
     }
 }
