@@ -14,7 +14,8 @@ use super::player::{Link, Player};
 use super::theme::Theme;
 use crate::human;
 
-/// Data older than this is called stale.
+/// Data older than this is called stale, or than twice the time between the last two samples: a server with many busy
+/// shards takes its figures more rarely.
 const STALE_AFTER: Duration = Duration::from_secs(3);
 
 /// A screen.
@@ -220,7 +221,9 @@ impl App {
         if self.player.replaying() {
             return matches!(self.player.link, Link::Lost(_));
         }
-        matches!(self.link, Link::Lost(_)) || self.age().is_some_and(|age| age > STALE_AFTER)
+        let between = self.picture().figures.as_ref().map_or(Duration::ZERO, |f| f.span);
+        let after = STALE_AFTER.max(between.saturating_mul(2));
+        matches!(self.link, Link::Lost(_)) || self.age().is_some_and(|age| age > after)
     }
 
     /// Where keys are understood now, the nearest first.

@@ -16,6 +16,9 @@ const COARSE: usize = 360;
 /// A value is taken to hold for this long when nothing newer is known, nanoseconds.
 const HOLDS_NS: u64 = 2_500_000_000;
 
+/// Between samples of a server with many busy shards pass up to ten seconds, nanoseconds: what is further apart has a gap.
+const RAREST_NS: u64 = 11_000_000_000;
+
 /// One value over time: every sample of the last minutes, and the largest of every ten seconds of the last hour.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
@@ -89,12 +92,19 @@ pub fn columns(
 
 fn hold(columns: &mut [Option<f64>], before: Option<(u64, f64)>, first: u64, width: u64) {
     let mut last = before;
-    for (i, column) in columns.iter_mut().enumerate() {
+    for i in 0..columns.len() {
         let start = (first + i as u64).saturating_mul(width);
-        match (*column, last) {
-            (Some(value), _) => last = Some((start, value)),
+        match (columns[i], last) {
+            (Some(value), last_known) => {
+                // Where samples are rare, a rate is that of all the time since the one before.
+                if last_known.is_some_and(|(at, _)| start.saturating_sub(at) <= RAREST_NS) {
+                    let unknown = columns[..i].iter_mut().rev().take_while(|c| c.is_none());
+                    unknown.for_each(|column| *column = Some(value));
+                }
+                last = Some((start, value));
+            }
             (None, Some((at, value))) if start.saturating_sub(at) <= HOLDS_NS.max(width) => {
-                *column = Some(value);
+                columns[i] = Some(value);
             }
             (None, _) => {}
         }
@@ -172,6 +182,9 @@ mod tests {
         let columns = columns(points.into_iter(), T0 + 59 * S, Duration::from_secs(60), 60);
         let known: Vec<usize> = (0..60).filter(|&i| columns[i].is_some()).collect();
         assert_eq!(known, [0, 1, 2, 50, 51, 52]);
+        let rare = (0..6).map(|n| (T0 + 10 * n * S, n as f64));
+        let columns = super::columns(rare, T0 + 50 * S, Duration::from_secs(50), 50);
+        assert!(columns.iter().all(Option::is_some), "{columns:?}");
         assert_eq!(super::columns([].into_iter(), 5, Duration::from_secs(1), 0), []);
     }
 

@@ -82,6 +82,10 @@ fn a_lost_server_is_stale_until_it_is_back() {
     assert!(!app.stale());
     update(&mut app, Msg::Tick, now + Duration::from_secs(4), AREA);
     assert!(app.stale(), "figures four seconds old");
+    let now = now + Duration::from_secs(10);
+    update(&mut app, reading(fixture::snapshot(16)), now, AREA);
+    update(&mut app, Msg::Tick, now + Duration::from_secs(4), AREA);
+    assert!(!app.stale(), "this server has figures every ten seconds");
 }
 
 #[test]

@@ -108,10 +108,15 @@ pub fn state(app: &App, room: usize) -> (String, Style) {
         (_, Some(_)) if app.player.mode == Mode::Searching => {
             (format!(" SEARCHING {clock} "), theme.state())
         }
-        (_, Some(_)) if app.player.paused() => match app.player.behind() {
-            0 => (format!(" PAUSED {clock} "), theme.state()),
-            n => (format!(" PAUSED {clock}, {n} samples back "), theme.state()),
-        },
+        (_, Some(_)) if app.player.paused() => {
+            let back = match app.player.behind() {
+                0 => String::new(),
+                n => format!(", {} back", human::plural(n, "sample")),
+            };
+            let marked = app.player.marks().any(|at| Some(at) == app.player.shown_at());
+            let marked = if marked { ", marked" } else { "" };
+            (format!(" PAUSED {clock}{back}{marked} "), theme.state())
+        }
         (_, Some(age)) => {
             let every = picture.figures.as_ref().map_or(0.0, |f| f.span.as_secs_f64());
             let long = format!("LIVE {clock}  {every:.0}s samples, {age:.1}s old");

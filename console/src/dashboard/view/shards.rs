@@ -259,7 +259,12 @@ fn about(app: &App, shard: &ShardFigures, area: Rect, buffer: &mut Buffer) {
     let skew = figures::skew(&of_stream).map_or_else(String::new, |s| format!(", skew {s:.2}"));
     let plain = Style::new();
     line("share", format!("{share:.0} % of its stream{skew}"), plain, 1, buffer);
-    let groups = format!("{}/s of {}", human::count(shard.groups), size(shard.group_bytes));
+    let of = if shard.group_bytes > 0.0 {
+        format!(" of {}", human::bytes(shard.group_bytes))
+    } else {
+        String::new()
+    };
+    let groups = format!("{}/s{of}", human::count(shard.groups));
     line("groups", groups, plain, 2, buffer);
     line("batches", format!("{}/s", human::count(shard.batches)), plain, 3, buffer);
     let tail = |t: figures::Tail| match t.count {

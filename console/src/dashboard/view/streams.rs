@@ -15,6 +15,9 @@ use crate::dashboard::widgets::fit;
 use crate::dashboard::widgets::table::{Cell, Column, Table};
 use crate::human;
 
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+
 /// Where the panels are.
 pub fn areas(app: &App, body: Rect) -> Vec<Rect> {
     if app.browse.open.is_none() {
@@ -123,7 +126,7 @@ pub fn stream(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
             .all([("  acknowledged ".to_owned(), theme.dim()), (ack.to_owned(), Style::new())])
             .all([
                 ("  created ".to_owned(), theme.dim()),
-                (human::rfc3339(about.created_ns), Style::new()),
+                (human::rfc3339(about.created_ns - about.created_ns % SECOND), Style::new()),
             ])
             .draw(inner, 1, buffer);
     }
