@@ -1,8 +1,11 @@
 //! Twice as much as the quota lets pass, under each of the five strategies: what becomes of every record adds up.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use serde_json::Value;
 
-use crate::support::{Server, refused, said, scratch};
+use crate::support::{Server, refused, said, scratch, until};
 
 /// The quota, and the load: twice as much.
 const QUOTA: &str = "1000rec/s";
@@ -161,4 +164,52 @@ fn a_quota_for_a_client_name_bounds_all_its_connections() {
     server.ok(&["quota", "delete", "greedy"]);
     assert!(server.put("s", &input, &["--client-name", "greedy"]).status.success());
     refused(&server.run(&["quota", "delete", "greedy"]), 1, &["greedy", "no quota"]);
+}
+
+#[test]
+fn a_reader_under_way_obeys_the_quota_its_client_has_now() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    // Three batches: what is given is whole batches, paid back afterwards.
+    for line in [&b"one\n"[..], b"two\n", b"three\n"] {
+        assert!(server.put("s", line, &[]).status.success());
+    }
+    server.ok(&["quota", "set", "slow", "--out", "1B/s", "--burst", "1s"]);
+    let mut tail = server
+        .command(&["tail", "s", "--follow", "--limit", "3", "--client-name", "slow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    // The next would come after a minute and more.
+    assert!(tail.try_wait().unwrap().is_none());
+    server.ok(&["quota", "delete", "slow"]);
+    assert_eq!(lines.map(Result::unwrap).collect::<Vec<_>>(), ["two", "three"]);
+    assert!(tail.wait().unwrap().success());
+}
+
+#[test]
+fn a_stream_that_scales_is_split_by_itself_as_far_as_it_may() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    let quota = ["--quota-in", "200rec/s", "--quota-burst", "100ms", "--backpressure", "scale:2"];
+    server.ok(&[&["stream", "create", "s"][..], &quota].concat());
+    let load = ["load", "run", "--stream", "s", "-r", "1000", "-d", "60s", "--warmup", "0s"];
+    let mut load = server
+        .command(&[&load[..], &["--size", "100", "--consumers", "0", "--json", "-"]].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let shards = || {
+        let described = server.json(&["stream", "describe", "s", "--json"]);
+        described["shards"].as_array().unwrap().clone()
+    };
+    until(|| shards().iter().filter(|shard| shard["state"] == "open").count() == 2);
+    let parent = &shards()[0];
+    assert_eq!(parent["children"].as_array().unwrap().len(), 2, "{parent:#}");
+    load.kill().unwrap();
+    load.wait().unwrap();
 }

@@ -339,8 +339,9 @@ impl<D: Disk> Core<D> {
         Ok(located)
     }
 
-    /// Has a subscription obey the quota of whoever reads, besides those of shard and stream.
-    pub fn limit(&mut self, reader: ReaderId, client: &Arc<Meters>) {
+    /// Has a subscription obey the quota of whoever reads (`None`: it has none), besides those of shard and stream.
+    /// One that waited for another quota goes on with its next credit.
+    pub fn limit(&mut self, reader: ReaderId, client: Option<Arc<Meters>>) {
         if let Some(shard) = self.readers.get(&reader).and_then(|id| self.shards.get_mut(id)) {
             shard.limit(reader, client);
         }

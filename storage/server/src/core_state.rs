@@ -57,6 +57,8 @@ pub(crate) struct CoreState {
     pub max_frame: usize,
     /// Meters that cores share, of clients by name among them.
     pub quotas: Arc<Quotas>,
+    /// Changes of them that subscriptions have been told of.
+    quota_changes: Cell<u64>,
     pub core_ports: Arc<[u16]>,
     pub pending: RefCell<PendingTable>,
     pub connections: RefCell<HashMap<u64, Rc<Connection>>>,
@@ -120,6 +122,7 @@ impl CoreState {
             clock,
             limits,
             max_frame: limits.max_frame(),
+            quota_changes: Cell::new(quotas.changes()),
             quotas,
             core_ports,
             pending: RefCell::default(),
@@ -453,6 +456,32 @@ impl CoreState {
             self.log_wake.notify_one();
         }
         here
+    }
+
+    /// Has subscriptions that are under way obey the quotas that clients have now, if any has changed.
+    pub fn follow_quotas(&self) {
+        let changes = self.quotas.changes();
+        if self.quota_changes.replace(changes) == changes {
+            return;
+        }
+        for connection in self.connections.borrow().values() {
+            let client = connection.meters(&self.quotas);
+            for subscription in connection.subscriptions.borrow().values() {
+                let (reader, client) = (subscription.flow.reader, client.clone());
+                match subscription.flow.owner {
+                    here if here == self.index => self.limit(reader, client),
+                    there => self.signal(there, Signal::Limit { reader, client }),
+                }
+            }
+        }
+    }
+
+    /// Another quota for one of this core's readers, which goes on if it waited for the old one.
+    pub fn limit(&self, reader: ReaderId, client: Option<Arc<Meters>>) {
+        let mut engine = self.engine.borrow_mut();
+        engine.limit(reader, client);
+        engine.credit(self.clock.now(), reader, 0);
+        self.log_wake.notify_one();
     }
 
     /// Ends all subscriptions of a connection.

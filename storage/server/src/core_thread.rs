@@ -246,6 +246,7 @@ impl Served {
             tokio::select! {
                 _ = tick.tick() => {
                     self.publisher.publish_in_turn(&core);
+                    core.follow_quotas();
                     all(&core).iter().for_each(|connection| {
                         connection.tick(core.clock.now().mono_ns, core.receive_budget.short());
                     });

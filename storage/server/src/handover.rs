@@ -193,6 +193,7 @@ impl CoreState {
                 let bytes = credit.take();
                 self.engine.borrow_mut().credit(self.clock.now(), reader, bytes);
             }
+            Signal::Limit { reader, client } => self.limit(reader, client),
             Signal::Unsubscribe { reader } => self.engine.borrow_mut().unsubscribe(reader),
             Signal::HandedOver { arrivals, at_ns } => self.handed_over(arrivals, at_ns),
         }

@@ -95,6 +95,11 @@ pub(crate) enum Signal {
         reader: ReaderId,
         credit: RemoteCredit,
     },
+    /// The quota of whoever reads has changed.
+    Limit {
+        reader: ReaderId,
+        client: Option<Arc<Meters>>,
+    },
     Unsubscribe {
         reader: ReaderId,
     },

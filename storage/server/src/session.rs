@@ -395,7 +395,7 @@ impl CoreState {
         };
         // Nothing is delivered before it obeys the quota.
         let located = engine.subscribe(now, shard, from, 0, max_bytes, reader)?;
-        engine.limit(reader, &client);
+        engine.limit(reader, Some(client));
         engine.credit(now, reader, credit);
         Ok(located)
     }

@@ -163,10 +163,10 @@ impl Shard {
         self.pump_readers(now, io);
     }
 
-    /// Has a subscription obey the quota of whoever reads.
-    pub fn limit(&mut self, reader: ReaderId, client: &Arc<Meters>) {
+    /// Has a subscription obey the quota of whoever reads from now on; `None`: it has none.
+    pub fn limit(&mut self, reader: ReaderId, client: Option<Arc<Meters>>) {
         if let Some(r) = self.readers.iter_mut().find(|r| r.key == ReaderKey::Push(reader)) {
-            r.client = Some(Arc::clone(client));
+            (r.client, r.throttled) = (client, None);
         }
     }
 
