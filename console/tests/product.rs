@@ -48,6 +48,9 @@ mod load_restart;
 #[path = "product/measure.rs"]
 mod measure;
 
+#[path = "product/picture.rs"]
+mod picture;
+
 #[path = "product/plan.rs"]
 mod plan;
 
