@@ -227,7 +227,8 @@ impl Engine {
         &self.store
     }
 
-    /// The control plane: streams, groups, positions.
+    /// The control plane: streams, groups, positions. What it does by itself (splits of streams that scale, forgetting
+    /// closed shards that retention has emptied) it does when [`Control::tend`] is called, about once a second.
     pub fn control(&self) -> std::sync::MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
