@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::schedule::Burst;
 use crate::target::memory::{Fault, Memory};
+use crate::workload::{KeyDistribution, Keys};
 use crate::{
     Arrival, LoadError, LoadOptions, Mode, Observer, Phase, Profile, Progress, Rate, Report,
     Scenario, ScenarioKind, Stop, Tick, WarmUpRule, Workload, run_on,
@@ -181,6 +182,44 @@ fn what_retention_took_is_trimmed_not_lost() {
     let report = with_fault(Fault::Trim);
     assert_eq!(report.lost, 0, "{report}");
     assert_eq!(report.consumed_records + report.trimmed, 600, "{report}");
+}
+
+#[test]
+fn a_stream_that_splits_and_merges_is_read_through() {
+    for (groups, producers, consumers) in [(1, 1, None), (2, 3, None), (2, 2, Some(2))] {
+        let options = LoadOptions { groups, producers, consumers, ..options() };
+        let report = run(Memory::resharding_after(100, &[]), options);
+        assert!(report.intact() && report.checked && report.errors == 0, "{report}");
+        assert_eq!((report.acked_records, report.unread), (600, 0), "{report}");
+        assert_eq!(report.consumed_records, 600 * groups as u64, "{report}");
+        assert_eq!((report.shards, report.ack_pause_ms.shards), (1, 4), "{report}");
+        assert_eq!(report.latency_us.propagation.count, 600 * groups as u64);
+    }
+}
+
+#[test]
+fn every_way_to_break_a_promise_is_found_behind_splits_and_merges_too() {
+    // The eighth batch of each of the four shards.
+    let broken = |fault, keys: u32| {
+        let mut options = options();
+        options.keys.count = keys;
+        run(Memory::resharding_after(100, &[(7, fault)]), options)
+    };
+    let lost = broken(Fault::Lose, 1_000);
+    assert_eq!((lost.lost, lost.unread), (4, 0), "{lost}");
+    assert_eq!(broken(Fault::Double, 1_000).duplicated, 4);
+    let corrupt = broken(Fault::Corrupt, 1_000);
+    assert_eq!((corrupt.corrupted, corrupt.lost), (4, 4), "{corrupt}");
+    // Neighbours change places: in the first shard that is against the order of a lane; in those that came of it only
+    // if both have one key. One key has one of two halves, so it comes through two of the three.
+    let one_key = broken(Fault::Swap, 1);
+    assert!((2..=3).contains(&one_key.reordered), "{one_key}");
+    let round_robin = LoadOptions {
+        keys: Keys { count: 1_000, distribution: KeyDistribution::RoundRobin },
+        ..options()
+    };
+    let many = run(Memory::resharding_after(100, &[(7, Fault::Swap)]), round_robin);
+    assert_eq!((many.reordered, many.lost), (1, 0), "{many}");
 }
 
 #[test]
@@ -402,8 +441,9 @@ fn records_read_before_their_acknowledgement_count_where_they_were_due() {
 fn a_group_that_does_not_catch_up_in_time_is_told() {
     let mut options = options();
     options.groups = 2;
+    // More is left behind than the 100 ms of traffic that count as caught up.
     options.scenario = Scenario::Backlog {
-        outage: Duration::from_millis(100),
+        outage: Duration::from_millis(400),
         drain_limit: Duration::from_millis(300),
         paused_groups: 1,
     };

@@ -1,12 +1,13 @@
 //! A target in memory for tests, able to do everything a broken server might.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use highwater_wire::{
-    BatchBuilder, BatchView, Limits, ProducerStamp, RecordView, ShardId, StreamConfig,
-    StreamDescription, stamp,
+    BatchBuilder, BatchView, Limits, ProducerStamp, RecordView, ShardDescription, ShardId,
+    StreamConfig, StreamDescription, hash_key, split_evenly, stamp,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -61,6 +62,40 @@ struct State {
     holds_up: (usize, Duration),
     /// Records this far behind the end come one batch at a time, and each so late.
     old: Option<(u64, Duration)>,
+    /// Batches of one record that shard 0 takes before it splits into 1 and 2, and shard 1 before these merge into 3.
+    reshards: Option<usize>,
+}
+
+/// How far a stream that reshards has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Whole,
+    Split,
+    Merged,
+}
+
+impl Stage {
+    /// The shards there are: number, eighths of the hash-key space, parents.
+    fn shards(self) -> &'static [(u32, Range<usize>, &'static [u32])] {
+        static ALL: [(u32, Range<usize>, &[u32]); 4] =
+            [(0, 0..8, &[]), (1, 0..4, &[0]), (2, 4..8, &[0]), (3, 0..8, &[1, 2])];
+        match self {
+            Stage::Whole => &ALL[..1],
+            Stage::Split => &ALL[..3],
+            Stage::Merged => &ALL,
+        }
+    }
+
+    fn closed(self, shard: u32) -> bool {
+        self.shards().iter().any(|(_, _, parents)| parents.contains(&shard))
+    }
+
+    /// The shard that has this key.
+    fn of(self, key: &[u8]) -> u32 {
+        let eighth = (hash_key(key) >> 125) as usize;
+        let open = self.shards().iter().rfind(|(_, range, _)| range.contains(&eighth));
+        open.map_or(0, |(shard, ..)| *shard)
+    }
 }
 
 /// The target.
@@ -76,6 +111,13 @@ impl Memory {
     /// Takes `batches` of each shard, then none for `stall`.
     pub fn stalling_after(batches: usize, stall: Duration) -> Memory {
         Memory::new(&[], (batches, stall))
+    }
+
+    /// Splits and merges after so many batches of one record each, with these faults.
+    pub fn resharding_after(batches: usize, faults: &[(usize, Fault)]) -> Memory {
+        let mut state = Memory::state(faults, (usize::MAX, Duration::ZERO));
+        state.reshards = Some(batches);
+        Memory(Arc::new(state))
     }
 
     /// Takes `delay` for every batch that lies more than `lag` records behind the end of its shard.
@@ -97,6 +139,7 @@ impl Memory {
             faults: faults.iter().copied().collect(),
             holds_up,
             old: None,
+            reshards: None,
         }
     }
 
@@ -104,8 +147,27 @@ impl Memory {
         self.0.shards.lock().unwrap()
     }
 
-    fn take(&self, shard: ShardId, bytes: &[u8]) -> Result<Option<u64>, Option<Failure>> {
+    fn stage(&self, shards: &BTreeMap<ShardId, Shard>, stream: u32) -> Stage {
+        let full = |shard| {
+            let appended = shards.get(&ShardId { stream, shard }).map_or(0, |s| s.appended);
+            self.0.reshards.is_some_and(|batches| appended >= batches)
+        };
+        match (full(0), full(1)) {
+            (false, _) => Stage::Whole,
+            (true, false) => Stage::Split,
+            (true, true) => Stage::Merged,
+        }
+    }
+
+    /// Takes a batch, for the shard or, once that is closed, for the one that has its key now.
+    fn take(&self, shard: &mut ShardId, bytes: &[u8]) -> Result<Option<u64>, Option<Failure>> {
         let mut shards = self.shards();
+        if self.0.reshards.is_some() {
+            let view = BatchView::parse(bytes).unwrap();
+            assert_eq!(view.record_count(), 1, "divided by whole batches");
+            shard.shard = self.stage(&shards, shard.stream).of(view.records().next().unwrap().key);
+        }
+        let shard = *shard;
         let s = shards.entry(shard).or_default();
         let fault = self.0.faults.get(&s.appended).copied();
         s.appended += 1;
@@ -203,6 +265,24 @@ impl Link for Memory {
         Ok(stream.clone())
     }
 
+    async fn describe(&self, stream: &StreamDescription) -> Result<StreamDescription, Refusal> {
+        let stage = self.stage(&self.shards(), stream.id);
+        if self.0.reshards.is_none() {
+            return Ok(stream.clone());
+        }
+        let (mut now, eighths) = (stream.clone(), split_evenly(8));
+        let shards = stage.shards().iter().map(|(shard, range, parents)| ShardDescription {
+            shard: *shard,
+            hash_start: eighths[range.start].start,
+            hash_end: eighths[range.end - 1].end,
+            parents: parents.to_vec(),
+            closed: stage.closed(*shard),
+            ..ShardDescription::default()
+        });
+        now.shards = shards.collect();
+        Ok(now)
+    }
+
     async fn high_water(&self, stream: &StreamDescription, shard: u32) -> Result<u64, Refusal> {
         let shard = ShardId { stream: stream.id, shard };
         Ok(self.shards().entry(shard).or_default().high_water)
@@ -226,7 +306,7 @@ impl Link for Memory {
         from: u64,
     ) -> Result<MemorySource, Refusal> {
         let shard = ShardId { stream: stream.id, shard };
-        Ok(MemorySource { memory: self.clone(), shard, position: from, trimmed: 0 })
+        Ok(MemorySource { memory: self.clone(), shard, position: from, trimmed: 0, ended: false })
     }
 }
 
@@ -247,12 +327,13 @@ impl Sink for MemorySink {
     }
 
     async fn append(&mut self, batch: &mut BatchBuilder, tag: u64) -> Result<(), Failure> {
-        let answer = self.memory.take(self.shard, batch.finish(ProducerStamp::default()));
+        let mut shard = self.shard;
+        let answer = self.memory.take(&mut shard, batch.finish(ProducerStamp::default()));
         batch.clear();
         match answer {
             Err(None) => {}
             Ok(base) => {
-                let at = base.map(|sequence| At { shard: self.shard.shard, sequence });
+                let at = base.map(|sequence| At { shard: shard.shard, sequence });
                 self.tell.send(Outcome::whole(tag, Fate::Stored(at))).unwrap();
             }
             Err(Some(failure)) => {
@@ -275,6 +356,7 @@ pub struct MemorySource {
     shard: ShardId,
     position: u64,
     trimmed: u64,
+    ended: bool,
 }
 
 impl Source for MemorySource {
@@ -303,9 +385,17 @@ impl Source for MemorySource {
                     self.position = BatchView::parse(batch).unwrap().end_sequence();
                     return Ok(Some(Arc::clone(batch)));
                 }
+                if self.memory.stage(&shards, self.shard.stream).closed(self.shard.shard) {
+                    self.ended = true;
+                    return Ok(None);
+                }
             }
             grown.await;
         }
+    }
+
+    fn ended(&self) -> bool {
+        self.ended
     }
 
     fn resume(&mut self, at: u64) {
