@@ -1,6 +1,7 @@
 //! The command line: what can be typed. Each subcommand has a file with two steps: its arguments become a plan
 //! (wrong usage ends here), and the plan is carried out.
 
+mod child;
 pub mod config;
 pub mod demo;
 pub mod inspect;

@@ -73,7 +73,7 @@ pub use progress::{Observer, Phase, Progress, Tick};
 pub use report::{
     ACHIEVED_MIN, AckPause, AckPauses, Arrivals, BEYOND_MIN, BacklogReport, BurstReport,
     Distribution, Distributions, LATE_P99_MAX, Lateness, LiveLatency, Mode, Report, SCHEMA,
-    STEAL_MAX, ScenarioKind, Slo, WarmUp, WorkloadSummary,
+    STEAL_MAX, ScenarioKind, Slo, WarmUp, WorkloadSummary, shell_words,
 };
 pub use run::{DOUBT_MAX, Stop, run, run_on};
 pub(crate) use rundir::write_whole;

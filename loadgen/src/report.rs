@@ -27,7 +27,8 @@ use crate::pauses::Longest;
 use crate::{Environment, Lint, LoadOptions, RunFiles};
 
 pub(crate) use explain::notes;
-pub(crate) use pages::{micro, shell_words};
+pub use pages::shell_words;
+pub(crate) use pages::{micro, quoted};
 
 /// Version of the JSON layout: fields may be added under the same name, none change meaning.
 pub const SCHEMA: &str = "highwater-load/1";

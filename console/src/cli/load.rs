@@ -24,8 +24,12 @@ use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 
+pub use echo::line as shell_line;
+#[cfg(test)]
+pub use echo::of_options as words_of;
 pub use lines::line;
 pub use refusal::failure;
+pub use slo::Slo;
 
 /// `highwater load`.
 #[derive(Debug, Args)]
@@ -65,6 +69,18 @@ pub fn run(args: LoadArgs) -> Result<(), Failure> {
         LoadCommand::Check(args) => check::run(&args),
         LoadCommand::Report(args) => report::run(&args),
         LoadCommand::Compare(args) => compare::run(&args),
+    }
+}
+
+#[cfg(test)]
+impl LoadArgs {
+    /// Whether what was typed can be carried out.
+    pub fn check(&self) -> Result<(), Failure> {
+        match &self.command {
+            LoadCommand::Search(args) => args.asked().map(drop),
+            LoadCommand::Sweep(args) => args.asked().map(drop),
+            command => command.request().map(drop),
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! `highwater plan`: from measured runs to a plan one can sign.
 
+mod measure;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use highwater_loadgen::capacity::{
-    self, Demand, Evidence, EvidenceError, OtherVersion, Peak, PlanError, PlanOptions, Recorded,
-    Watch,
+    self, Demand, Evidence, EvidenceError, OtherVersion, Peak, Plan, PlanError, PlanOptions,
+    Recorded, Watch,
 };
 
+use self::measure::{MeasureFlags, Measured, Wanted};
 use crate::dashboard::recording::{Tape, TapeError};
 use crate::dashboard::source::{self, What};
 use crate::failure::{Failure, chain};
@@ -22,11 +25,13 @@ use crate::{output, units};
 )]
 pub struct PlanArgs {
     /// Directories of load run, burst, backlog, search or sweep; recordings of highwater record
-    #[arg(value_name = "RUN", required_unless_present = "probe")]
+    #[arg(value_name = "RUN", required_unless_present_any = ["probe", "measure"])]
     runs: Vec<PathBuf>,
     /// What this machine can do by itself: the output of highwater probe DIR --json; may be given several times
     #[arg(long, value_name = "FILE")]
     probe: Vec<PathBuf>,
+    #[command(flatten)]
+    measure: MeasureFlags,
     #[command(flatten, next_help_heading = "What is asked")]
     asked: AskedFlags,
     #[command(flatten, next_help_heading = "Results")]
@@ -92,7 +97,12 @@ fn peak(text: &str) -> Result<Peak, units::UnitError> {
 
 /// Carries it out.
 pub fn run(args: &PlanArgs) -> Result<(), Failure> {
-    let evidence = gather(args)?;
+    let measured = match &args.measure.measure {
+        Some(dir) if args.measure.dry_run => return args.measure.print(dir, args.wanted()),
+        Some(dir) => Some(args.measured(dir)?),
+        None => None,
+    };
+    let evidence = gather(args, measured.as_ref())?;
     let demand = demand(&args.asked, &evidence)?;
     let options = PlanOptions {
         force: args.results.force,
@@ -108,15 +118,28 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
         now_ns: source::now_ns(),
     };
     let plan = capacity::plan(&evidence, &demand, &options).map_err(refusal)?;
-    if let Some(dir) = &args.results.output {
+    let below = args.measure.measure.as_ref().map(|dir| dir.join("plan"));
+    if let Some(dir) = args.results.output.as_ref().or(below.as_ref()) {
         let files = capacity::write_plan(dir, &plan).map_err(Failure::failed)?;
         for file in files {
             note!("wrote {}", file.display());
         }
     }
     match args.results.json {
-        true => output::json(&plan),
-        false => output::text(&plan),
+        true => output::json(&plan)?,
+        false => output::text(&plan)?,
+    }
+    counts(&plan)
+}
+
+/// A plan with gaps is a plan; one in which nothing counts is none.
+fn counts(plan: &Plan) -> Result<(), Failure> {
+    let mut void = plan.sources.iter().flat_map(|source| &source.void);
+    match void.next() {
+        Some(why) if plan.sources.iter().all(|source| source.counted == 0) => {
+            Err(Failure::Unmeasured(format!("nothing that was measured counts; {why}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -129,18 +152,37 @@ fn refusal(error: PlanError) -> Failure {
     }
 }
 
-/// Everything named on the command line.
-fn gather(args: &PlanArgs) -> Result<Evidence, Failure> {
+impl PlanArgs {
+    /// What has to be measured for it.
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            rate: self.asked.demand.unwrap_or_default(),
+            record_bytes: self.asked.record_size,
+            groups: self.asked.groups.unwrap_or(1),
+        }
+    }
+
+    /// What is measured for it now.
+    fn measured(&self, dir: &Path) -> Result<Measured, Failure> {
+        // What cannot be planned is said now, and not in a quarter of an hour.
+        let demand = demand(&self.asked, &Evidence::default())?;
+        demand.validate().map_err(|e| Failure::Usage(e.to_string()))?;
+        self.measure.run(dir, self.wanted())
+    }
+}
+
+/// Everything named on the command line, and what was measured now.
+fn gather(args: &PlanArgs, measured: Option<&Measured>) -> Result<Evidence, Failure> {
     let mut evidence = Evidence::default();
     let other = if args.results.force { OtherVersion::Try } else { OtherVersion::Refuse };
-    for path in &args.runs {
+    for path in args.runs.iter().chain(measured.iter().flat_map(|measured| &measured.runs)) {
         if path.is_dir() {
             evidence.add_directory(path, other).map_err(unreadable)?;
         } else {
             add_file(&mut evidence, path)?;
         }
     }
-    for path in &args.probe {
+    for path in args.probe.iter().chain(measured.map(|measured| &measured.probe)) {
         let probe = capacity::read_probe(path).map_err(unreadable)?;
         evidence.add_probe(&path.display().to_string(), probe);
     }
@@ -224,7 +266,123 @@ fn demand(asked: &AskedFlags, evidence: &Evidence) -> Result<Demand, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+    use highwater_loadgen::capacity::{Point, Setup, Source, SourceKind, Verdict};
+    use highwater_loadgen::{Arrival, LoadOptions, Workload};
+
     use super::*;
+    use crate::cli::load::words_of;
+    use crate::cli::{Cli, Command};
+
+    fn source(options: &LoadOptions) -> Source {
+        Source {
+            name: "run".into(),
+            kind: SourceKind::Run,
+            schema: "highwater-load/1".into(),
+            target: options.target.clone(),
+            server: String::new(),
+            began_ns: 0,
+            counted: 1,
+            void: vec![],
+            command: words_of(options),
+            lints: vec![],
+            environment: None,
+            load: Some(Box::new(options.clone())),
+        }
+    }
+
+    /// A run of `options` that kept up.
+    fn kept_up(options: &LoadOptions) -> Point {
+        let setup = Setup {
+            shards: options.shards,
+            groups: options.groups as u32,
+            ack: options.ack.to_string(),
+            record_bytes: 512.0,
+            batch_bytes: options.batch_bytes as u64,
+            linger_us: options.linger.as_secs_f64() * 1e6,
+            producers: options.producers,
+            skew: 1.0,
+        };
+        Point {
+            from: "run".into(),
+            setup,
+            offered: 1e3,
+            delivered: 1e3,
+            consumed: 1e3,
+            response_us: [None; 3],
+            propagation_us: [None; 3],
+            met: None,
+            kept_up: true,
+        }
+    }
+
+    /// A command as a shell takes it apart: without what is redirected and the comment.
+    fn words(command: &str) -> Vec<&str> {
+        let command = command.split("  #").next().unwrap_or_default();
+        command.split_whitespace().filter(|word| !word.starts_with('>')).collect()
+    }
+
+    /// Whatever the runs at hand were, what a plan tells to run can be run.
+    #[test]
+    fn every_command_a_plan_proposes_is_one() {
+        let plain = LoadOptions::default();
+        let special = LoadOptions {
+            target: "embedded:data".into(),
+            shards: 4,
+            groups: 3,
+            streams: 2,
+            producers: 8,
+            batch_bytes: 65_536,
+            linger: Duration::from_millis(2),
+            inflight: 4,
+            connections: 2,
+            cores: vec![0],
+            engine_cores: vec![1],
+            arrival: Arrival::Poisson,
+            workload: Workload::Fixed { size: 512 },
+            ..LoadOptions::default()
+        };
+        let (mut proposed, mut asked) = (Vec::new(), 0);
+        for options in [plain, special.clone()] {
+            for points in [vec![], vec![kept_up(&options)]] {
+                let evidence =
+                    Evidence { sources: vec![source(&options)], points, ..Evidence::default() };
+                for rate in [0.5, 900.0, 1e6] {
+                    let demand = Demand {
+                        peak: Some(Peak { factor: 3.0, time_s: 60.0 }),
+                        groups: 3,
+                        ..Demand::of(rate)
+                    };
+                    let plan = capacity::plan(&evidence, &demand, &PlanOptions::default()).unwrap();
+                    let missing = |v| matches!(v, Verdict::NotMeasured);
+                    asked += plan.answers.iter().filter(|a| missing(a.verdict)).count();
+                    let commands = plan.answers.into_iter().filter_map(|answer| answer.command);
+                    proposed.extend(commands);
+                }
+            }
+        }
+        assert!(asked > 50 && proposed.len() > asked, "{asked} {}", proposed.len());
+        for kind in ["search", "sweep", "backlog", "run", "run -r max"] {
+            let kind = format!("highwater load {kind} ");
+            assert!(proposed.iter().any(|command| command.starts_with(&kind)), "{kind}");
+        }
+        for command in &proposed {
+            let parsed = Cli::try_parse_from(words(command));
+            let parsed = parsed.unwrap_or_else(|e| panic!("{command}: {e}"));
+            match parsed.command {
+                Command::Load(args) => args.check().unwrap_or_else(|e| panic!("{command}: {e}")),
+                Command::Record(_) | Command::Probe(_) => {}
+                _ => panic!("{command}"),
+            }
+        }
+        // What makes a measurement another one goes along.
+        let searches = || proposed.iter().filter(|c| c.contains("load search"));
+        let own = "--size 512 --arrival poisson --streams 2 --producers 8 --batch 65536 --linger 2ms --inflight 4 \
+                   --connections 2 --cores 0 --engine-cores 1";
+        assert!(searches().any(|c| c.contains(own)), "{:?}", searches().collect::<Vec<_>>());
+        let varied = |c: &&String| c.contains("--vary batch") && c.contains("--batch ");
+        assert_eq!(proposed.iter().find(varied), None, "what is varied is not also set");
+    }
 
     #[test]
     fn a_peak_is_a_factor_and_a_time() {

@@ -38,10 +38,13 @@ fn run(dir: &Path, name: &str) {
     let small = ["--size", "100", "--retention-bytes", "16MiB", "--seed", "7", "-o", name];
     let output = highwater().args(args).args(small).current_dir(dir).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    // Whether the generator was late on this machine is not what is tested here.
+    // Whether generator and engine were late on this machine is not what is tested here.
     edit(dir, name, |report| {
         report["valid"] = true.into();
         report["void_reason"] = Value::Null;
+        for rate in ["offered_rate", "records_per_s", "consumed_per_s"] {
+            report[rate] = 2_000.0.into();
+        }
     });
 }
 
@@ -96,7 +99,43 @@ fn more_than_was_measured_is_not_extrapolated() {
     assert_eq!(verdict(&found, "headroom"), "beyond-measured");
     assert_eq!(verdict(&found, "peak"), "beyond-measured");
     let page = text(&planned(dir.path(), &["run", "--demand", "1M"]));
-    assert!(page.contains("BEYOND MEASURED") && page.contains("nothing is extrapolated"), "{page}");
+    let words = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    let beyond =
+        "BEYOND MEASURED: nothing above 2,000 records/s was measured, and nothing is extrapolated";
+    assert!(words.contains(beyond), "{page}");
+}
+
+#[test]
+fn where_nothing_counts_the_plan_says_so_and_ends_with_5() {
+    let dir = scratch();
+    run(dir.path(), "void");
+    edit(dir.path(), "void", |report| {
+        report["valid"] = false.into();
+        report["void_reason"] = "the generator was late".into();
+    });
+    let output = planned(dir.path(), &["void", "--demand", "1k", "--json"]);
+    refused(&output, 5, &["nothing that was measured counts", "the generator was late"]);
+    // It is printed all the same: it says what to run.
+    let found: Value = serde_json::from_str(&text(&output)).unwrap();
+    assert_eq!(verdict(&found, "headroom"), "not-measured");
+}
+
+#[test]
+fn what_would_be_measured_is_said_without_measuring_it() {
+    let dir = scratch();
+    let dry = ["--measure", "m", "--demand", "20k", "--groups", "3", "--dry-run"];
+    let output = planned(dir.path(), &dry);
+    assert!(output.status.success(), "{}", said(&output));
+    for words in
+        ["highwater probe m", "serve --data m/data", "load search", "--outage", "--vary shards="]
+    {
+        assert!(text(&output).contains(words), "{words:?} is missing in {}", text(&output));
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    refused(&planned(dir.path(), &["--measure", "m"]), 2, &["--demand"]);
+    let short = ["--measure", "m", "--demand", "1k", "--budget", "10s"];
+    refused(&planned(dir.path(), &short), 2, &["--budget is 10 s", "60 to"]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]

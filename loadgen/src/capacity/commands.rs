@@ -3,16 +3,20 @@
 use super::demand::Demand;
 use super::evidence::{Evidence, Source, SourceKind};
 use crate::LoadOptions;
+use crate::report::quoted;
 use crate::workload::Workload;
 
 /// What commands have in common.
 #[derive(Clone, Debug)]
 pub struct Commands {
     target: String,
-    /// Settings that differ from the defaults.
-    settings: String,
+    /// Settings that differ from the defaults, by flag.
+    settings: Vec<(&'static str, String)>,
     shards: u32,
+    /// Groups of what was measured.
+    measured_groups: usize,
     rate: f64,
+    /// Groups that are asked for.
     groups: u32,
     slo: String,
     embedded: bool,
@@ -25,31 +29,37 @@ impl Commands {
         // A search says most about what is meant.
         let source = loads.max_by_key(|source| source.kind == SourceKind::Search);
         let recorded = evidence.sources.iter().find(|source| source.kind == SourceKind::Recording);
-        let target = source.or(recorded).map_or("127.0.0.1:7411", |source| source.target.as_str());
+        let target = source.or(recorded).map_or("", |source| source.target.as_str());
+        let target = if target.is_empty() { DEFAULT_TARGET } else { target };
         let load = source.and_then(|source| source.load.as_deref());
-        let slo = source.and_then(|source| after(&source.command, "--slo"));
+        let mut slo: Vec<&str> = source.map_or_else(Vec::new, |s| after(&s.command, "--slo"));
+        // A maximum bounds a run, and nothing that can be searched for.
+        slo.retain(|bound| !bound.contains("max="));
+        if slo.is_empty() {
+            slo.push("p99=10ms");
+        }
         Commands {
             target: target.to_owned(),
-            settings: source.map(settings).unwrap_or_default(),
+            settings: source.map_or_else(|| recorded_size(evidence), settings),
             shards: load.map_or(1, |load| load.shards),
+            measured_groups: load.map_or(1, |load| load.groups),
             rate: demand.rate,
             groups: demand.groups.max(1),
-            slo: slo.unwrap_or_else(|| "p99=10ms".to_owned()),
+            slo: slo.iter().map(|bound| format!(" --slo {bound}")).collect(),
             embedded: target.starts_with("embedded"),
         }
     }
 
     /// What the machine sustains.
     pub fn search(&self) -> String {
-        self.load(&format!("search --slo {} --shards {}", self.slo, self.shards), "search")
+        let what = format!("search{} --groups {} --shards {}", self.slo, self.groups, self.shards);
+        self.load(&what, "search")
     }
 
     /// How it scales.
     pub fn sweep_shards(&self) -> String {
-        self.load(
-            &format!("sweep --vary shards=1,2,4,8,12,16 --search --slo {}", self.slo),
-            "sweep-shards",
-        )
+        let what = format!("sweep --vary shards=1,2,4,8,12,16{}", self.slo);
+        self.load(&(what + &self.as_measured()), "sweep-shards")
     }
 
     /// What durability costs.
@@ -59,7 +69,7 @@ impl Commands {
             self.round(),
             self.shards
         );
-        self.load(&what, "sweep-ack")
+        self.load(&(what + &self.as_measured()), "sweep-ack")
     }
 
     /// Which batch and linger.
@@ -69,7 +79,7 @@ impl Commands {
             self.round(),
             self.shards
         );
-        self.load(&what, "sweep-batch")
+        self.load(&(what + &self.as_measured()), "sweep-batch")
     }
 
     /// How a group catches up. At the rate in question, an outage long enough to be read from the device.
@@ -92,24 +102,45 @@ impl Commands {
 
     /// What the machine delivers under overload.
     pub fn saturate(&self) -> String {
-        self.load(&format!("run -r max -d 30s --shards {}", self.shards), "run-max")
+        let what = format!("run -r max -d 30s --shards {}", self.shards);
+        self.load(&(what + &self.as_measured()), "run-max")
     }
 
     /// What the server's cores do meanwhile.
     pub fn record(&self) -> String {
         // An engine within the generator's process answers nobody.
-        let target = if self.embedded { "127.0.0.1:7411" } else { &self.target };
-        format!("highwater record -t {target} -o load.rec --duration 60s    (while the load runs)")
+        let (target, when) = match self.embedded {
+            true => (DEFAULT_TARGET, "of a server, while it is loaded"),
+            false => (self.target.as_str(), "while the load runs"),
+        };
+        format!("highwater record -t {target} -o load.rec --duration 60s  # {when}")
     }
 
     /// What the machine could do.
     pub fn probe(&self) -> String {
-        "highwater probe DIR --json >probe.json    (DIR: the server's data directory's file system)"
-            .to_owned()
+        let dir = self.target.strip_prefix("embedded:").unwrap_or("./data");
+        format!("highwater probe {dir} --json >probe.json  # where the server's data is")
+    }
+
+    /// As many groups as in what was measured: with others it is another setup.
+    fn as_measured(&self) -> String {
+        match self.measured_groups {
+            1 => String::new(),
+            groups => format!(" --groups {groups}"),
+        }
     }
 
     fn load(&self, what: &str, output: &str) -> String {
-        format!("highwater load {what} -t {}{} -o {output}", self.target, self.settings)
+        let mut command = format!("highwater load {what} -t {}", self.target);
+        let varied =
+            |flag: &str| what.contains(&format!("--vary {}=", flag.trim_start_matches('-')));
+        // As fast as it goes, nothing is scheduled.
+        let unscheduled = |flag: &str| flag == "--arrival" && what.contains("-r max");
+        let settings = self.settings.iter();
+        for (flag, value) in settings.filter(|(flag, _)| !varied(flag) && !unscheduled(flag)) {
+            command += &format!(" {flag} {}", quoted(value));
+        }
+        format!("{command} -o {output}")
     }
 
     fn round(&self) -> String {
@@ -117,36 +148,59 @@ impl Commands {
     }
 }
 
-/// What follows `flag` in a command.
-fn after(command: &[String], flag: &str) -> Option<String> {
-    let at = command.iter().position(|word| word == flag)?;
-    command.get(at + 1).cloned()
+/// Where a server listens unless it is told otherwise.
+const DEFAULT_TARGET: &str = "127.0.0.1:7411";
+
+/// The size of the records that were recorded, where no load says it.
+fn recorded_size(evidence: &Evidence) -> Vec<(&'static str, String)> {
+    let framed = evidence.recorded.iter().find_map(|(_, r)| r.batch_bytes_per_record());
+    let payload = framed.map(|bytes| (bytes - super::facts::LEAST_FRAMING).round());
+    payload
+        .filter(|bytes| *bytes >= 32.0)
+        .map(|bytes| ("--size", bytes.to_string()))
+        .into_iter()
+        .collect()
 }
 
-/// Settings of the records and the producers, where they are not the default.
-fn settings(source: &Source) -> String {
-    let Some(load) = &source.load else { return String::new() };
-    let (mut text, defaults) = (String::new(), LoadOptions::default());
-    let mut add = |flag: &str, value: String| text += &format!(" --{flag} {value}");
-    match &load.workload {
-        workload if *workload == defaults.workload => {}
-        Workload::Fixed { size } => add("size", size.to_string()),
-        // By the words it was asked for with.
-        _ => {
-            for flag in ["workload", "size"] {
-                if let Some(words) = after(&source.command, &format!("--{flag}")) {
-                    add(flag, words);
-                }
+/// What follows each `flag` in a command.
+fn after<'a>(command: &'a [String], flag: &str) -> Vec<&'a str> {
+    let pairs = command.windows(2).filter(|pair| pair[0] == flag);
+    pairs.map(|pair| pair[1].as_str()).collect()
+}
+
+/// Settings of the records, the producers and the generator where they are not the default: all that makes a
+/// measurement another one, by the words it was asked for with.
+fn settings(source: &Source) -> Vec<(&'static str, String)> {
+    let Some(load) = &source.load else { return Vec::new() };
+    let d = LoadOptions::default();
+    let differs = [
+        ("-w", load.workload != d.workload && !matches!(load.workload, Workload::Fixed { .. })),
+        ("--size", load.workload != d.workload),
+        ("--keys", load.keys.count != d.keys.count),
+        ("--key-distribution", load.keys.distribution != d.keys.distribution),
+        ("--arrival", load.arrival != d.arrival && load.profile == d.profile),
+        ("--ack", load.ack != d.ack),
+        ("--streams", load.streams != d.streams),
+        ("--producers", load.producers != d.producers),
+        ("--batch", load.batch_bytes != d.batch_bytes),
+        ("--linger", load.linger != d.linger),
+        ("--inflight", load.inflight != d.inflight),
+        ("--connections", load.connections != d.connections),
+        ("--compression", load.compression != d.compression),
+        ("--cores", load.cores != d.cores),
+        ("--engine-cores", load.engine_cores != d.engine_cores),
+    ];
+    let mut settings = Vec::new();
+    for (flag, _) in differs.into_iter().filter(|(_, differs)| *differs) {
+        match (after(&source.command, flag).last(), &load.workload) {
+            (Some(value), _) => settings.push((flag, (*value).to_owned())),
+            (None, Workload::Fixed { size }) if flag == "--size" => {
+                settings.push((flag, size.to_string()));
             }
+            _ => {}
         }
     }
-    if load.producers != defaults.producers {
-        add("producers", load.producers.to_string());
-    }
-    if load.streams != defaults.streams {
-        add("streams", load.streams.to_string());
-    }
-    text
+    settings
 }
 
 #[cfg(test)]
@@ -159,7 +213,7 @@ mod tests {
             Commands::of(&Evidence::default(), &Demand { groups: 3, ..Demand::of(400e3) });
         assert_eq!(
             commands.search(),
-            "highwater load search --slo p99=10ms --shards 1 -t 127.0.0.1:7411 -o search"
+            "highwater load search --slo p99=10ms --groups 3 --shards 1 -t 127.0.0.1:7411 -o search"
         );
         let backlog = commands.backlog();
         assert!(backlog.contains("-r 400000 --outage 60s --groups 3"), "{backlog}");

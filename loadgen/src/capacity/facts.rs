@@ -118,7 +118,7 @@ impl<'a> Facts<'a> {
     pub fn disk_bytes(&self) -> Option<(f64, String, bool)> {
         let (payload, _) = self.record_bytes()?;
         // What a record adds in its batch, by docs/wire.md: a header, the end rounded up to 8 bytes, and a key.
-        let least = payload + highwater_wire::RECORD_HEADER_LEN as f64 + KEY_BYTES;
+        let least = payload + LEAST_FRAMING;
         let measured = self.recording().and_then(|(from, recorded)| {
             let framed = recorded.batch_bytes_per_record()?;
             // Of other records it says nothing about these.
@@ -152,6 +152,8 @@ pub const AVERAGE_FILL: f64 = 0.7;
 
 /// A short key with its share of the rounding up to 8 bytes.
 const KEY_BYTES: f64 = 12.0;
+/// What a record adds in its batch at least.
+pub const LEAST_FRAMING: f64 = highwater_wire::RECORD_HEADER_LEN as f64 + KEY_BYTES;
 
 /// By the search whose answer fits best: the user's own before the points of a sweep, durable, with as many groups,
 /// and of those the highest.

@@ -1,6 +1,6 @@
 //! A plan as a document: the first page first, then every question with its figures, formulas and inputs.
 
-use super::answer::{Answer, Verdict};
+use super::answer::{Answer, Verdict, span};
 use super::charts::charts;
 use super::plan::Plan;
 use crate::report::document::{Block, Document, Headline, Remark, Table, Tone, Verdict as Line};
@@ -32,9 +32,9 @@ pub fn document(plan: &Plan) -> Document {
     let mut document = Document {
         title: "Capacity plan".to_owned(),
         subtitle: format!(
-            "{} · {} records/s on average · made {} from {}",
+            "{} · asked for: {} · made {} from {}",
             if target.is_empty() { "unnamed target" } else { target },
-            rate(plan.demand.rate),
+            asked(plan),
             moment(plan.made_ns),
             counted(plan.sources.len() as u64, "source")
         ),
@@ -44,6 +44,19 @@ pub fn document(plan: &Plan) -> Document {
     };
     document.each_text(&mut |text| *text = crate::report::micro(text));
     document
+}
+
+/// The demand in a line.
+fn asked(plan: &Plan) -> String {
+    let demand = &plan.demand;
+    let mut all = vec![format!("{} records/s on average", rate(demand.rate))];
+    if let Some(peak) = demand.peak {
+        all.push(format!("{:.1} times that for {}", peak.factor, span(peak.time_s)));
+    }
+    all.extend(demand.retention_s.map(|time| format!("kept for {}", span(time))));
+    all.push(format!("read by {}", counted(u64::from(demand.groups), "group")));
+    all.extend(demand.outage_s.map(|time| format!("one of them away for {}", span(time))));
+    all.join(", ")
 }
 
 fn tone(verdict: Verdict) -> Tone {
@@ -57,7 +70,7 @@ fn tone(verdict: Verdict) -> Tone {
 
 fn first_page(plan: &Plan) -> Vec<Line> {
     let line = |answer: &Answer| {
-        let title = answer.question.title();
+        let title = plan.title(answer);
         let mut start = title.chars();
         let title: String =
             start.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default() + start.as_str();
@@ -89,16 +102,22 @@ fn headline(plan: &Plan) -> Vec<Headline> {
     if let Some(s) = &plan.sustains {
         items.push(item(
             "safe rate",
-            format!("{} records/s", rate(s.safe)),
-            format!("{}, {}", s.goals, s.from),
+            format!("{} records/s", rate(s.safe.round())),
+            match s.basis {
+                "search" => format!("95 % of two-minute runs keep {} ({})", s.goals, s.from),
+                _ => format!("{} ({})", s.goals, s.from),
+            },
         ));
         if let Some(range) = s.estimate {
-            let detail = format!("95 %: {} to {}", rate(range.low), rate(range.high));
-            items.push(item("sustained rate", format!("{} records/s", rate(range.value)), detail));
+            let (low, high) = (rate(range.low.round()), rate(range.high.round()));
+            let detail = format!("where a goal gives out in the long run; 95 %: {low} to {high}");
+            let value = format!("{} records/s", rate(range.value.round()));
+            items.push(item("gives out at", value, detail));
         }
         if let Some(overload) = s.overload {
             let detail = "when more is offered".to_owned();
-            items.push(item("delivered", format!("{} records/s", rate(overload.value)), detail));
+            let value = format!("{} records/s", rate(overload.value.round()));
+            items.push(item("delivered", value, detail));
         }
         if let Some(setup) = &s.setup {
             items.push(item(
@@ -112,9 +131,21 @@ fn headline(plan: &Plan) -> Vec<Headline> {
 }
 
 fn missing(plan: &Plan, blocks: &mut Vec<Block>) {
-    let commands: Vec<String> = plan
-        .missing()
-        .map(|(answer, command)| format!("{command}    # {}", answer.question.title()))
+    // Each command once, with all that it answers.
+    let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (answer, command) in plan.missing() {
+        let title = answer.question.title();
+        match commands.iter_mut().find(|(known, _)| *known == command) {
+            Some((_, titles)) => titles.push(title),
+            None => commands.push((command, vec![title])),
+        }
+    }
+    let commands: Vec<String> = commands
+        .into_iter()
+        .map(|(command, titles)| {
+            let sign = if command.contains("  # ") { ";" } else { "  #" };
+            format!("{command}{sign} {}", titles.join(", "))
+        })
         .collect();
     if !commands.is_empty() {
         blocks.push(Block::Heading("To answer more".into()));
@@ -135,8 +166,9 @@ fn question(plan: &Plan, answer: &Answer, blocks: &mut Vec<Block>) {
     let line = answer.line();
     blocks.push(Block::Paragraph(format!("{line}.")));
     if !answer.figures.is_empty() {
-        let mut table = Table::new(None, ["figure", "value", "interval", "formula"]);
-        let mut inputs = Table::new(Some("Inputs"), ["figure", "input", "value", "from"]);
+        let mut table = Table::new(None, ["figure", "value", "interval", "formula"]).words(&[2, 3]);
+        let inputs = Table::new(Some("Inputs"), ["figure", "input", "value", "from"]);
+        let mut inputs = inputs.words(&[1, 3]);
         inputs.folded = true;
         for figure in &answer.figures {
             let formula = plan.formulas.iter().find(|formula| formula.id == figure.formula);
@@ -164,7 +196,7 @@ fn question(plan: &Plan, answer: &Answer, blocks: &mut Vec<Block>) {
             caption: Some(rows.caption.clone()),
             columns: rows.columns.clone(),
             rows: rows.rows.clone(),
-            folded: false,
+            ..Table::default()
         }));
     }
     if !answer.notes.is_empty() {
@@ -174,7 +206,8 @@ fn question(plan: &Plan, answer: &Answer, blocks: &mut Vec<Block>) {
 
 fn formulas(plan: &Plan, blocks: &mut Vec<Block>) {
     blocks.push(Block::Heading("Formulas".into()));
-    let mut table = Table::new(None, ["name", "formula", "from", "beware"]);
+    let table = Table::new(None, ["name", "formula", "from", "beware"]);
+    let mut table = table.words(&[1, 2, 3]);
     for formula in &plan.formulas {
         let cells = [formula.id, formula.text, formula.source, formula.caution];
         table.rows.push(cells.map(str::to_owned).into());
@@ -184,7 +217,8 @@ fn formulas(plan: &Plan, blocks: &mut Vec<Block>) {
 
 fn sources(plan: &Plan, blocks: &mut Vec<Block>) {
     blocks.push(Block::Heading("What it was made from".into()));
-    let mut table = Table::new(None, ["source", "kind", "target", "began", "count", "void"]);
+    let table = Table::new(None, ["source", "kind", "target", "began", "count", "void"]);
+    let mut table = table.words(&[1, 2, 3]);
     for source in &plan.sources {
         table.rows.push(vec![
             source.name.clone(),

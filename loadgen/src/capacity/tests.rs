@@ -513,12 +513,12 @@ fn what_is_missing_is_answered_with_its_command_and_printed() {
     let plan = planned(&evidence, &asked());
     let text = plan.to_string();
     for (question, words) in [
-        (Question::Headroom, "load search --slo p99=10ms --shards 16 -t 127.0.0.1:7411 -o search"),
-        (Question::OneMoreShard, "load sweep --vary shards=1,2,4,8,12,16 --search"),
+        (Question::Headroom, "load search --slo p99=10ms --groups 3 --shards 16 -t 127.0.0.1:7411"),
+        (Question::OneMoreShard, "load sweep --vary shards=1,2,4,8,12,16 --slo p99=10ms"),
         (Question::CatchUp, "load backlog -r 400000 --outage 60s --groups 3"),
         (Question::Durability, "load sweep --vary ack=durable,written"),
         (Question::BatchAndLinger, "load sweep --vary batch="),
-        (Question::Machine, "highwater probe DIR --json"),
+        (Question::Machine, "highwater probe ./data --json"),
         (Question::FirstLimit, "highwater record -t 127.0.0.1:7411"),
     ] {
         let answer = answer(&plan, question);

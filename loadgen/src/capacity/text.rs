@@ -72,7 +72,8 @@ impl Plan {
         }
     }
 
-    fn title(&self, answer: &Answer) -> String {
+    /// The question in a few words, with what is asked.
+    pub(super) fn title(&self, answer: &Answer) -> String {
         use super::answer::Question;
         match answer.question {
             Question::CatchUp => match self.demand.outage_s {
@@ -118,7 +119,9 @@ impl Plan {
             };
             let void = match source.void.len() {
                 0 => String::new(),
-                n => format!(", {n} void ({})", source.void.join("; ")),
+                1 | 2 => format!(", {} void ({})", source.void.len(), source.void.join("; ")),
+                // The first stands for the others: most often they have one reason. The report names all.
+                n => format!(", {n} void ({}; and {} more)", source.void[0], n - 1),
             };
             format!(
                 "{}: {} of {}{when}; {} count{void}",

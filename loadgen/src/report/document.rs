@@ -18,6 +18,16 @@ pub struct Document {
     pub blocks: Vec<Block>,
 }
 
+/// Cards of more verdicts than this are hard to take in: they become a list, below the figures they rest on.
+const CARDS: usize = 4;
+
+impl Document {
+    /// Whether its verdicts are a list.
+    pub fn many(&self) -> bool {
+        self.verdicts.len() > CARDS
+    }
+}
+
 /// How a reader should feel about something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
@@ -85,6 +95,8 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
     /// For those who want to look closer: folded away where that is possible.
     pub folded: bool,
+    /// Columns of words instead of figures: they begin at the left, and may be broken.
+    pub words: Vec<usize>,
 }
 
 impl Table {
@@ -95,6 +107,11 @@ impl Table {
             columns: columns.map(str::to_owned).to_vec(),
             ..Table::default()
         }
+    }
+
+    /// These columns are words.
+    pub fn words(self, columns: &[usize]) -> Table {
+        Table { words: columns.to_vec(), ..self }
     }
 }
 

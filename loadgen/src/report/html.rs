@@ -19,25 +19,15 @@ pub fn html(document: &Document) -> String {
         env!("CARGO_PKG_VERSION"),
     ));
     page.element("p", "subtitle", &document.subtitle);
-    page.raw("</header>\n<section class=\"verdicts\">\n");
-    for verdict in &document.verdicts {
-        let (class, mark) = tone(verdict.tone);
-        page.raw(&format!(
-            "<div class=\"verdict {class}\"><b>{mark} {}</b>{}</div>\n",
-            escaped(&verdict.word),
-            escaped(&verdict.reason)
-        ));
+    page.raw("</header>\n");
+    if document.many() {
+        page.headline(document);
+        page.verdicts(document, "verdicts list");
+    } else {
+        page.verdicts(document, "verdicts");
+        page.headline(document);
     }
-    page.raw("</section>\n<dl class=\"headline\">\n");
-    for item in &document.headline {
-        page.raw(&format!(
-            "<div><dt>{}</dt><dd>{}</dd><dd class=\"detail\">{}</dd></div>\n",
-            escaped(&item.name),
-            escaped(&item.value),
-            escaped(&item.detail)
-        ));
-    }
-    page.raw("</dl>\n<main>\n");
+    page.raw("<main>\n");
     document.blocks.iter().for_each(|block| page.block(block));
     page.raw("</main>\n</body>\n</html>\n");
     page.0
@@ -63,6 +53,32 @@ impl Page {
     fn element(&mut self, name: &str, class: &str, text: &str) {
         let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
         self.raw(&format!("<{name}{class}>{}</{name}>\n", escaped(text)));
+    }
+
+    fn verdicts(&mut self, document: &Document, class: &str) {
+        self.raw(&format!("<section class=\"{class}\">\n"));
+        for verdict in &document.verdicts {
+            let (class, mark) = tone(verdict.tone);
+            self.raw(&format!(
+                "<div class=\"verdict {class}\"><b>{mark} {}</b><span>{}</span></div>\n",
+                escaped(&verdict.word),
+                escaped(&verdict.reason)
+            ));
+        }
+        self.raw("</section>\n");
+    }
+
+    fn headline(&mut self, document: &Document) {
+        self.raw("<dl class=\"headline\">\n");
+        for item in &document.headline {
+            self.raw(&format!(
+                "<div><dt>{}</dt><dd>{}</dd><dd class=\"detail\">{}</dd></div>\n",
+                escaped(&item.name),
+                escaped(&item.value),
+                escaped(&item.detail)
+            ));
+        }
+        self.raw("</dl>\n");
     }
 
     fn block(&mut self, block: &Block) {
@@ -96,15 +112,16 @@ impl Page {
             self.element("caption", "", caption);
         }
         self.raw("<thead><tr>");
-        for column in &table.columns {
-            self.raw(&format!("<th scope=\"col\">{}</th>", escaped(column)));
+        let words = |i| if table.words.contains(&i) { " class=\"words\"" } else { "" };
+        for (i, column) in table.columns.iter().enumerate() {
+            self.raw(&format!("<th scope=\"col\"{}>{}</th>", words(i), escaped(column)));
         }
         self.raw("</tr></thead>\n<tbody>\n");
         for row in &table.rows {
             self.raw("<tr>");
             for (i, cell) in row.iter().enumerate() {
                 let (open, close) = if i == 0 { ("th scope=\"row\"", "th") } else { ("td", "td") };
-                self.raw(&format!("<{open}>{}</{close}>", escaped(cell)));
+                self.raw(&format!("<{open}{}>{}</{close}>", words(i), escaped(cell)));
             }
             self.raw("</tr>\n");
         }

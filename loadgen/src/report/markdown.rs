@@ -8,16 +8,13 @@ pub fn markdown(document: &Document) -> String {
     let mut page = Page(String::new());
     page.paragraph(&format!("# {}", inline(&document.title)));
     page.paragraph(&inline(&document.subtitle));
-    for verdict in &document.verdicts {
-        let reason = inline(&verdict.reason);
-        page.line(&format!("- **{}**: {reason}", mark(verdict.tone, &inline(&verdict.word))));
+    if document.many() {
+        page.headline(document);
+        page.verdicts(document);
+    } else {
+        page.verdicts(document);
+        page.headline(document);
     }
-    page.end();
-    for item in &document.headline {
-        let (name, value, detail) = (inline(&item.name), inline(&item.value), inline(&item.detail));
-        page.line(&format!("- {name}: **{value}** ({detail})"));
-    }
-    page.end();
     // A heading over pictures only would stand over nothing.
     let mut heading = None;
     for block in &document.blocks {
@@ -65,6 +62,22 @@ impl Page {
         self.end();
     }
 
+    fn verdicts(&mut self, document: &Document) {
+        for verdict in &document.verdicts {
+            let reason = inline(&verdict.reason);
+            self.line(&format!("- **{}**: {reason}", mark(verdict.tone, &inline(&verdict.word))));
+        }
+        self.end();
+    }
+
+    fn headline(&mut self, document: &Document) {
+        for item in &document.headline {
+            let (name, value) = (inline(&item.name), inline(&item.value));
+            self.line(&format!("- {name}: **{value}** ({})", inline(&item.detail)));
+        }
+        self.end();
+    }
+
     fn block(&mut self, block: &Block) {
         match block {
             Block::Paragraph(text) | Block::Note(text) => self.paragraph(&inline(text)),
@@ -103,6 +116,7 @@ impl Page {
         if let Some(caption) = &table.caption {
             self.paragraph(&format!("{}:", inline(caption)));
         }
+        let left = |column: usize| column == 0 || table.words.contains(&column);
         let rows: Vec<Vec<String>> = std::iter::once(&table.columns)
             .chain(&table.rows)
             .map(|row| row.iter().map(|cell| inline(cell)).collect())
@@ -115,13 +129,13 @@ impl Page {
             .collect();
         for (i, row) in rows.iter().enumerate() {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-                if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                if left(column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
             });
             self.line(&format!("| {} |", cells.collect::<Vec<_>>().join(" | ")));
             if i == 0 {
                 let rules = widths.iter().enumerate().map(|(column, width)| {
-                    let rule = "-".repeat(width - usize::from(column > 0));
-                    if column == 0 { rule } else { rule + ":" }
+                    let rule = "-".repeat(width - usize::from(!left(column)));
+                    if left(column) { rule } else { rule + ":" }
                 });
                 self.line(&format!("| {} |", rules.collect::<Vec<_>>().join(" | ")));
             }

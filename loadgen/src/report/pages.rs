@@ -115,7 +115,7 @@ pub fn shell_words(command: &[String]) -> String {
 }
 
 /// As a shell needs it.
-pub(super) fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%[]".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

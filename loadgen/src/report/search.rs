@@ -136,7 +136,9 @@ fn plain(text: &str) -> Remark {
 fn table(rows: Vec<Vec<String>>) -> Block {
     let mut rows = rows.into_iter();
     let columns = rows.next().unwrap_or_default();
-    Block::Table(Table { columns, rows: rows.collect(), ..Table::default() })
+    let words = columns.iter().enumerate().filter(|(_, name)| *name == "remark");
+    let words = words.map(|(at, _)| at).collect();
+    Block::Table(Table { columns, rows: rows.collect(), words, ..Table::default() })
 }
 
 fn again(command: &[String], blocks: &mut Vec<Block>) {

@@ -9,10 +9,10 @@
 //! on purpose and comes down again in three steps: one that recovers behaves as before. The rest of the
 //! time is one long trial at the rate to be published.
 
-use super::file::{
-    Backlog, Block, Ended, Hysteresis, SearchResult, SearchSettings, Soak, Stage, Walk,
-};
-use super::fit::{Capacity, Crossing, Growth, Point, capacity, crossing};
+mod belief;
+
+use self::belief::Belief;
+use super::file::{Backlog, Block, Ended, SearchResult, SearchSettings, Soak, Stage};
 use super::verdict;
 use crate::stats::Slope;
 
@@ -124,14 +124,8 @@ enum Phase {
 const RAMP: f64 = 2.0;
 /// Rates of the coarse look, as shares of what the target can do at all.
 const COARSE: [f64; 5] = [0.3, 0.45, 0.6, 0.75, 0.9];
-/// Where it gives out at a goal's bound, nothing beyond this share of that is tried.
-const NEAR: f64 = 0.97;
-/// If nothing tried was too much, what the target can do is taken to be this much more than the most tried.
-const MORE: f64 = 1.25;
 /// A trial of which this share is beyond a bound needs no growing backlog to be too much.
 const HOPELESS: f64 = 0.5;
-/// A trial of which so many times the allowed share is beyond the bound has missed the goal clearly.
-const CLEAR: f64 = 5.0;
 /// Refining goes on this far around the estimate: at least and at most, as a share of it.
 const AROUND: (f64, f64) = (0.02, 0.25);
 /// Refining takes so many trials at least: a narrow interval may be luck while there are few.
@@ -139,13 +133,10 @@ const REFINE_LEAST: usize = 6;
 /// Overload is this much more than the estimate, and the steps down are these shares of it.
 const OVERLOAD: f64 = 1.3;
 const DOWN: [f64; 3] = [0.5, 0.7, 0.9];
-/// So many times the records to be expected may be late on the way down, with three standard errors on top.
-const WORSE: f64 = 3.0;
 /// Share of the budget that the soak gets at least.
 const SOAK_SHARE: f64 = 0.3;
 /// A soak should be so long; or 20 times the time between slow stretches.
 pub const SOAK_S: f64 = 600.0;
-const SOAK_PERIODS: f64 = 20.0;
 /// Less is no soak.
 const SOAK_LEAST_S: f64 = 20.0;
 /// Share of the budget for the first warm-up, and the most it gets.
@@ -161,36 +152,6 @@ const CLOSE: f64 = 1.1;
 const AGAIN: u32 = 3;
 /// Below the first rate divided by this nothing is tried.
 const LOWEST: f64 = 1024.0;
-
-/// What the trials say about all goals together.
-#[derive(Clone, Debug, PartialEq)]
-enum Belief {
-    /// They are met wherever it was tried.
-    Above,
-    /// One of them is missed wherever it was tried.
-    Below,
-    At(Found),
-}
-
-/// The rate at which the first of them gives out.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Found {
-    rate: f64,
-    interval: (f64, f64),
-    /// Beyond this no trial tells more.
-    most: f64,
-}
-
-impl Found {
-    fn precise(&self, precision: f64) -> bool {
-        self.interval.1 - self.interval.0 <= 2.0 * precision * self.rate
-    }
-
-    /// Half the interval's width, as a share.
-    fn reach(&self) -> f64 {
-        (self.interval.1 - self.interval.0) / 2.0 / self.rate
-    }
-}
 
 /// A search under way.
 #[derive(Clone, Debug)]
@@ -492,28 +453,6 @@ impl Search {
         if seconds < SOAK_LEAST_S { Phase::Done } else { Phase::Soak { rate, seconds } }
     }
 
-    /// How long a soak should be.
-    fn soak_wanted_s(&self) -> f64 {
-        let slow = |block: &&Block| {
-            let mut goals = self.settings.goals.iter().enumerate();
-            goals.any(|(at, goal)| {
-                let over = block.over.get(at).copied().unwrap_or(0) as f64;
-                over > goal.allowed / 4.0 * block.records as f64
-            })
-        };
-        let estimate = match self.belief() {
-            Belief::At(found) => found.rate,
-            _ => f64::INFINITY,
-        };
-        let blocks = || {
-            let below = self.made.iter().filter(|made| made.step.rate <= estimate);
-            below.flat_map(|made| &made.outcome.blocks)
-        };
-        let seconds: f64 = blocks().map(|block| block.seconds).sum();
-        let slow = blocks().filter(slow).count();
-        if slow == 0 { SOAK_S } else { SOAK_S.max(SOAK_PERIODS * seconds / slow as f64) }
-    }
-
     fn soaked(&mut self, rate: f64) {
         let Some(last) = self.made.last() else { return };
         let mut goals = self.settings.goals.iter().enumerate();
@@ -527,69 +466,6 @@ impl Search {
         if self.phase == Phase::Done {
             self.ended.get_or_insert(Ended::Budget);
         }
-    }
-
-    /// What the trials say about all goals together.
-    fn belief(&self) -> Belief {
-        let known = self.capacity();
-        let full = self.assumed_capacity();
-        let mut belief = known.map_or(Belief::Above, |known| {
-            Belief::At(Found { rate: known.rate, interval: known.interval, most: f64::INFINITY })
-        });
-        for goal in 0..self.settings.goals.len() {
-            let (points, allowed) = self.points(goal);
-            match crossing(&points, allowed, full) {
-                Crossing::Nothing | Crossing::Above => {}
-                Crossing::Below => return Belief::Below,
-                Crossing::At(fit) => {
-                    let higher = matches!(&belief, Belief::At(found) if found.rate <= fit.rate);
-                    if !higher {
-                        let most = known.map_or(f64::INFINITY, |known| known.rate * NEAR);
-                        let most = most.max(fit.rate);
-                        belief = Belief::At(Found { rate: fit.rate, interval: fit.interval, most });
-                    }
-                }
-            }
-        }
-        belief
-    }
-
-    /// At which rate what waits begins to grow; `None` if it did not anywhere.
-    pub(super) fn capacity(&self) -> Option<Capacity> {
-        let trials: Vec<Growth> = self
-            .made
-            .iter()
-            .filter_map(|made| {
-                let backlog = made.outcome.backlog?;
-                let share = if backlog.significant { backlog.growth.max(0.0) } else { 0.0 };
-                Some(Growth { rate: made.offered(), share })
-            })
-            .collect();
-        capacity(&trials, self.settings.stable)
-    }
-
-    /// The same, or a guess.
-    pub(super) fn assumed_capacity(&self) -> f64 {
-        let highest = self.made.iter().map(|made| made.step.rate).fold(0.0, f64::max);
-        self.capacity().map_or(highest * MORE, |known| known.rate)
-    }
-
-    /// The points of a goal, and what is allowed.
-    pub(super) fn points(&self, goal: usize) -> (Vec<Point>, f64) {
-        let Some(asked) = self.settings.goals.get(goal) else { return (Vec::new(), 0.5) };
-        let cap = (CLEAR * asked.allowed).min(0.5);
-        let points = self.made.iter().flat_map(|made| {
-            let unstable = made.unstable(self.settings.stable);
-            let blocks = made.outcome.blocks.iter().filter(|block| block.records > 0);
-            blocks.map(move |block| {
-                let over = block.over.get(goal).copied().unwrap_or(0);
-                let share = over as f64 / block.records as f64;
-                // How much of an overload is late depends on how long it is, not on the rate.
-                let share = if unstable { share.min(cap) } else { share };
-                Point { rate: made.step.rate, seconds: block.seconds, share }
-            })
-        });
-        (points.collect(), asked.allowed)
     }
 
     /// What follows from the trials so far.
@@ -612,60 +488,6 @@ impl Search {
 
     pub(super) fn ended(&self) -> Option<Ended> {
         self.ended
-    }
-
-    /// What came of walking down.
-    pub(super) fn hysteresis(&self) -> Option<Hysteresis> {
-        let steps: Vec<Walk> = self
-            .made
-            .iter()
-            .filter(|made| made.step.stage == Stage::Descent)
-            .filter_map(|down| {
-                let before = self.made.iter().filter(|made| made.number < down.number);
-                let up = before
-                    .filter(|made| {
-                        matches!(made.step.stage, Stage::Ramp | Stage::Coarse | Stage::Refine)
-                    })
-                    .min_by(|a, b| {
-                        let off = |made: &Made| (made.step.rate / down.step.rate).ln().abs();
-                        off(a).total_cmp(&off(b))
-                    })?;
-                Some(Walk {
-                    rate: down.step.rate,
-                    down_us: down.outcome.p99_us,
-                    up_us: up.outcome.p99_us,
-                    trial: down.number,
-                })
-            })
-            .collect();
-        (!steps.is_empty()).then(|| Hysteresis { recovers: self.recovers(), steps })
-    }
-
-    /// Whether the shares on the way down are what the curve of the trials before says, as far as can be told.
-    fn recovers(&self) -> bool {
-        (0..self.settings.goals.len()).all(|goal| {
-            let before = Search {
-                made: self
-                    .made
-                    .iter()
-                    .filter(|made| !matches!(made.step.stage, Stage::Descent | Stage::Soak))
-                    .cloned()
-                    .collect(),
-                ..self.clone()
-            };
-            let (points, allowed) = before.points(goal);
-            let full = before.assumed_capacity();
-            let Crossing::At(fit) = crossing(&points, allowed, full) else { return true };
-            let down = self.made.iter().filter(|made| made.step.stage == Stage::Descent);
-            let (mut seen, mut expected, mut variance) = (0.0, 0.0, 0.0);
-            for made in down {
-                let (rate, seconds) = (made.step.rate, made.outcome.measured_s);
-                seen += made.share(goal).unwrap_or(0.0) * seconds;
-                expected += fit.share(rate).0 * seconds;
-                variance += (fit.scatter(rate, seconds) * seconds).powi(2);
-            }
-            seen <= WORSE * expected + 3.0 * variance.sqrt()
-        })
     }
 }
 

@@ -119,6 +119,8 @@ pub(crate) fn goals(result: &SearchResult) -> Vec<Vec<String>> {
                 (format!("{}/s", about(e.value)), format!("{} .. {}", about(e.low), about(e.high)))
             }
             (Bound::Unreachable, None) => ("missed".to_owned(), dash()),
+            // No trial counts.
+            (_, None) if goal.safe_rate.is_none() => ("not measured".to_owned(), dash()),
             (_, None) => ("not reached".to_owned(), dash()),
         };
         let safe = goal.safe_rate.map_or_else(dash, |rate| format!("{}/s", about(rate)));

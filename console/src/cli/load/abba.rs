@@ -1,9 +1,7 @@
 //! `highwater load compare --abba A B`: two servers, or two configurations, run in turn on this machine: A B B A A B B A.
 //! What drifts meanwhile (a device that ages, a CPU that heats) is then on both sides.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use clap::Args;
 use highwater_loadgen::{LoadOptions, Report, RunDir, Stop};
@@ -12,6 +10,7 @@ use super::flags::{ArrivalFlags, Kind, LoadFlags};
 use super::lines::Lines;
 use super::words::{WorkloadName, load_target};
 use super::{echo, refusal};
+use crate::cli::child::Server;
 use crate::failure::{Failure, chain};
 
 /// With `--abba`.
@@ -140,11 +139,17 @@ fn one(party: &Party, options: &LoadOptions, path: &Path, stop: &Stop) -> Result
     let mut options = options.clone();
     // Each run has a stream of its own: what a run finds must not depend on the ones before it.
     options.stream = format!("{}-{:08x}", options.stream, fastrand::u32(..));
-    let server = match party {
-        Party::Program(program) => Some(Server::start(program)?),
+    let served = match party {
+        Party::Program(program) => {
+            // A server of another build, with a data directory below the current one; both are gone after the run.
+            let data = tempfile::Builder::new().prefix("highwater-abba-").tempdir_in(".");
+            let data = data.map_err(|e| Failure::doing("no temporary directory here", e))?;
+            let server = Server::start(program, data.path(), &["--allow-buffered"])?;
+            Some((server, data))
+        }
         _ => None,
     };
-    if let Some(server) = &server {
+    if let Some((server, _)) = &served {
         options.target.clone_from(&server.address);
     }
     let mut dir =
@@ -156,47 +161,6 @@ fn one(party: &Party, options: &LoadOptions, path: &Path, stop: &Stop) -> Result
     dir.describe(&mut report);
     dir.finish(&report).map_err(|e| Failure::failed(chain(&e)))?;
     Ok(report)
-}
-
-/// A server of another build, with a data directory below the current one; ended with the value.
-struct Server {
-    child: Child,
-    address: String,
-    _data: tempfile::TempDir,
-}
-
-impl Server {
-    fn start(program: &Path) -> Result<Server, Failure> {
-        let doing = || format!("cannot start {} serve", program.display());
-        let data = tempfile::Builder::new().prefix("highwater-abba-").tempdir_in(".");
-        let data = data.map_err(|e| Failure::doing("no temporary directory here", e))?;
-        let mut child = Command::new(program)
-            .args(["serve", "--listen", "127.0.0.1:0", "--allow-buffered", "--data"])
-            .arg(data.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| Failure::doing(doing(), e))?;
-        let mut line = String::new();
-        let read = child.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
-        let address = line.trim().strip_prefix("listening on ").map(str::to_owned);
-        let mut server = Server { child, address: String::new(), _data: data };
-        match (read, address) {
-            (Some(Ok(_)), Some(address)) => {
-                server.address = address;
-                Ok(server)
-            }
-            _ => Err(Failure::Failed(format!("{}: it did not say where it listens", doing()))),
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Its data goes with it: there is nothing to end in order for.
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
 }
 
 #[cfg(test)]

@@ -125,15 +125,7 @@ impl Words {
 
 /// Words as a line for a shell.
 pub fn line(words: &[String]) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=%+@[]".contains(c);
-    let quoted: Vec<String> = words
-        .iter()
-        .map(|word| match !word.is_empty() && word.chars().all(plain) {
-            true => word.clone(),
-            false => format!("'{}'", word.replace('\'', r"'\''")),
-        })
-        .collect();
-    quoted.join(" ")
+    highwater_loadgen::shell_words(words)
 }
 
 /// Without spaces, so that it needs no quotes.
