@@ -69,7 +69,7 @@ fn a_plan_over_a_run_answers_what_it_can_and_names_what_is_missing() {
         "average 1,000/s",
         "not measured: run highwater load backlog -r 1000 --outage 60s --groups 2 --shards 1 -t embedded:data --size 100 -o",
         "not measured: run highwater load sweep --vary ack=durable,written",
-        "not measured: run highwater probe DIR --json",
+        "not measured: run highwater probe data --json",
         "demand / lower bound of R*",
         "ASSUMED",
     ] {
