@@ -138,7 +138,7 @@ impl Job {
     /// What is done before a server runs.
     fn probe(&self) -> Step {
         let time = duration(self.times.probe);
-        let words = ["probe", &self.path(""), "--for", &time, "--json"];
+        let words = ["probe", &self.dir.display().to_string(), "--for", &time, "--json"];
         step("probe.json", words).printed()
     }
 
@@ -404,11 +404,12 @@ impl Worker<'_> {
 
     /// Runs a step unless it is done. A void measurement is one: the plan says so.
     fn carry_out(&mut self, step: &Step) -> Result<(), Failure> {
-        if self.done.has(step) {
+        let path = self.job.dir.join(step.leaves);
+        // Somebody who removes what a step left wants it again.
+        if self.done.has(step) && path.exists() {
             return Ok(());
         }
         note!("{}", step.line());
-        let path = self.job.dir.join(step.leaves);
         let partly = self.job.dir.join("unfinished");
         let stdout = if step.printed {
             fs::File::create(&partly)
