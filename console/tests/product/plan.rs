@@ -70,7 +70,7 @@ fn a_plan_over_a_run_answers_what_it_can_and_names_what_is_missing() {
         "not measured: run highwater load backlog -r 1000 --outage 60s --groups 2 --shards 1 -t embedded:data --size 100 -o",
         "not measured: run highwater load sweep --vary ack=durable,written",
         "not measured: run highwater probe data --json",
-        "demand / lower bound of R*",
+        "demand / safe rate",
         "ASSUMED",
     ] {
         assert!(page.contains(words), "{words:?} is missing in\n{page}");

@@ -34,9 +34,9 @@ formulas! {
         "utilisation law, at the busiest shard",
         "holds where the busiest shard's core is what gives out; too careful where all shards share one core";
     /// What is asked over what is safe.
-    HEADROOM = "headroom": "demand / lower bound of R*",
+    HEADROOM = "headroom": "demand / safe rate",
         "definition; 0.7 on average leaves room for what is not average",
-        "R* holds for the records, batches and keys it was measured with";
+        "the rate holds for the records, batches and keys it was measured with";
     /// Seconds of work above what is served.
     PEAK_BACKLOG = "peak-backlog": "(peak - C) x T",
         "fluid queue", "C, what is delivered under overload, has to hold for all of T";
@@ -100,8 +100,8 @@ formulas! {
         "quotas as above: 1,000 records/s and 1 MB/s in for each shard",
         "refusals are by the second and by the shard, so uneven keys are refused sooner";
     /// Two rates or two latencies over each other.
-    RATIO = "ratio": "with / without",
-        "definition", "two runs that differ in nothing else";
+    RATIO = "ratio": "one / the other",
+        "definition", "where two runs are compared, they differ in nothing else";
     /// What the device could do over what is asked of it.
     DEVICE_ROOM = "device-room": "probe bytes/s / bytes on disk a second at R*",
         "asymptotic bound", "the probe writes one file and does nothing else; an engine shares the CPU with it";

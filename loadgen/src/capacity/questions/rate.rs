@@ -84,7 +84,8 @@ fn sustained(capacity: &Capacity) -> Figure {
             Figure::new("highest rate kept up", capacity.safe, Unit::RecordsPerS, formula::MEASURED)
         }
     };
-    figure.from("measured", capacity.safe / capacity.for_keys, Unit::RecordsPerS, &capacity.from)
+    let measured = capacity.estimate.map_or(capacity.safe, |range| range.value);
+    figure.from("measured", measured / capacity.for_keys, Unit::RecordsPerS, &capacity.from)
 }
 
 /// Does the average fit?
@@ -103,17 +104,22 @@ pub fn headroom(facts: &Facts<'_>) -> Answer {
         verdict = Verdict::Tight;
         says += &format!("; but measured with {}", counted(u64::from(groups), "group"));
     }
-    let mut share = Figure::new("share of the safe rate", used, Unit::Share, formula::HEADROOM)
+    let share = Figure::new("share of the safe rate", used, Unit::Share, formula::HEADROOM)
         .from("demand", demand.rate, Unit::RecordsPerS, &demand.from)
         .from("safe rate", capacity.safe, Unit::RecordsPerS, &capacity.from);
-    if let Some(range) = capacity.estimate {
-        share =
-            share.within(demand.rate / range.low.max(f64::MIN_POSITIVE), demand.rate / range.high);
-    }
+    // The safe rate may lie below the whole interval of R*: that interval is no interval of this share.
+    let of_estimate = capacity.estimate.map(|range| {
+        let of = |rate: f64| demand.rate / rate.max(f64::MIN_POSITIVE);
+        Figure::new("share of R*", of(range.value), Unit::Share, formula::RATIO)
+            .within(of(range.low), of(range.high))
+            .from("demand", demand.rate, Unit::RecordsPerS, &demand.from)
+            .from_range("R*", range, Unit::RecordsPerS, &capacity.from)
+    });
     let safe = Figure::new("safe rate", capacity.safe, Unit::RecordsPerS, formula::FOR_KEYS)
         .from("measured", capacity.safe / capacity.for_keys, Unit::RecordsPerS, &capacity.from)
         .from("factor for the keys", capacity.for_keys, Unit::Ratio, &demand.from);
-    let answer = Answer::new(question, verdict, says).figure(share).figure(safe);
+    let mut answer = Answer::new(question, verdict, says).figure(share).figure(safe);
+    answer.figures.extend(of_estimate);
     about(answer.figure(sustained(capacity)), facts, capacity)
 }
 
