@@ -281,7 +281,7 @@ mod tests {
         let said = |error: UnitError| error.to_string();
         let zero = "0 records per second; write more than 0, at most 1G, or max";
         assert_eq!(said(rate("0").unwrap_err()), zero);
-        assert_eq!(said(memory("1KiB").unwrap_err()), "1KiB is outside 4MiB to 1TiB");
+        assert_eq!(said(memory("1KiB").unwrap_err()), "1KiB is outside 64MiB to 1TiB");
         assert_eq!(said(patience("10ms").unwrap_err()), "10ms is outside 1s to 1day");
         assert_eq!(said(cores("0,0").unwrap_err()), "core 0 is named twice");
         assert_eq!((count("17"), count("x")), (Ok(17), Err(UnitError::Count)));

@@ -120,7 +120,7 @@ pub struct ProducerFlags {
     #[arg(long, value_name = "none|lz4|zstd")]
     compression: Option<Compression>,
     /// Greet the server by this name, whose quota then counts [default: highwater-loadgen]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, env = "HIGHWATER_CLIENT_NAME", value_name = "NAME")]
     client_name: Option<String>,
     /// Name the producers to the server: NAME-0, NAME-1 ..., one for each producer and shard. A later run of the same
     /// name fences this one off
