@@ -176,6 +176,11 @@ fn what_cannot_be_split_or_merged_is_told_why() {
     assert!(server.put("one", &b"x\n".repeat(2_000), &["--key", "const"]).status.success());
     // All its load has one hash key: no split could halve it.
     refused(&server.run(&["stream", "split", "one", "--shard", "0"]), 1, &["one", "shard 0"]);
+    // That is seen in compressed batches too.
+    server.create("packed", 1);
+    let packed = ["--key", "const", "--compression", "zstd"];
+    assert!(server.put("packed", &b"x\n".repeat(2_000), &packed).status.success());
+    refused(&server.run(&["stream", "split", "packed", "--shard", "0"]), 1, &["one key"]);
     let keys = server.run(&["stream", "top-keys", "one", "--json"]);
     let keys: Value = serde_json::from_slice(&keys.stdout).unwrap();
     assert_eq!(keys["stream"], "one");

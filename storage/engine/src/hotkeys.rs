@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use highwater_wire::select::records;
 use highwater_wire::telemetry::HotKey;
 use highwater_wire::{BatchView, HashRange, hash_key};
 
@@ -109,35 +110,50 @@ impl Default for HotKeys {
 }
 
 impl HotKeys {
-    /// Tells of a batch that was checked. Mostly one subtraction.
+    /// Tells of a batch that was checked and is not compressed. Mostly one subtraction.
     pub fn see(&mut self, batch: &BatchView<'_>) {
-        self.passed += u64::from(batch.record_count());
+        self.see_body(batch.body(), batch.record_count());
+    }
+
+    /// Tells of a batch of so many records that was checked, by its body, uncompressed.
+    pub fn see_body(&mut self, body: &[u8], count: u32) {
+        self.passed += u64::from(count);
         if self.hashes.len() < YOUNG {
-            self.look_around(batch);
+            self.look_around(body, count);
         }
         if self.passed > self.gap {
-            self.look(batch);
+            self.look(body, count);
         }
     }
 
+    /// Whether one of so many further records would be looked at.
+    pub fn is_due(&self, count: u32) -> bool {
+        self.hashes.len() < YOUNG || self.passed + u64::from(count) > self.gap
+    }
+
+    /// So many records are passed by: none of them is looked at.
+    pub fn pass(&mut self, count: u32) {
+        self.passed += u64::from(count);
+    }
+
     /// Takes the hash keys of more records, while there are so few that a batch or two would decide.
-    fn look_around(&mut self, batch: &BatchView<'_>) {
-        let taken = (batch.record_count() as usize).clamp(1, AROUND);
-        let weight = f64::from(batch.record_count()) / taken as f64;
-        for record in batch.records().take(taken).filter(|r| !r.key.is_empty()) {
+    fn look_around(&mut self, body: &[u8], count: u32) {
+        let taken = (count as usize).clamp(1, AROUND);
+        let weight = f64::from(count) / taken as f64;
+        for record in records(body, count, 0).take(taken).filter(|r| !r.key.is_empty()) {
             self.hashes.push_back((hash_key(record.key), weight));
         }
     }
 
     /// One of the batch's records stands for all since the last look.
-    fn look(&mut self, batch: &BatchView<'_>) {
+    fn look(&mut self, body: &[u8], count: u32) {
         let weight = std::mem::take(&mut self.passed) as f64;
         // At random, so that no rhythm of the producers is met.
         self.gap = self.random.u64(0..2 * ONE_IN);
         self.total += weight;
-        let reach = (batch.record_count() as usize).clamp(1, REACH);
+        let reach = (count as usize).clamp(1, REACH);
         let nth = self.random.usize(0..reach);
-        if let Some(record) = batch.records().nth(nth)
+        if let Some(record) = records(body, count, 0).nth(nth)
             && !record.key.is_empty()
         {
             self.count(&record.key[..record.key.len().min(KEY_BYTES)], weight);

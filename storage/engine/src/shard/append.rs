@@ -182,6 +182,19 @@ impl Shard {
         group.push(batch, arrival_ns, self.epoch);
         if !batch.compressed() {
             self.stats.keys.see(batch);
+        } else if !ask.queued {
+            // As the door has inflated it.
+            self.stats.keys.see_body(&io.scratch, batch.record_count());
+        } else if self.stats.keys.is_due(batch.record_count()) {
+            // One that had to wait (for a segment, say) is inflated again, but only if it is to be looked into.
+            let (keys, count) = (&mut self.stats.keys, batch.record_count());
+            // It was inflated at the door: it can be.
+            let _seen = with_body(batch, io, |body, _| {
+                keys.see_body(body, count);
+                Ok(())
+            });
+        } else {
+            self.stats.keys.pass(batch.record_count());
         }
         let record_count = batch.record_count();
         let appended =
