@@ -110,11 +110,11 @@ impl Machine {
                 self.sequence += RECORDS;
             }
             self.run(node, 5_000_000);
-            for (tag, answer) in self.answers[before..].to_vec() {
+            for (tag, answer) in &self.answers[before..] {
                 // The rest of a batch comes again, under the sequence that is due.
-                if let Ok(appended) = answer {
-                    let decided = u64::from(appended.decided());
-                    self.sequence = if decided < RECORDS { tag + decided } else { self.sequence };
+                let decided = answer.as_ref().map_or(RECORDS, |a| u64::from(a.decided()));
+                if decided < RECORDS {
+                    self.sequence = tag + decided;
                 }
             }
             adds_up(&node.core.counters(SHARD).unwrap());
