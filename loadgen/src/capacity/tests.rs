@@ -145,9 +145,12 @@ fn an_average_fits_below_seven_tenths_of_what_is_safe() {
         assert_eq!(answer(&plan, Question::Headroom).verdict, verdict, "{rate}");
     }
     let plan = planned(&evidence, &asked());
-    let (used, low, high) = figure(answer(&plan, Question::Headroom), formula::HEADROOM);
+    let headroom = answer(&plan, Question::Headroom);
+    let (used, low, high) = figure(headroom, formula::HEADROOM);
     near(used, 0.7005);
+    assert_eq!((low, high), (None, None), "the interval is that of R*");
     // 400/702 to 400/571.
+    let (_, low, high) = figure(headroom, formula::RATIO);
     near(low.unwrap(), 0.5698);
     near(high.unwrap(), 0.7005);
 }
