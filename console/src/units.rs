@@ -117,6 +117,14 @@ pub fn patience(text: &str) -> Result<Duration, UnitError> {
     }
 }
 
+/// A time that something is measured over: 1 ms to a day.
+pub fn some_time(text: &str) -> Result<Duration, UnitError> {
+    match duration(text)? {
+        time if (1..=86_400_000).contains(&time.as_millis()) => Ok(time),
+        _ => Err(range(text, "1ms", "1day")),
+    }
+}
+
 /// How many.
 pub fn count(text: &str) -> Result<u64, UnitError> {
     text.parse().map_err(|_| UnitError::Count)

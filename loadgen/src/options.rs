@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::schedule::Profile;
 use crate::target::lane_name;
 use crate::workload::{Keys, Workload};
-use crate::{LATE_P99_MAX, LoadError};
+use crate::{LATE_P99_MAX, LoadError, STEAL_MAX};
 
 /// How fast records are offered.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -254,6 +254,10 @@ pub struct LoadOptions {
     /// [`LATE_P99_MAX`].
     #[serde(rename = "late_bound_us", with = "microseconds")]
     pub late_bound: Duration,
+    /// Share of the machine's CPU time given to others by the hypervisor that voids a run, 0 to 1. Default
+    /// [`STEAL_MAX`].
+    #[serde(default = "steal_bound")]
+    pub steal_bound: f64,
 }
 
 impl Default for LoadOptions {
@@ -295,8 +299,13 @@ impl Default for LoadOptions {
             tolerate_restart: false,
             target_timeout: Duration::from_secs(10),
             late_bound: LATE_P99_MAX,
+            steal_bound: STEAL_MAX,
         }
     }
+}
+
+fn steal_bound() -> f64 {
+    STEAL_MAX
 }
 
 fn client_name() -> String {

@@ -12,7 +12,7 @@ mod setup;
 mod stop;
 mod totals;
 mod trial;
-mod void;
+pub(crate) mod void;
 mod watcher;
 
 pub use goal::Goal;

@@ -8,7 +8,8 @@ use clap::Args;
 
 use super::Target;
 use crate::dashboard::app::App;
-use crate::dashboard::model::Model;
+use crate::dashboard::figures::Figures;
+use crate::dashboard::model::{Model, Picture};
 use crate::dashboard::once::{self, Gather, Measurement};
 use crate::dashboard::recording::{self, Head, Recorder, Tape};
 use crate::dashboard::source::{self, Live, Reading, Sample, Source as _, What};
@@ -24,11 +25,12 @@ pub struct TopArgs {
     #[arg(long)]
     once: bool,
     /// With --once: as JSON
-    #[arg(long, requires = "once", conflicts_with_all = ["jsonl", "replay"])]
+    #[arg(long, requires = "once", conflicts_with = "jsonl")]
     json: bool,
-    /// With --once: how long to measure; the server has figures once a second, so it can take a second more
+    /// With --once: how long to measure, at least; it takes until the server's next figures after that: a second more,
+    /// of a server with hundreds of busy shards up to ten
     #[arg(long, requires = "once", conflicts_with_all = ["jsonl", "replay"])]
-    #[arg(default_value = "1s", value_parser = units::duration)]
+    #[arg(default_value = "1s", value_parser = units::some_time)]
     span: Duration,
     /// A line of JSON for each sample instead of the dashboard
     #[arg(long, conflicts_with = "once")]
@@ -40,8 +42,8 @@ pub struct TopArgs {
     /// Keep what is seen in this new file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["once", "replay"])]
     record: Option<PathBuf>,
-    /// Show a recording instead of a server; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "once")]
+    /// Show a recording instead of a server (with --once its last sample); - is standard input
+    #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
     /// With --replay: draw its last moment in this file, as an SVG picture, instead of playing it
     #[arg(long, value_name = "FILE", requires = "replay", conflicts_with_all = ["jsonl", "once"])]
@@ -63,7 +65,8 @@ const PATIENCE: Duration = Duration::from_secs(25);
 /// Carries it out.
 pub fn run(args: &TopArgs) -> Result<(), Failure> {
     match (&args.replay, args.jsonl) {
-        _ if args.once => once(args),
+        (Some(file), _) if args.once => replay_once(args, file),
+        (None, _) if args.once => once(args),
         (Some(file), true) => replay_lines(args, file),
         (Some(file), false) if args.svg.is_some() => draw(args, file),
         (Some(file), false) => replay(args, file),
@@ -238,22 +241,47 @@ fn once(args: &TopArgs) -> Result<(), Failure> {
         .unwrap_or_else(|_| {
             Err(Failure::Unmeasured(format!("no figures from {target} in time")))
         })?;
-    let measurement = Measurement::new(&figures, gather.picture(), age);
+    tell(args, &figures, gather.picture(), age)
+}
+
+/// `--replay FILE --once`.
+fn replay_once(args: &TopArgs, file: &Path) -> Result<(), Failure> {
+    let tape = open(file)?;
+    let mut model = Model::new();
+    let mut age = Duration::ZERO;
+    for sample in (tape.first()..tape.end()).filter_map(|index| tape.get(index)) {
+        if let What::Snapshot(snapshot) = sample.what {
+            age = Duration::from_nanos(sample.at.saturating_sub(snapshot.taken_ns));
+            model.take(snapshot);
+        }
+    }
+    let picture = model.picture();
+    let figures = picture.figures.as_ref().ok_or_else(|| {
+        Failure::Unmeasured(format!("no figures in {}: it needs two samples", file.display()))
+    })?;
+    tell(args, figures, picture, age)
+}
+
+/// One measurement, and whether all is well.
+fn tell(
+    args: &TopArgs,
+    figures: &Figures,
+    picture: &Picture,
+    age: Duration,
+) -> Result<(), Failure> {
+    let measurement = Measurement::new(figures, picture, age);
     if args.json {
         output::json(&measurement)?;
     } else {
         let mut out = output::stdout();
-        once::write_text(&figures, gather.picture(), age, &mut out)?;
+        once::write_text(figures, picture, age, &mut out)?;
         out.flush()?;
     }
     if measurement.healthy() { Ok(()) } else { Err(Failure::Unhealthy) }
 }
 
 /// Figures over the span asked for, and how old they were when they came.
-async fn measure(
-    args: &TopArgs,
-    gather: &mut Gather,
-) -> Result<(dashboard::figures::Figures, Duration), Failure> {
+async fn measure(args: &TopArgs, gather: &mut Gather) -> Result<(Figures, Duration), Failure> {
     let target = &args.target.target;
     let (_asker, asks) = source::questions();
     let mut live = Live::new(target, asks);

@@ -18,6 +18,9 @@ use crate::human;
 /// shards takes its figures more rarely.
 const STALE_AFTER: Duration = Duration::from_secs(3);
 
+/// Between samples passes so long at most.
+const RAREST: Duration = Duration::from_secs(10);
+
 /// A screen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Screen {
@@ -221,7 +224,8 @@ impl App {
         if self.player.replaying() {
             return matches!(self.player.link, Link::Lost(_));
         }
-        let between = self.picture().figures.as_ref().map_or(Duration::ZERO, |f| f.span);
+        // Of a server one knows only one sample of, it is not known how often they come.
+        let between = self.picture().figures.as_ref().map_or(RAREST, |f| f.span);
         let after = STALE_AFTER.max(between.saturating_mul(2));
         matches!(self.link, Link::Lost(_)) || self.age().is_some_and(|age| age > after)
     }
@@ -246,7 +250,7 @@ impl App {
         let mut groups: Vec<&GroupFigures> = figures
             .map_or(&[][..], |f| &f.groups)
             .iter()
-            .filter(|g| matches(&place.filter, &[&g.group, &g.stream]))
+            .filter(|g| matches(&place.filter, &format!("{} on {}", g.group, g.stream)))
             .collect();
         match place.sort {
             1 => groups.sort_by_key(|g| std::cmp::Reverse(g.records)),
@@ -263,7 +267,7 @@ impl App {
         let mut shards: Vec<&ShardFigures> = figures
             .map_or(&[][..], |f| &f.shards)
             .iter()
-            .filter(|s| matches(&place.filter, &[&s.stream, &s.shard.to_string()]))
+            .filter(|s| matches(&place.filter, &s.name()))
             .collect();
         match place.sort {
             0 => shards.sort_by(|a, b| b.into.records.total_cmp(&a.into.records)),
@@ -284,7 +288,7 @@ impl App {
                 _ => streams.push((&shard.stream, vec![shard])),
             }
         }
-        streams.retain(|(name, _)| matches(&place.filter, &[name]));
+        streams.retain(|(name, _)| matches(&place.filter, name));
         let rate = |shards: &[&ShardFigures]| shards.iter().map(|s| s.into.records).sum::<f64>();
         let stored = |shards: &[&ShardFigures]| shards.iter().map(|s| s.stored_bytes).sum::<u64>();
         match place.sort {
@@ -310,10 +314,9 @@ impl App {
     }
 }
 
-/// Whether one of `texts` contains what is typed, whatever the case.
-fn matches(filter: &str, texts: &[&str]) -> bool {
-    let filter = filter.to_lowercase();
-    filter.is_empty() || texts.iter().any(|text| text.to_lowercase().contains(&filter))
+/// Whether `text`, which is what a line is called, contains what is typed, whatever the case.
+fn matches(filter: &str, text: &str) -> bool {
+    filter.is_empty() || text.to_lowercase().contains(&filter.to_lowercase())
 }
 
 fn reversed<T>(mut list: Vec<T>, reverse: bool) -> Vec<T> {

@@ -50,7 +50,7 @@ const INBOX: usize = 64;
 
 /// How the dashboard looks: flags that every command with a dashboard has.
 #[derive(Clone, Debug, Args)]
-pub struct LookArgs {
+pub struct StyleArgs {
     /// Colours
     #[arg(long, value_enum, default_value = "auto")]
     color: ColorWhen,
@@ -63,6 +63,13 @@ pub struct LookArgs {
     /// React to the mouse: click and scroll
     #[arg(long)]
     mouse: bool,
+}
+
+/// The same where a server is watched.
+#[derive(Clone, Debug, Args)]
+pub struct LookArgs {
+    #[command(flatten)]
+    style: StyleArgs,
     /// What the p99 of the propagation delay is to keep: drawn as a line
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = units::duration)]
     slo: Duration,
@@ -72,22 +79,16 @@ impl LookArgs {
     fn look(&self) -> Look {
         let variable = |name: &str| std::env::var(name).ok();
         Look {
-            theme: Theme { palette: self.theme, color: self.color.wanted(variable) },
-            glyphs: self.glyphs.unwrap_or_else(|| Glyphs::of_environment(variable)),
+            theme: Theme { palette: self.style.theme, color: self.style.color.wanted(variable) },
+            glyphs: self.style.glyphs.unwrap_or_else(|| Glyphs::of_environment(variable)),
             slo: self.slo,
         }
     }
 }
 
-impl Default for LookArgs {
-    fn default() -> LookArgs {
-        LookArgs {
-            color: ColorWhen::Auto,
-            theme: Palette::Ansi,
-            glyphs: None,
-            mouse: false,
-            slo: Duration::from_millis(10),
-        }
+impl From<StyleArgs> for LookArgs {
+    fn from(style: StyleArgs) -> LookArgs {
+        LookArgs { style, slo: Duration::from_millis(10) }
     }
 }
 
@@ -151,7 +152,7 @@ pub fn run(
         })?;
     }
     quit_on(stop.clone(), outbox.clone())?;
-    let result = term::run(&mut app, look.mouse, &inbox, &outbox, Some(&asker));
+    let result = term::run(&mut app, look.style.mouse, &inbox, &outbox, Some(&asker));
     done.request();
     match failure.try_recv() {
         Ok(failure) => Err(failure),
@@ -164,7 +165,7 @@ pub fn replay(name: &str, tape: Tape, look: &LookArgs, stop: &Stop) -> Result<Ap
     let mut app = App::new(name, look.look(), Player::replay(tape));
     let (outbox, inbox) = sync_channel(INBOX);
     quit_on(stop.clone(), outbox.clone())?;
-    term::run(&mut app, look.mouse, &inbox, &outbox, None)?;
+    term::run(&mut app, look.style.mouse, &inbox, &outbox, None)?;
     Ok(app)
 }
 

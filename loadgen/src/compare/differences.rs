@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{Environment, Place, Report};
 
 /// Options that may differ: they name a place, or say how long, not what is done.
-const FREE: [&str; 14] = [
+const FREE: [&str; 15] = [
     "target",
     "stream",
     "client_name",
@@ -21,6 +21,7 @@ const FREE: [&str; 14] = [
     "target_timeout_s",
     "tolerate_restart",
     "late_bound_us",
+    "steal_bound",
 ];
 
 /// One field in which two runs differ.

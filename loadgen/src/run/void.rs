@@ -1,6 +1,6 @@
 //! Why the figures of a run are not to be trusted.
 
-use crate::{ACHIEVED_MIN, Report, STEAL_MAX};
+use crate::{ACHIEVED_MIN, Report};
 
 /// A run of whose records more than this share were trimmed before they were read, refused, or of unknown
 /// fate, says nothing about the rest.
@@ -12,13 +12,7 @@ pub fn reason(report: &Report) -> Option<String> {
         ended(report),
         late(report),
         behind(report),
-        report.steal.filter(|steal| *steal > STEAL_MAX).map(|steal| {
-            format!(
-                "{:.1} % of the CPU time was stolen by the hypervisor; the bound is {:.0} %",
-                steal * 100.0,
-                STEAL_MAX * 100.0
-            )
-        }),
+        stolen(report),
         doubtful(report, "were removed by retention before they were read", report.trimmed),
         doubtful(report, "were refused", report.refused),
         doubtful(report, "are of unknown fate", report.unknown),
@@ -47,13 +41,23 @@ fn ended(report: &Report) -> Option<String> {
     }
 }
 
-fn late(report: &Report) -> Option<String> {
+/// The generator itself was later than it may be.
+pub(crate) fn late(report: &Report) -> Option<String> {
     let late = &report.generator_late;
     (late.p99_us > late.bound_us).then(|| {
         format!(
             "the generator was late by {:.0} us at p99; the bound is {:.0}",
             late.p99_us, late.bound_us
         )
+    })
+}
+
+/// More than may be was given to other machines.
+pub(crate) fn stolen(report: &Report) -> Option<String> {
+    let bound = report.options.steal_bound;
+    report.steal.filter(|steal| *steal > bound).map(|steal| {
+        let (steal, bound) = (steal * 100.0, bound * 100.0);
+        format!("{steal:.1} % of the CPU time was stolen by the hypervisor; the bound is {bound} %")
     })
 }
 

@@ -6,10 +6,9 @@ use hdrhistogram::Histogram;
 
 use super::controller::{Outcome, Step, growth};
 use super::file::{Block, Goal, SearchSettings, TrialRecord};
+use crate::run::void;
 use crate::stats::BLOCK_S;
-use crate::{
-    Distribution, LoadOptions, Observer, Phase, Rate, Report, STEAL_MAX, Stop, Tick, WarmUpRule,
-};
+use crate::{Distribution, LoadOptions, Observer, Phase, Rate, Report, Stop, Tick, WarmUpRule};
 
 /// A trial is ended once so many seconds of traffic wait: nothing more is to be learnt, and all of it has to be worked
 /// off before the next.
@@ -252,22 +251,12 @@ fn percentile(report: &Report, of: &str) -> Option<f64> {
 /// Why a trial says nothing about the target. Fewer reasons than for a run: a target that does not keep up, refuses, or
 /// is not read from in time has missed its goal, which is what a search asks.
 fn void(report: &Report, overrun: bool) -> Option<String> {
-    let late = &report.generator_late;
-    let steal = report.steal.filter(|steal| *steal > STEAL_MAX);
     let reasons = [
         report.ended_early.as_ref().map(|why| format!("ended early: {why}")),
         (report.interrupted && !overrun).then(|| "interrupted".to_owned()),
         (report.duration_s <= 0.0).then(|| "the measured window did not begin".to_owned()),
-        (late.p99_us > late.bound_us).then(|| {
-            format!(
-                "the generator was late by {:.0} us at p99; the bound is {:.0}",
-                late.p99_us, late.bound_us
-            )
-        }),
-        steal.map(|steal| {
-            let (steal, most) = (steal * 100.0, STEAL_MAX * 100.0);
-            format!("{steal:.1} % of the CPU time was stolen by the hypervisor; the bound is {most:.0} %")
-        }),
+        void::late(report),
+        void::stolen(report),
     ];
     let reasons: Vec<String> = reasons.into_iter().flatten().collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))

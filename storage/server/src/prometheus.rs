@@ -336,7 +336,10 @@ fn describe() {
             "highwater_backlog_records",
             "Records between the group's position and the high-water mark",
         ),
-        ("highwater_backlog_bytes", "Bytes of those records' batches"),
+        (
+            "highwater_backlog_bytes",
+            "Bytes of the log from the batch of the next record on, padding included",
+        ),
         ("highwater_backlog_seconds", "Age of the group's next unread record"),
     ];
     let counters = [

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use highwater_loadgen::schedule::Profile;
-use highwater_loadgen::{Arrival, Scenario};
+use highwater_loadgen::{Arrival, LoadOptions, Scenario};
 
 use super::flags::Request;
+use super::slo;
 use super::words::{PayloadSize, WorkloadName, warmup_word};
 use crate::units::Cores;
 
 /// The command for a run with these options.
-pub fn of_options(options: &highwater_loadgen::LoadOptions) -> Vec<String> {
+pub fn of_options(options: &LoadOptions) -> Vec<String> {
     words(&Request { options: options.clone(), workload: None, slo: Vec::new() })
 }
 
@@ -87,6 +88,15 @@ pub fn words(request: &Request) -> Vec<String> {
     }
     words.add("--target-timeout", duration(o.target_timeout));
     words.add("--drain-timeout", duration(o.drain_timeout));
+    let usual = LoadOptions::default();
+    let mut late_bound = usual.late_bound;
+    slo::tighten(&mut late_bound, &request.slo);
+    if o.late_bound != late_bound {
+        words.add("--late-bound", duration(o.late_bound));
+    }
+    if o.steal_bound != usual.steal_bound {
+        words.add("--steal-bound", o.steal_bound);
+    }
     for slo in &request.slo {
         words.add("--slo", slo);
     }

@@ -151,6 +151,13 @@ pub struct RunFlags {
     /// Longest wait at the end for acknowledgements and consumers [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     drain_timeout: Option<Duration>,
+    /// A run is void if the generator itself acts later than this at p99 [default: 1ms, or a tenth of the tightest
+    /// --slo where that is less]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    late_bound: Option<Duration>,
+    /// ... or if the hypervisor gives more of the machine's CPU time to others [default: 2%]
+    #[arg(long, value_name = "PERCENT", value_parser = units::share)]
+    steal_bound: Option<f64>,
     /// A bound that decides the exit code: 0 met, 1 not met, 5 no valid measurement. p50 to p99.99 or max of
     /// response, or of another latency (propagation.p99=20ms); may be given several times
     #[arg(long, value_name = "p99=10ms")]
@@ -388,7 +395,10 @@ impl LoadFlags {
         {
             usual_profile(&mut options)?;
         }
-        slo::tighten(&mut options.late_bound, &self.run.slo);
+        match self.run.late_bound {
+            Some(bound) => options.late_bound = bound,
+            None => slo::tighten(&mut options.late_bound, &self.run.slo),
+        }
         refusal::check(&options)?;
         let (workload, slo) = (workload.cloned(), self.run.slo.clone());
         Ok(Request { options, workload, slo })
@@ -482,6 +492,7 @@ impl RunFlags {
         options.tolerate_restart |= self.tolerate_restart;
         set(&mut options.target_timeout, self.target_timeout);
         set(&mut options.drain_timeout, self.drain_timeout);
+        set(&mut options.steal_bound, self.steal_bound);
     }
 }
 

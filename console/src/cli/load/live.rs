@@ -11,7 +11,7 @@ use highwater_loadgen::{LoadError, Observer, Report, Scenario, Stop, Tick};
 use super::flags::Request;
 use crate::dashboard::app::Screen;
 use crate::dashboard::load::{Estimate, LoadEvent, Plan, Response, Stage, Trial};
-use crate::dashboard::{self, Extras, LookArgs};
+use crate::dashboard::{self, Extras, StyleArgs};
 use crate::failure::Failure;
 use crate::signals;
 
@@ -34,11 +34,12 @@ impl Observer for Teller<'_> {
 /// Runs `request` and shows it until it is over. Leaving the screen ends production; what was sent is drained.
 pub fn run(
     request: &Request,
+    style: &StyleArgs,
     also: &mut (dyn Observer + Send),
     stop: &Stop,
 ) -> Result<Result<Report, LoadError>, Failure> {
     let options = request.options.clone();
-    watch(plan(request), request, stop, |screen| {
+    watch(plan(request), request, style, stop, |screen| {
         let mut teller = Teller { screen, also };
         highwater_loadgen::run(options, &mut teller, stop)
     })
@@ -48,6 +49,7 @@ pub fn run(
 pub fn watch<T: Send>(
     plan: Plan,
     request: &Request,
+    style: &StyleArgs,
     stop: &Stop,
     work: impl FnOnce(SyncSender<LoadEvent>) -> T + Send,
 ) -> Result<T, Failure> {
@@ -63,7 +65,7 @@ pub fn watch<T: Send>(
             result
         });
         let extras = Extras { load: Some(events), screen: Screen::Load, ..Extras::default() };
-        let shown = dashboard::run(target.as_deref(), &LookArgs::default(), extras, &left);
+        let shown = dashboard::run(target.as_deref(), &style.clone().into(), extras, &left);
         if stop.level() == 0 && !load.is_finished() {
             note!("left the screen: no more records are made; waiting for what is under way");
             stop.request();

@@ -96,6 +96,7 @@ fn flag(field: &str) -> Option<&'static str> {
         "target" => "--target",
         "target_timeout" => "--target-timeout",
         "drain_timeout" => "--drain-timeout",
+        "late_bound" => "--late-bound",
         _ => return None,
     })
 }

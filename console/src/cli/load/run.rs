@@ -10,8 +10,9 @@ use highwater_loadgen::{Observer, RunDir, RunDirError, Stop, Tick};
 use super::flags::{ArrivalFlags, Kind, LoadFlags, Request};
 use super::lines::Lines;
 use super::{echo, live, plan, refusal, verdict};
+use crate::dashboard::{self, StyleArgs};
 use crate::failure::{Failure, chain};
-use crate::{dashboard, output, signals};
+use crate::{output, signals};
 
 /// `highwater load run`.
 #[derive(Debug, Args)]
@@ -36,6 +37,8 @@ pub struct ResultFlags {
     /// What to show meanwhile [default: live on a terminal, otherwise lines]
     #[arg(long, value_enum)]
     view: Option<View>,
+    #[command(flatten, next_help_heading = "The screen of --view live")]
+    pub style: StyleArgs,
     /// Say what would be done and how long it would take, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -101,7 +104,7 @@ pub fn carry_out(request: Request, results: &ResultFlags) -> Result<(), Failure>
     };
     note!("{}", echo::line(&words));
     let ran = match view {
-        View::Live => live::run(&request, &mut watch, &stop)?,
+        View::Live => live::run(&request, &results.style, &mut watch, &stop)?,
         View::Lines | View::None => {
             highwater_loadgen::run(request.options.clone(), &mut watch, &stop)
         }

@@ -175,7 +175,7 @@ pub fn run(args: &SearchArgs) -> Result<(), Failure> {
     let found = match view {
         View::Live => {
             let plan = live::searching(&base, &request.settings);
-            live::watch(plan.clone(), &base, &stop, |screen| {
+            live::watch(plan.clone(), &base, &args.results.style, &stop, |screen| {
                 search::search(&request, dir, &mut live::Shown::new(screen, plan), &stop)
             })?
         }

@@ -213,7 +213,7 @@ pub fn run(args: &SweepArgs) -> Result<(), Failure> {
                 SweepMode::Search { settings } => live::searching(&base, settings),
                 SweepMode::Rate { .. } => live::plan(&base),
             };
-            live::watch(plan.clone(), &base, &stop, |screen| {
+            live::watch(plan.clone(), &base, &args.results.style, &stop, |screen| {
                 search::sweep(&request, dir, &mut live::Shown::new(screen, plan), &stop)
             })?
         }

@@ -58,6 +58,8 @@ fn the_echoed_line_is_the_same_run() {
         "run --arrival poisson --on 1s --every 9s",
         "burst --peak 1.5x --every 20s",
         "burst --arrival poisson -d 7s",
+        "run --late-bound 10ms --steal-bound 7% --slo p99=50ms",
+        "run --late-bound 1ms --slo p99=1ms",
         "backlog --outage 5s",
         "backlog --outage 1m --drain-limit 2m --paused-groups 2 --groups 3 -d 20s -r 2k",
     ] {

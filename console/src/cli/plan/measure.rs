@@ -29,6 +29,13 @@ pub struct MeasureFlags {
     /// With --measure: time for all of it, half of which is the search's [default: 14m]
     #[arg(long, value_name = "DURATION", value_parser = units::duration, requires = "measure")]
     budget: Option<Duration>,
+    /// With --measure: how late the generator may be at p99 [default: 1ms, or a tenth of the tightest --slo where that
+    /// is less]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration, requires = "measure")]
+    late_bound: Option<Duration>,
+    /// With --measure: how much of the CPU time the hypervisor may give to others [default: 2%]
+    #[arg(long, value_name = "PERCENT", value_parser = units::share, requires = "measure")]
+    steal_bound: Option<f64>,
     /// With --measure: only say what would be run
     #[arg(long, requires = "measure")]
     pub dry_run: bool,
@@ -126,6 +133,8 @@ struct Job {
     dir: PathBuf,
     wanted: Wanted,
     slo: Vec<String>,
+    /// Flags of every load: what it may meet without being void.
+    bounds: Vec<String>,
     times: Times,
     places: Places,
 }
@@ -246,6 +255,7 @@ impl Job {
         if let Some(cores) = &self.places.load {
             words.extend(["--cores".to_owned(), cores.to_string()]);
         }
+        words.extend(self.bounds.iter().cloned());
         words.extend(["--view", "lines", "-o"].map(str::to_owned));
         words.push(self.path(leaves));
         words
@@ -287,10 +297,14 @@ impl MeasureFlags {
             )));
         }
         let slo = self.slo.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let late =
+            self.late_bound.map(|late| ["--late-bound".into(), format!("{}us", late.as_micros())]);
+        let steal = self.steal_bound.map(|share| ["--steal-bound".into(), format!("{share}")]);
         Ok(Job {
             dir: dir.to_owned(),
             wanted,
             slo: if slo.is_empty() { vec!["p99=10ms".to_owned()] } else { slo },
+            bounds: late.into_iter().chain(steal).flatten().collect(),
             times: Times::of(budget_s),
             places: Places::of(&usable_cpus()?),
         })
@@ -526,6 +540,7 @@ mod tests {
             dir: "m".into(),
             wanted: Wanted { rate: 20e3, record_bytes: Some(512), groups: 3 },
             slo: vec!["p99=10ms".into(), "p99.9=50ms".into()],
+            bounds: ["--late-bound", "5000us", "--steal-bound", "0.1"].map(String::from).to_vec(),
             times: Times::of(BUDGET_S),
             places: Places::of(cpus),
         }

@@ -17,7 +17,9 @@ pub struct GroupFigures {
     pub stream: String,
     /// Records up to the high-water marks.
     pub records: u64,
-    /// Their bytes.
+    /// The same in the earlier snapshot; `None` if it did not have all of the group's shards.
+    pub records_before: Option<u64>,
+    /// Bytes in the log from the batch on that the next record is in.
     pub bytes: u64,
     /// Age of the oldest unread record.
     pub age: Duration,
@@ -42,7 +44,7 @@ pub struct GroupPart {
     pub position: u64,
     /// Records up to the high-water mark.
     pub records: u64,
-    /// Their bytes.
+    /// Bytes in the log from the batch on that the next record is in.
     pub bytes: u64,
     /// Age of the next unread record.
     pub age: Duration,
@@ -100,8 +102,11 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot, seconds: &Seconds) -> Vec<
         let group = by_name.entry((&part.group, &part.stream)).or_insert_with(|| GroupFigures {
             group: part.group.clone(),
             stream: part.stream.clone(),
+            records_before: Some(0),
             ..GroupFigures::default()
         });
+        let records_before = before.map(|before| before.backlog_records);
+        group.records_before = group.records_before.zip(records_before).map(|(sum, n)| sum + n);
         group.records += figures.records;
         group.bytes += figures.bytes;
         group.age = group.age.max(figures.age);

@@ -43,7 +43,7 @@ pub struct ShardFigures {
     pub beyond: Beyond,
     /// A split that its load suggests; empty for none.
     pub advice: String,
-    /// Bytes of its segments on disk.
+    /// Bytes of its segments on disk, of which the newest may be empty yet.
     pub stored_bytes: u64,
     /// Oldest sequence number kept.
     pub oldest: u64,
@@ -69,6 +69,11 @@ pub struct Beyond {
 }
 
 impl ShardFigures {
+    /// As it is called in lists: `stream/number`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.stream, self.shard)
+    }
+
     /// Whether it takes records, as far as splits and merges go.
     pub fn is_closed(&self) -> bool {
         self.state == "closed"

@@ -25,8 +25,8 @@ const TREND_NS: u64 = 30_000_000_000;
 /// However rare samples are, so many tell it.
 const TREND_LEAST: usize = 6;
 
-/// Samples in a row that go the same way: then what was before they turned tells nothing of what will be.
-const TURNED: usize = 8;
+/// Whoever is further behind does not just commit its positions rarely: of such a group fewer samples will do.
+const RARELY: Duration = Duration::from_secs(6);
 
 /// Columns of a heat map that one sample fills at most: the next one may have come that much later.
 const HEAT_SPREAD: u64 = 8;
@@ -174,7 +174,15 @@ impl Picture {
         let mut old = std::mem::take(&mut self.groups);
         for group in figures.groups.iter().take(MAX_TRACES) {
             let key = (group.group.clone(), group.stream.clone());
-            let mut traces = old.remove(&key).unwrap_or_default();
+            let mut traces = old.remove(&key).unwrap_or_else(|| {
+                // Where it was when the figures began is known too.
+                let mut new = GroupTraces::default();
+                if let Some(before) = group.records_before {
+                    let span = u64::try_from(figures.span.as_nanos()).unwrap_or(u64::MAX);
+                    new.records.push(at.saturating_sub(span), before as f64);
+                }
+                new
+            });
             traces.records.push(at, group.records as f64);
             traces.arrival.push(at, group.arrival);
             traces.read.push(at, group.read);
@@ -232,18 +240,22 @@ impl Picture {
         heat
     }
 
-    /// How fast the group's backlog grows, in records a second: a straight line through the last half minute, or, of a
-    /// backlog that has turned since, through what came after.
-    pub fn slope(&self, group: &GroupFigures) -> Slope {
-        let Some(traces) = self.group(&group.group, &group.stream) else { return Slope::default() };
+    /// How the group's backlog went lately, oldest first.
+    fn lately(&self, group: &GroupFigures) -> Vec<(u64, f64)> {
+        let Some(traces) = self.group(&group.group, &group.stream) else { return Vec::new() };
         let newest = traces.records.fine().next_back().map_or(0, |(at, _)| at);
         let since = newest.saturating_sub(TREND_NS);
         let values = traces.records.fine().rev().enumerate();
         let values = values.take_while(|(n, (at, _))| *n < TREND_LEAST || *at >= since);
-        let values: Vec<(u64, f64)> = values.map(|(_, value)| value).collect();
-        let run = run(&values);
-        let values = if run >= TURNED { &values[..run] } else { &values[..] };
-        series::slope(values.iter().rev().copied()).unwrap_or_default()
+        let mut values: Vec<(u64, f64)> = values.map(|(_, value)| value).collect();
+        values.reverse();
+        values
+    }
+
+    /// How fast the group's backlog grows, in records a second: a straight line through the last half minute, or, of a
+    /// backlog that has turned since, through what came after.
+    pub fn slope(&self, group: &GroupFigures) -> Slope {
+        series::trend(&self.lately(group)).unwrap_or_default()
     }
 
     /// The same without its error.
@@ -253,11 +265,15 @@ impl Picture {
 
     /// Whether the group's backlog will end.
     pub fn outlook(&self, group: &GroupFigures) -> Outlook {
-        let Slope { per_s, error } = self.slope(group);
+        let lately = self.lately(group);
+        let Slope { per_s, error } = series::trend(&lately).unwrap_or_default();
         // Below one record in 200 of what comes in, or of the same size as its error, a slope means nothing.
         let noise = (group.arrival / 200.0).max(2.0 * error);
+        let told = lately.len() >= TREND_LEAST || group.age > RARELY;
         if group.age < Duration::from_secs(1) {
             Outlook::KeepsUp
+        } else if !told {
+            Outlook::Holds
         } else if per_s > noise {
             Outlook::Grows
         } else if per_s < -noise {
@@ -286,16 +302,6 @@ impl Picture {
     /// The most uneven streams, from the headline.
     pub fn skews(&self) -> Vec<(&str, f64)> {
         self.headline.as_ref().map_or_else(Vec::new, |f| figures::stream_skews(&f.shards))
-    }
-}
-
-/// How many of `values` from the front on go the same way, all up or all down.
-fn run(values: &[(u64, f64)]) -> usize {
-    let way = |pair: &[(u64, f64)]| pair[0].1.partial_cmp(&pair[1].1);
-    let mut ways = values.windows(2).map(way);
-    match ways.next().flatten().filter(|way| way.is_ne()) {
-        Some(first) => 2 + ways.take_while(|way| *way == Some(first)).count(),
-        None => values.len().min(1),
     }
 }
 

@@ -138,13 +138,35 @@ fn outlooks() {
 
 #[test]
 fn a_backlog_that_turns_is_told_within_seconds() {
-    // Away for ten seconds in a half minute in which it had fallen as much.
-    let stops = |at: u64| if at < 22 { 44_000 - 2_000 * at } else { 2_000 * (at - 21) };
+    // Away for four seconds in a half minute in which it had fallen as much.
+    let stops = |at: u64| if at < 27 { 54_000 - 2_000 * at } else { 2_000 * (at - 26) };
     assert_eq!(behind(stops), Outlook::Grows);
-    let Outlook::Drains(eta) = behind(|at| 2_000 * at - 7_000 * at.saturating_sub(22)) else {
-        panic!("it goes down since eight seconds")
+    let Outlook::Drains(eta) = behind(|at| 2_000 * at - 7_000 * at.saturating_sub(26)) else {
+        panic!("it goes down since four seconds")
     };
-    assert_eq!(eta.as_secs_f64().round(), 1.0);
+    assert_eq!(eta.as_secs_f64().round(), 6.0);
+}
+
+/// Two samples a second apart, of a group that has read nothing in between.
+fn two_samples(backlog_ns: u64) -> (f64, Outlook) {
+    let mut model = Model::new();
+    for at in 1..3 {
+        let mut snapshot = fixture::snapshot(at);
+        for group in snapshot.groups.iter_mut().filter(|g| g.shard == 0) {
+            (group.backlog_records, group.backlog_ns) = (20_000 + 2_000 * at, backlog_ns);
+        }
+        model.take(Box::new(snapshot));
+    }
+    let picture = model.picture();
+    let group = &picture.figures.as_ref().unwrap().groups[0];
+    (picture.growth(group), picture.outlook(group))
+}
+
+#[test]
+fn two_samples_tell_of_a_group_that_stands_still() {
+    assert_eq!(two_samples(12_000_000_000), (2_000.0, Outlook::Grows));
+    // So far behind may be whoever commits every five seconds.
+    assert_eq!(two_samples(4_000_000_000), (2_000.0, Outlook::Holds));
 }
 
 #[test]

@@ -179,6 +179,7 @@ pub fn footer(app: &App, area: Rect, buffer: &mut Buffer) {
     let of_table = keys::KEYS
         .iter()
         .filter(|b| !b.short.is_empty() && app.scopes().contains(&b.scope))
+        .filter(|b| b.scope != keys::Scope::Streams || app.browse.open.is_some())
         .filter(|b| b.scope != keys::Scope::Lists || app.list_length() > 0 || app.typing)
         .map(|b| (b.keys.first().map(|&key| keys::name(key)).unwrap_or_default(), b.short));
     let quit = |(_, short): &(String, &str)| *short == "quit";

@@ -127,9 +127,8 @@ fn shards(app: &App, figures: &Figures, lines: &mut Vec<Line>) {
     }
     for shard in app.shards() {
         let text = format!(
-            "{}/{} {}/s  {}",
-            shard.stream,
-            shard.shard,
+            "{} {}/s  {}",
+            shard.name(),
             human::count(shard.into.records),
             shard.write.time(|t| t.p99)
         );
@@ -139,7 +138,7 @@ fn shards(app: &App, figures: &Figures, lines: &mut Vec<Line>) {
 
 fn latency(app: &App, lines: &mut Vec<Line>) {
     let measured = [
-        ("deliv.", Measured::Propagation),
+        ("propag", Measured::Propagation),
         ("append", Measured::Append),
         ("queue", Measured::Queue),
         ("write", Measured::Write),
@@ -155,7 +154,7 @@ fn latency(app: &App, lines: &mut Vec<Line>) {
 
 fn load(app: &App, lines: &mut Vec<Line>) {
     let Some(feed) = &app.load else {
-        lines.push(("no load generator runs here".to_owned(), app.look.theme.dim()));
+        lines.push(("no load generator in this process".to_owned(), app.look.theme.dim()));
         return;
     };
     lines.push((feed.plan.words.clone(), Style::new()));

@@ -13,6 +13,9 @@ use crate::human;
 
 /// Where the panels are.
 pub fn areas(app: &App, body: Rect) -> Vec<Rect> {
+    if app.load.is_none() {
+        return vec![body];
+    }
     let result = app.load.as_ref().and_then(|feed| feed.result.as_ref()).map_or(0, Vec::len);
     let searching = app.load.as_ref().is_some_and(|feed| feed.plan.budget_s.is_some());
     let least = if searching { 5 } else { 4 };
@@ -39,9 +42,15 @@ fn micros(us: f64) -> String {
 
 /// What is shown when no generator runs in this process.
 fn absent(app: &App, area: Rect, buffer: &mut Buffer) {
-    panel::nothing(app, "no load generator runs here", area, buffer);
-    let hint = "`highwater demo` has one";
-    panel::text(app, hint, app.look.theme.dim(), area, 1, buffer);
+    panel::nothing(app, "no load generator runs in this process", area, buffer);
+    let hints = [
+        "`highwater load run`, `burst`, `backlog`, `search` and `sweep` show themselves here",
+        "`highwater demo` shows its own",
+        "what any of them does to this server is on 1 to 4",
+    ];
+    for (row, hint) in (2..).zip(hints) {
+        panel::text(app, hint, app.look.theme.dim(), area, row, buffer);
+    }
 }
 
 /// The last second of the run.

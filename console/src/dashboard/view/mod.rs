@@ -79,6 +79,7 @@ pub fn panels(app: &App) -> &'static [Panel] {
         Screen::Shards => &[ShardList, CoreList, Shard],
         Screen::Latency => &[Spectrum, Stages, Heat],
         Screen::Backlog => &[Groups, Group, Parts],
+        Screen::Load if app.load.is_none() => &[Run],
         Screen::Load => &[Run, Rate, Response, Outcome],
         Screen::Streams if app.browse.open.is_some() => &[Stream, Records],
         Screen::Streams => &[StreamList],

@@ -123,7 +123,7 @@ pub fn shown(first: usize, lines: usize, room: usize) -> String {
 /// Labels under a chart over time.
 pub fn time_labels(app: &App) -> Vec<(f64, String)> {
     let shown = app.picture().figures.as_ref().map_or(0, |f| f.at_ns);
-    let end = if app.player.replaying() || app.player.behind() > 0 {
+    let end = if app.player.replaying() || app.player.behind() > 0 || app.stale() {
         app.clock(shown)
     } else {
         "now".to_owned()

@@ -72,9 +72,10 @@ pub fn shards(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     let room = usize::from(area.height.saturating_sub(3));
     let first = panel::first(place.selected, shards.len(), room);
     let bottom = panel::shown(first, shards.len(), room);
+    let hidden = shards.is_empty() && !place.filter.is_empty();
     let skew = app.picture().skews().into_iter().map(|(_, skew)| skew).fold(0.0, f64::max);
     let count = human::plural(shards.len(), "shard");
-    let title = match skew > 0.0 {
+    let title = match skew > 0.0 && !hidden {
         true => format!("{count}, last 10s, skew {skew:.2}"),
         false => format!("{count}, last 10s"),
     };
@@ -206,7 +207,7 @@ pub fn shard(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
         panel::frame(app, "Shard", "", focused, area, buffer);
         return;
     };
-    let title = format!("{}/{}", shard.stream, shard.shard);
+    let title = shard.name();
     let inner = panel::frame(app, &title, "", focused, area, buffer);
     // What is said in sentences takes the whole width, below.
     let mut said = Vec::new();
