@@ -4,6 +4,7 @@
 mod child;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod inspect;
 pub mod load;
 pub mod plan;
@@ -61,6 +62,8 @@ pub enum Command {
     Plan(Box<plan::PlanArgs>),
     /// Measure what this machine's device, memory and loopback can do by themselves
     Probe(probe::ProbeArgs),
+    /// Look for what on this machine keeps a server from being fast or safe
+    Doctor(doctor::DoctorArgs),
     /// Watch a server: TPS, propagation delay and backlog, live
     Top(top::TopArgs),
     /// Keep the last hours of a server's figures in a file, to be replayed

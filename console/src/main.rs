@@ -39,6 +39,7 @@ fn run() -> Result<(), Failure> {
         Command::Tail(args) => cli::tail::run(args),
         Command::Load(args) => cli::load::run(args),
         Command::Plan(args) => cli::plan::run(&args),
+        Command::Doctor(args) => cli::doctor::run(&args),
         Command::Probe(args) => cli::probe::run(&args),
         Command::Top(args) => cli::top::run(&args),
         Command::Record(args) => cli::record::run(&args),

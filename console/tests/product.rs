@@ -33,6 +33,9 @@ mod config;
 #[path = "product/crash.rs"]
 mod crash;
 
+#[path = "product/doctor.rs"]
+mod doctor;
+
 #[path = "product/groups.rs"]
 mod groups;
 

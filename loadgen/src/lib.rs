@@ -63,7 +63,7 @@ pub use compare::{
     COMPARE_SCHEMA, CompareError, CompareOptions, Comparison, Difference, Estimate, Metric,
     MetricError, Quantile, Row, Side, Verdict, Which, compare, compare_many,
 };
-pub use environment::{Environment, Lint, Place, Severity};
+pub use environment::{Environment, Lint, Place, Severity, doctor};
 pub use error::LoadError;
 pub use file::{FileError, FileWarmUp, WorkloadFile};
 pub use options::{Arrival, LoadOptions, Rate, Scenario, WarmUpRule};

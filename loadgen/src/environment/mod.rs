@@ -4,6 +4,7 @@
 //! [`lint()`] says what about it makes figures worse or hard to repeat.
 
 mod cpu_time;
+pub mod doctor;
 mod lint;
 mod list;
 mod machine;

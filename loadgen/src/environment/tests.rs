@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 
 /// A tree with these files; a text that begins with `->` makes a symbolic link.
-fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
+pub(super) fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let path = dir.path().join(path);
