@@ -68,6 +68,8 @@ pub struct Player {
     events: BTreeSet<usize>,
     /// Rules that fire at the sample shown.
     firing: Vec<&'static str>,
+    /// Rules that fired at any sample shown.
+    fired: BTreeSet<&'static str>,
     frames: BTreeMap<usize, Box<(Model, Link)>>,
 }
 
@@ -101,8 +103,14 @@ impl Player {
             marks: BTreeSet::new(),
             events: BTreeSet::new(),
             firing: Vec::new(),
+            fired: BTreeSet::new(),
             frames: BTreeMap::new(),
         }
+    }
+
+    /// Rules of Watch that fired at any moment shown so far, by name.
+    pub fn fired(&self) -> impl Iterator<Item = &'static str> {
+        self.fired.iter().copied()
     }
 
     /// What is known at the moment shown.
@@ -345,6 +353,7 @@ impl Player {
         if now.iter().any(|rule| !self.firing.contains(rule)) && self.events.len() < MAX_MARKS {
             self.events.insert(index);
         }
+        self.fired.extend(&now);
         self.firing = now;
         if index.is_multiple_of(FRAME_EVERY) {
             self.frames.insert(index, Box::new((self.model.clone(), self.link.clone())));

@@ -121,22 +121,23 @@ fn play(
     let shown = match console {
         Some(look) => {
             let extras = dashboard::Extras { load: Some(events), ..Default::default() };
-            dashboard::run(Some(&target), look, extras, stop).map(drop)
+            dashboard::run(Some(&target), look, extras, stop)
+                .map(|app| app.player.fired().collect())
         }
-        None => Ok(()),
+        None => Ok(Vec::new()),
     };
     if console.is_some() {
         // However the console ended, it is over.
         stop.request();
     }
     let played: Vec<_> = playing.into_iter().map(|playing| playing.finish(stop)).collect();
-    shown?;
+    let fired = shown?;
     let played: Vec<Played> =
         played.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
     if played.is_empty() {
         return output::line("stopped before the first record");
     }
-    summary::tell(&played, server.durable(), server.durability())
+    summary::tell(&played, &fired, server.durable(), server.durability())
 }
 
 /// An act under way.

@@ -22,9 +22,14 @@ pub fn label(durable: bool) -> &'static str {
     if durable { "durable: " } else { "NOT DURABLE: " }
 }
 
-/// Prints it; an error if a record was lost, doubled or out of order.
-pub fn tell(played: &[Played], durable: bool, durability: &str) -> Result<(), Failure> {
-    output::text(text(played, durable, durability))?;
+/// Prints it, with the rules of Watch that `fired`; an error if a record was lost, doubled or out of order.
+pub fn tell(
+    played: &[Played],
+    fired: &[&str],
+    durable: bool,
+    durability: &str,
+) -> Result<(), Failure> {
+    output::text(text(played, fired, durable, durability))?;
     played.iter().try_for_each(|p| sound(&p.report))
 }
 
@@ -55,7 +60,7 @@ const WIDTH: usize = 80;
 /// Where what belongs to a name begins.
 const INDENT: usize = 12;
 
-fn text(played: &[Played], durable: bool, durability: &str) -> String {
+fn text(played: &[Played], fired: &[&str], durable: bool, durability: &str) -> String {
     let mut lines = vec![String::new(), "What you saw".to_owned()];
     for Played { act, report, .. } in played {
         let shards = human::counted(u64::from(report.shards), "shard");
@@ -75,6 +80,9 @@ fn text(played: &[Played], durable: bool, durability: &str) -> String {
     }
     for (group, what) in played.iter().filter_map(absence) {
         lines.extend(hanging(group, &what));
+    }
+    if !fired.is_empty() {
+        lines.extend(hanging("watch", &format!("said: {}", fired.join(", "))));
     }
     let sum = |of: fn(&Report) -> u64| played.iter().map(|p| of(&p.report)).sum::<u64>();
     let checked = format!(

@@ -95,13 +95,15 @@ impl SearchFlags {
             Some(units::Rate::PerSecond(rate)) => rate,
         };
         let budget_s = self.budget.unwrap_or(budget).as_secs_f64();
-        let fitting = (budget_s / TRIALS).clamp(TRIAL_S.0, TRIAL_S.1);
+        let fitting = (budget_s / TRIALS).clamp(TRIAL_S.0, TRIAL_S.1).min(budget_s / 10.0);
+        let trial_s = load.duration().map_or(fitting, |d| d.as_secs_f64());
         Ok(SearchSettings {
             goals,
             stable: self.stable,
             budget_s,
             precision: self.precision,
-            trial_s: load.duration().map_or(fitting.min(budget_s / 10.0), |d| d.as_secs_f64()),
+            // As it is echoed: nobody types nanoseconds.
+            trial_s: (trial_s * 1e3).round() / 1e3,
             start_rate: start_rate.min(max_rate),
             max_rate,
             seed: base.options.seed,
@@ -171,7 +173,14 @@ pub fn run(args: &SearchArgs) -> Result<(), Failure> {
     let view = args.results.view()?;
     let stop = stop_on_signals()?;
     let dir = args.results.output.as_deref();
-    note!("{}", echo::line(&request.command));
+    // Of one that goes on it is what it began with that counts: its stream and its seed.
+    match dir.and_then(|dir| search::read_search(dir).ok()) {
+        Some(before) => {
+            let trials = human::plural(before.trials.len(), "trial");
+            note!("goes on after {trials}: {}", echo::line(&before.command));
+        }
+        None => note!("{}", echo::line(&request.command)),
+    }
     let found = match view {
         View::Live => {
             let plan = live::searching(&base, &request.settings);
