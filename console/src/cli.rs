@@ -5,6 +5,7 @@ mod child;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod group;
 pub mod inspect;
 pub mod load;
 pub mod plan;
@@ -50,6 +51,8 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Create, change, describe, reshard, trim or delete streams
     Stream(stream::StreamArgs),
+    /// List, describe, reset or delete consumer groups
+    Group(group::GroupArgs),
     /// Bound what clients of a name may do
     Quota(quota::QuotaArgs),
     /// Store records from a file or standard input
@@ -134,7 +137,9 @@ mod tests {
 
     #[test]
     fn every_client_command_takes_a_target() {
-        for command in ["put s", "tail s", "stream list", "quota list", "load run", "top"] {
+        for command in
+            ["put s", "tail s", "stream list", "group list", "quota list", "load run", "top"]
+        {
             let words = command.split(' ').chain(["-t", "h:1"]);
             assert!(
                 Cli::try_parse_from(["highwater"].into_iter().chain(words)).is_ok(),

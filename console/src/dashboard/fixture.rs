@@ -80,6 +80,7 @@ pub fn snapshot(at: u64) -> Snapshot {
         backlog_records: records,
         backlog_bytes: records * 512,
         backlog_ns: records * 1_200_000,
+        ..GroupSnapshot::default()
     };
     Snapshot {
         version: VERSION,

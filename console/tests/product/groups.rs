@@ -1,8 +1,10 @@
 //! Consumer groups: positions kept by the broker, and the backlog that follows from them.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::Value;
 
-use crate::support::{Server, scratch, until};
+use crate::support::{Server, refused, scratch, until};
 
 fn lines(range: std::ops::Range<u32>) -> Vec<u8> {
     range.map(|n| format!("{n}\n")).collect::<String>().into_bytes()
@@ -47,4 +49,97 @@ fn the_backlog_of_a_group_is_exact() {
         let measured = server.json(&["top", "--once", "--json", "--span", "100ms"]);
         measured["groups"][0]["backlog_records"] == 0
     });
+}
+
+/// Milliseconds since 1970 UTC.
+fn now_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+/// When the record at `sequence` arrived, seconds since 1970 UTC.
+fn arrival_s(server: &Server, sequence: u64) -> f64 {
+    let from = sequence.to_string();
+    let args = ["tail", "s", "--from", &from, "--limit", "1", "--format", "json"];
+    let record = server.json(&args);
+    assert_eq!(record["sequence"], sequence);
+    let arrival: jiff::Timestamp = record["arrival"].as_str().unwrap().parse().unwrap();
+    arrival.as_nanosecond() as f64 / 1e9
+}
+
+#[test]
+fn the_lag_of_a_dead_group_is_the_age_of_its_next_record() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let server = Server::start(&data);
+    server.create("s", 1);
+    let count = 30_000;
+    assert!(server.put("s", &lines(0..count), &[]).status.success());
+    let end = u64::from(count);
+    let behind = [1, 2, 100, 10_000, 29_999];
+    let exact = |server: &Server| {
+        for records in behind {
+            let (group, arrival) = (format!("behind-{records}"), arrival_s(server, end - records));
+            let before = now_s();
+            let described = server.json(&["group", "describe", &group, "--json"]);
+            let after = now_s();
+            let shard = &described["shards"][0];
+            assert_eq!((&shard["stream"], &shard["shard"]), (&"s".into(), &0.into()));
+            assert_eq!(shard["position"], end - records);
+            assert_eq!(shard["backlog_records"], records);
+            assert!(shard["backlog_bytes"].as_u64().unwrap() >= records * 88 / 100, "{shard}");
+            assert!(shard["owner"].is_null(), "{shard}");
+            let seconds = shard["backlog_seconds"].as_f64().unwrap();
+            let (least, most) = (before - arrival - 0.010, after - arrival + 0.010);
+            assert!((least..=most).contains(&seconds), "{least} {most} {shard}");
+        }
+    };
+    for records in behind {
+        let (group, to) = (format!("behind-{records}"), (end - records).to_string());
+        server.ok(&["group", "reset", &group, "--stream", "s", "--to", &to]);
+    }
+    exact(&server);
+    server.kill();
+    let server = Server::start(&data);
+    exact(&server);
+    let listed = server.json(&["group", "list", "--json"]);
+    assert_eq!(listed.as_array().unwrap().len(), behind.len());
+    // The same figures where the console and Prometheus have theirs from.
+    until(|| {
+        let groups = server.json(&["top", "--once", "--json", "--span", "100ms"])["groups"].clone();
+        let found = groups.as_array().unwrap().iter().find(|g| g["name"] == "behind-10000");
+        found.is_some_and(|group| {
+            let seconds = group["backlog_seconds"].as_f64().unwrap();
+            let age = now_s() - arrival_s(&server, end - 10_000);
+            // A snapshot may be a few seconds old.
+            group["backlog_records"] == 10_000 && seconds <= age + 0.010 && seconds > age - 12.0
+        })
+    });
+}
+
+#[test]
+fn positions_are_reset_and_forgotten_by_command() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    assert!(server.put("s", &lines(0..1_000), &[]).status.success());
+    server.ok(&["tail", "s", "--group", "g", "--limit", "400"]);
+    let reset = |args: &[&str]| {
+        let done = server.json(&[&["group", "reset", "g", "--json"], args].concat());
+        (done["shards"][0]["from"].as_u64().unwrap(), done["shards"][0]["to"].as_u64().unwrap())
+    };
+    assert_eq!(reset(&["--to", "oldest", "--dry-run"]), (400, 0));
+    assert_eq!(reset(&["--to", "-1h", "--dry-run"]), (400, 0));
+    assert_eq!(reset(&["--shift-by", "-150"]), (400, 250));
+    assert_eq!(reset(&["--to", "latest", "--shift-by", "-10"]), (250, 990));
+    assert_eq!(server.ok(&["tail", "s", "--group", "g"]), lines(990..1_000));
+    assert!(!server.ok(&["group", "describe", "g"]).is_empty());
+    refused(&server.run(&["group", "reset", "g"]), 2, &["--to"]);
+    refused(
+        &server.run(&["group", "reset", "nobody", "--to", "oldest"]),
+        1,
+        &["nobody", "no positions"],
+    );
+    server.ok(&["group", "delete", "g"]);
+    refused(&server.run(&["group", "describe", "g"]), 1, &["\"g\"", "no positions"]);
+    assert_eq!(server.ok(&["tail", "s", "--group", "g"]), lines(0..1_000));
 }

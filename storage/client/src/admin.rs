@@ -1,13 +1,28 @@
 //! What an operator asks for: settings of a stream, its shards, what it gives up, quotas of client names.
 
 use highwater_wire::{
-    ClientQuota, ControlReply, ControlRequest, Kind, Quota, StreamChange, StreamDescription,
-    TrimBefore,
+    ClientQuota, ControlReply, ControlRequest, GroupDescription, Kind, Quota, ResetPosition,
+    ResetTo, StreamChange, StreamDescription, TrimBefore,
 };
 
 use crate::client::{Repeat, done, stream};
 use crate::connection::unexpected;
 use crate::{Client, ClientError};
+
+/// How the positions of a group are set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupReset {
+    /// In which stream; empty for all where it has positions.
+    pub stream: String,
+    /// Of which shard; of all of them if `None`.
+    pub shard: Option<u32>,
+    /// Where to.
+    pub to: ResetTo,
+    /// And then on by so many records, or back; no further than what is kept.
+    pub shift: i64,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+}
 
 impl Client {
     /// Changes a stream's settings, at once and durably; the stream as it is then.
@@ -63,6 +78,42 @@ impl Client {
     pub async fn set_client_quota(&self, client: &str, quota: Quota) -> Result<(), ClientError> {
         let request = ControlRequest::SetClientQuota { client: client.to_owned(), quota };
         done(self.control(request, Repeat::Yes).await?)
+    }
+
+    /// One group with its backlog, in all streams where it has positions or members.
+    pub async fn describe_group(&self, group: &str) -> Result<Vec<GroupDescription>, ClientError> {
+        let request = ControlRequest::DescribeGroup { group: group.to_owned() };
+        match self.control(request, Repeat::Yes).await? {
+            ControlReply::Groups(groups) => Ok(groups),
+            _ => Err(unexpected(Kind::ControlReply)),
+        }
+    }
+
+    /// Sets a group's positions. Not tried again after a lost connection: a shift would be made twice.
+    pub async fn reset_group(
+        &self,
+        group: &str,
+        reset: &GroupReset,
+    ) -> Result<Vec<ResetPosition>, ClientError> {
+        let request = ControlRequest::ResetGroup {
+            group: group.to_owned(),
+            stream: reset.stream.clone(),
+            shard: reset.shard,
+            to: reset.to,
+            shift: reset.shift,
+            dry_run: reset.dry_run,
+        };
+        match self.control(request, Repeat::No).await? {
+            ControlReply::Reset(positions) => Ok(positions),
+            _ => Err(unexpected(Kind::ControlReply)),
+        }
+    }
+
+    /// Forgets a group's positions, in one stream or, for the empty name, in all.
+    pub async fn delete_group(&self, group: &str, stream: &str) -> Result<(), ClientError> {
+        let (group, stream) = (group.to_owned(), stream.to_owned());
+        let request = ControlRequest::DeleteGroup { group, stream };
+        done(self.control(request, Repeat::No).await?)
     }
 
     /// The quotas of client names.

@@ -63,6 +63,7 @@ mod stream_consumer;
 mod window;
 mod writer;
 
+pub use admin::GroupReset;
 pub use appender::{Acks, Appender};
 pub use backoff::RetryPolicy;
 pub use client::Client;

@@ -219,6 +219,18 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Forgets a group's positions in a stream.
+    pub fn remove_positions(&mut self, group: &str, stream: u32) -> Result<(), CatalogueError> {
+        let tx = begin(&self.db)?;
+        {
+            let mut table = tx.open_table(POSITIONS)?;
+            let range = (group, stream, 0)..=(group, stream, u32::MAX);
+            table.retain_in(range, |_, _| false)?;
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
     /// All positions.
     pub fn positions(&self) -> Result<Vec<PositionRecord>, CatalogueError> {
         let tx = self.db.begin_read()?;

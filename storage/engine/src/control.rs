@@ -1,6 +1,7 @@
 //! The control plane: streams and positions, kept in the catalogue and told to the cores. Blocking; runs
 //! on a thread of its own, never on a core's.
 
+mod groups;
 mod reshard;
 mod settings;
 mod tend;
@@ -11,9 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use highwater_wire::{
-    ControlReply, ControlRequest, ErrorCode, GroupDescription, GroupName, GroupShard,
-    MAX_SHARDS_PER_STREAM, NameError, Position, ShardDescription, ShardId, StreamConfig,
-    StreamDescription, StreamName, WireError,
+    ControlReply, ControlRequest, ErrorCode, GroupName, MAX_SHARDS_PER_STREAM, NameError, Position,
+    ShardDescription, ShardId, StreamConfig, StreamDescription, StreamName, WireError,
 };
 
 use crate::catalogue::{Catalogue, CatalogueError, PositionRecord, StreamRecord};
@@ -22,7 +22,8 @@ use crate::layout::ReshardError;
 use crate::quota::Quotas;
 use crate::routes::Routes;
 use crate::store::{Store, specs_of};
-use crate::types::{ReadError, ShardStatus};
+use crate::types::{Located, ReadError, ShardStatus, Start};
+pub use groups::GroupReset;
 pub use tend::Tended;
 
 /// How long a core may take to answer before the control plane gives up on it.
@@ -85,6 +86,14 @@ pub enum ControlError {
         /// Why.
         reason: ReadError,
     },
+    /// No group of this name has positions, or not there.
+    #[error("group {group:?} has no positions{}", within(stream))]
+    UnknownGroup {
+        /// Its name.
+        group: String,
+        /// The stream it was looked for in; empty for all.
+        stream: String,
+    },
     /// A core did not answer.
     #[error("core {0} does not answer")]
     CoreGone(usize),
@@ -110,6 +119,7 @@ impl ControlError {
         let code = match self {
             ControlError::Name { .. } => ErrorCode::InvalidName,
             ControlError::Argument { .. } => ErrorCode::InvalidArgument,
+            ControlError::UnknownGroup { .. } => ErrorCode::UnknownGroup,
             ControlError::StreamExists(_) => ErrorCode::StreamExists,
             ControlError::UnknownStream(_) => ErrorCode::UnknownStream,
             ControlError::UnknownShard { .. }
@@ -234,6 +244,17 @@ impl Control {
         Ok((self.tell(shard, command(sender))?, wait))
     }
 
+    /// Where a start lies on a shard of a stream.
+    fn locate(&self, name: &str, shard: ShardId, start: Start) -> Result<Located, ControlError> {
+        let (core, wait) = self.ask(shard, |reply| CoreCommand::Locate { shard, start, reply })?;
+        let located = wait.recv_timeout(PATIENCE).map_err(|_| ControlError::CoreGone(core))?;
+        located.map_err(|reason| ControlError::Locate {
+            stream: name.to_owned(),
+            shard: shard.shard,
+            reason,
+        })
+    }
+
     /// Sends a command to every core, and waits until all have answered.
     fn ask_all(&self, command: impl Fn(Sender<()>) -> CoreCommand) -> Result<(), ControlError> {
         let mut waits = Vec::new();
@@ -291,13 +312,7 @@ impl Control {
             }
             return results;
         }
-        for (group, stream, shard, position) in records {
-            let shard_id = ShardId { stream, shard };
-            self.positions.insert((group.clone(), stream, shard), position);
-            // A core that is gone shows no figures either.
-            let command = CoreCommand::SetPosition { shard: shard_id, group, position };
-            let _ = self.tell(shard_id, command);
-        }
+        self.moved(records);
         results
     }
 
@@ -317,58 +332,6 @@ impl Control {
         let kept = positions.iter().filter(|p| record.shard(p.shard).is_some());
         records.extend(kept.map(|p| (group.to_owned(), record.id, p.shard, p.sequence)));
         Ok(())
-    }
-
-    /// The positions a group committed in a stream.
-    pub fn fetch_positions(
-        &self,
-        group: &str,
-        stream: &str,
-    ) -> Result<Vec<Position>, ControlError> {
-        group_name(group)?;
-        let id = self.find(stream)?.id;
-        let ours =
-            self.positions.range((group.to_owned(), id, 0)..=(group.to_owned(), id, u32::MAX));
-        Ok(ours
-            .map(|((_, _, shard), sequence)| Position { shard: *shard, sequence: *sequence })
-            .collect())
-    }
-
-    /// All groups with their backlog; of one stream, or of all if `stream` is empty.
-    pub fn list_groups(&self, stream: &str) -> Result<Vec<GroupDescription>, ControlError> {
-        let only = if stream.is_empty() { None } else { Some(self.find(stream)?.id) };
-        let names: BTreeMap<u32, &str> =
-            self.streams.iter().map(|(n, r)| (r.id, n.as_str())).collect();
-        let mut waits: Vec<(&String, u32, u32, u64, Receiver<_>)> = Vec::new();
-        for ((group, id, shard), &position) in &self.positions {
-            if only.is_some_and(|only| only != *id) {
-                continue;
-            }
-            let at = ShardId { stream: *id, shard: *shard };
-            let asked = self.ask(at, |reply| CoreCommand::Backlog { shard: at, position, reply });
-            if let Ok((_, wait)) = asked {
-                waits.push((group, *id, *shard, position, wait));
-            }
-        }
-        let mut groups: BTreeMap<(&str, u32), GroupDescription> = BTreeMap::new();
-        for (group, id, shard, position, wait) in waits {
-            let Ok(Some((backlog, high_water))) = wait.recv_timeout(PATIENCE) else { continue };
-            let Some(&stream) = names.get(&id) else { continue };
-            let entry = groups.entry((group.as_str(), id)).or_insert_with(|| GroupDescription {
-                group: group.clone(),
-                stream: stream.to_owned(),
-                shards: Vec::new(),
-            });
-            entry.shards.push(GroupShard {
-                shard,
-                position,
-                high_water,
-                backlog_records: backlog.records,
-                backlog_bytes: backlog.bytes,
-                backlog_ns: backlog.age_ns,
-            });
-        }
-        Ok(groups.into_values().collect())
     }
 
     /// Carries out a request from the wire (all but the greeting and the snapshot, which are the server's).
@@ -434,6 +397,16 @@ impl Control {
             }
             ControlRequest::ListClientQuotas => {
                 self.client_quotas().map(ControlReply::ClientQuotas)
+            }
+            ControlRequest::DescribeGroup { group } => {
+                self.describe_group(&group).map(ControlReply::Groups)
+            }
+            ControlRequest::ResetGroup { group, stream, shard, to, shift, dry_run } => {
+                let reset = GroupReset { shard, to, shift, dry_run };
+                self.reset_group(&group, &stream, &reset).map(ControlReply::Reset)
+            }
+            ControlRequest::DeleteGroup { group, stream } => {
+                self.delete_group(&group, &stream).map(|()| ControlReply::Done)
             }
             ControlRequest::Hello { .. }
             | ControlRequest::Snapshot
@@ -502,6 +475,11 @@ impl Control {
             shards: shards.collect(),
         }
     }
+}
+
+/// Where, in words.
+fn within(stream: &str) -> String {
+    if stream.is_empty() { String::new() } else { format!(" in stream {stream:?}") }
 }
 
 /// Shard numbers in words.

@@ -11,6 +11,7 @@ use highwater_wire::{HashRange, ShardCounters, ShardId};
 use crate::checkpoint::{self, checkpoint_path};
 use crate::hotkeys::SplitPoint;
 use crate::io::{Io, What};
+use crate::lag::Lag;
 use crate::options::CoreOptions;
 use crate::quota::{Meters, Quotas};
 use crate::routes::Routes;
@@ -96,25 +97,73 @@ pub enum CoreCommand {
         /// Told.
         reply: Sender<Vec<ShardStatus>>,
     },
-    /// How far a position is behind.
-    Backlog {
+    /// How far groups are behind; answered once their next records have been looked up.
+    Lags {
         /// Which.
-        shard: ShardId,
-        /// Next sequence number to read.
-        position: u64,
-        /// Told, with the high-water mark.
-        reply: Sender<Option<(Backlog, u64)>>,
+        asks: Vec<LagAsk>,
+        /// Told, in their order; `None` without such a shard.
+        reply: Sender<Vec<Option<Lag>>>,
     },
-    /// A group's position, for telemetry.
+    /// The first record that arrived at a time or later.
+    Since {
+        /// Which shard's.
+        shard: ShardId,
+        /// Nanoseconds since 1970 UTC.
+        time_ns: u64,
+        /// Told; the high-water mark if there is none.
+        reply: Sender<Result<u64, ReadError>>,
+    },
+    /// A group's position, to be followed.
     SetPosition {
         /// Which.
         shard: ShardId,
         /// Whose.
         group: String,
-        /// Next sequence number to read.
-        position: u64,
+        /// Next sequence number to read; `None`: it has none any more.
+        position: Option<u64>,
     },
 }
+
+/// A group on a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LagAsk {
+    /// The shard.
+    pub shard: ShardId,
+    /// The group's name.
+    pub group: String,
+    /// Next sequence number to read.
+    pub position: u64,
+}
+
+/// Those who wait for look-ups.
+#[derive(Debug, Default)]
+struct Looking {
+    lags: Vec<LagsAsked>,
+    since: Vec<SinceAsked>,
+}
+
+/// Asked, and not answered yet.
+#[derive(Debug)]
+struct SinceAsked {
+    shard: ShardId,
+    /// The look-up's number there.
+    number: u64,
+    reply: Sender<Result<u64, ReadError>>,
+}
+
+/// Asked, and not answered yet.
+#[derive(Debug)]
+struct LagsAsked {
+    asks: Vec<LagAsk>,
+    /// Of these so many from the front have not been seen to be settled.
+    open: usize,
+    /// Answered then with what is known, monotonic.
+    until_ns: u64,
+    reply: Sender<Vec<Option<Lag>>>,
+}
+
+/// Longest time that somebody waits for look-ups, ns.
+const LOOK_NS: u64 = 5_000_000_000;
 
 /// The shards of one CPU.
 pub struct Core<D: Disk> {
@@ -132,6 +181,7 @@ pub struct Core<D: Disk> {
     /// Who waits for shards to end, and for first segments.
     closings: Vec<(ShardId, Sender<ShardStatus>)>,
     preparations: Vec<(ShardId, Sender<()>)>,
+    looking: Looking,
     routes: Routes,
     next_number: u64,
     completions: Vec<Completion>,
@@ -197,6 +247,7 @@ impl<D: Disk> Core<D> {
             removals: BTreeMap::new(),
             closings: Vec::new(),
             preparations: Vec::new(),
+            looking: Looking::default(),
             routes: Routes::new(1),
             next_number: 0,
             completions: Vec::new(),
@@ -388,8 +439,8 @@ impl<D: Disk> Core<D> {
         Ok(self.shards.get(&shard).ok_or(ReadError::UnknownShard(shard))?.backlog(now, position))
     }
 
-    /// A group's position, for telemetry.
-    pub fn set_position(&mut self, shard: ShardId, group: &str, position: u64) {
+    /// A group's position, to be followed; `None`: it has none any more.
+    pub fn set_position(&mut self, shard: ShardId, group: &str, position: Option<u64>) {
         if let Some(shard) = self.shards.get_mut(&shard) {
             shard.set_position(group, position);
         }
@@ -485,11 +536,22 @@ impl<D: Disk> Core<D> {
             CoreCommand::Status { reply } => {
                 let _ = reply.send(self.status(now));
             }
-            CoreCommand::Backlog { shard, position, reply } => {
-                let found =
-                    self.shards.get(&shard).map(|s| (s.backlog(now, position), s.high_water()));
-                let _ = reply.send(found);
+            CoreCommand::Lags { asks, reply } => {
+                for ask in &asks {
+                    if let Some(shard) = self.shards.get_mut(&ask.shard) {
+                        shard.want(now, ask.position, &mut self.io);
+                    }
+                }
+                let (open, until_ns) = (asks.len(), now.mono_ns + LOOK_NS);
+                self.looking.lags.push(LagsAsked { asks, open, until_ns, reply });
             }
+            CoreCommand::Since { shard, time_ns, reply } => match self.shards.get_mut(&shard) {
+                Some(found) => {
+                    let number = found.look_since(now, time_ns, &mut self.io);
+                    self.looking.since.push(SinceAsked { shard, number, reply });
+                }
+                None => drop(reply.send(Err(ReadError::UnknownShard(shard)))),
+            },
             CoreCommand::SetPosition { shard, group, position } => {
                 self.set_position(shard, &group, position);
             }
@@ -537,6 +599,9 @@ impl<D: Disk> Core<D> {
         }
         self.shards.retain(|_, s| !s.removed());
         self.tell_who_waits(now);
+        if !(self.looking.lags.is_empty() && self.looking.since.is_empty()) {
+            self.tell_who_looks(now);
+        }
     }
 
     /// Answers those who wait for a shard to end, or for its first segment.
@@ -557,6 +622,34 @@ impl<D: Disk> Core<D> {
                 let _ = done.send(());
             }
             wait
+        });
+    }
+
+    /// Answers those whose look-ups are done.
+    fn tell_who_looks(&mut self, now: Now) {
+        let shards = &mut self.shards;
+        self.looking.since.retain(|asked| {
+            let found = match shards.get_mut(&asked.shard) {
+                Some(shard) => shard.found_since(asked.number),
+                None => Some(Err(ReadError::UnknownShard(asked.shard))),
+            };
+            // Whoever asked may have gone.
+            found.map(|found| drop(asked.reply.send(found))).is_none()
+        });
+        self.looking.lags.retain_mut(|asked| {
+            let settled = |ask: &LagAsk| {
+                shards.get(&ask.shard).is_none_or(|shard| shard.settled(ask.position))
+            };
+            while asked.open > 0 && settled(&asked.asks[asked.open - 1]) {
+                asked.open -= 1;
+            }
+            if asked.open > 0 && now.mono_ns < asked.until_ns {
+                return true;
+            }
+            let lag =
+                |ask: &LagAsk| Some(shards.get(&ask.shard)?.lag(now, &ask.group, ask.position));
+            let _ = asked.reply.send(asked.asks.iter().map(lag).collect());
+            false
         });
     }
 
@@ -587,6 +680,7 @@ impl<D: Disk> Core<D> {
             if second {
                 shard.retain(now, &mut self.io);
                 shard.close_idle_files(&mut self.io);
+                shard.follow_groups(now, &mut self.io);
             }
             shard.pump(now, &mut self.io);
             shard.pump_readers(now, &mut self.io);

@@ -12,6 +12,7 @@ mod hotkeys;
 mod index;
 pub mod inspect;
 mod io;
+mod lag;
 mod layout;
 mod options;
 mod producers;
@@ -31,11 +32,12 @@ pub use crate::checkpoint::{
     CHECKPOINT_DIR, CHECKPOINT_MAGIC, CheckpointEntry, CheckpointHeader, Claim, Claims,
     checkpoint_path, create as create_checkpoint, remove_others as remove_other_checkpoints,
 };
-pub use crate::control::{Control, ControlError, CoreLink, Tended};
-pub use crate::core::{Core, CoreCommand};
+pub use crate::control::{Control, ControlError, CoreLink, GroupReset, Tended};
+pub use crate::core::{Core, CoreCommand, LagAsk};
 pub use crate::embed::{Clock, Engine, EngineOptions, Idle, NotTaken, Reply, StartError};
 pub use crate::hotkeys::SplitPoint;
 pub use crate::index::IndexEntry;
+pub use crate::lag::{Lag, Outlook};
 pub use crate::layout::{MAX_SHARDS_KEPT, ReshardError};
 pub use crate::options::{CoreOptions, Planted, SegmentSizes};
 pub use crate::producers::{Producer, REMEMBERED, Stored};

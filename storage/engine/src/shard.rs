@@ -9,6 +9,7 @@ mod held;
 mod metered;
 mod metering;
 mod part;
+mod place;
 mod read;
 mod retain;
 mod write;
@@ -24,12 +25,13 @@ use crate::format::shard_dir;
 use crate::group::{Group, PendingAck};
 use crate::index::SparseIndex;
 use crate::io::{Io, What};
+use crate::lag::{Follow, Growth};
 use crate::producers::Producers;
 use crate::quota::Meters;
 use crate::segment::Segment;
 use crate::stats::ShardStats;
 use crate::types::{
-    AppendError, Backlog, Located, Now, Output, Policy, ReadError, ShardSpec, ShardStatus, Start,
+    AppendError, Located, Now, Output, Policy, ReadError, ShardSpec, ShardStatus, Start,
 };
 
 pub(crate) use append::claim_of;
@@ -132,15 +134,23 @@ struct Flight {
     kind: FlightKind,
     state: FlightState,
     segment: u64,
+    offset: u64,
     block: u64,
     base_sequence: u64,
     end_sequence: u64,
     acks: Vec<PendingAck>,
     buf: SharedBuf,
     body_end: usize,
-    first_arrival_ns: u64,
     submitted_ns: u64,
     written_ns: u64,
+}
+
+/// How far a consumer group is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    /// Next sequence number to read.
+    position: u64,
+    follow: Follow,
 }
 
 /// A group kept in memory after it became durable.
@@ -148,11 +158,13 @@ struct Flight {
 struct TailBlock {
     base_sequence: u64,
     end_sequence: u64,
-    first_arrival_ns: u64,
     /// When it became durable, monotonic.
     durable_ns: u64,
     buf: SharedBuf,
     body_end: usize,
+    /// Where it lies on disk.
+    segment: u64,
+    offset: u64,
 }
 
 /// One shard of one core.
@@ -194,7 +206,10 @@ pub struct Shard {
     producers: Producers,
     tail: VecDeque<TailBlock>,
     readers: Vec<read::Reader>,
-    groups: BTreeMap<String, u64>,
+    groups: BTreeMap<String, Mark>,
+    /// Records that come in, followed.
+    arriving: Growth,
+    places: place::Places,
     ops: usize,
     removing: Option<u64>,
     gone: bool,
@@ -247,6 +262,8 @@ impl Shard {
             tail: VecDeque::new(),
             readers: Vec::new(),
             groups: BTreeMap::new(),
+            arriving: Growth::default(),
+            places: place::Places::default(),
             ops: 0,
             removing: None,
             gone: false,
@@ -355,6 +372,7 @@ impl Shard {
             counters: self.counters(),
             closed: self.spec.closed,
             expired: self.expired(now),
+            arriving_per_s: self.arriving_per_s(),
         }
     }
 
@@ -383,27 +401,12 @@ impl Shard {
 
     /// Subscriptions and waiting reads.
     pub fn reader_count(&self) -> usize {
-        self.readers.len()
+        self.readers.iter().filter(|reader| reader.reads()).count()
     }
 
     /// Segments on disk.
     pub fn segment_count(&self) -> usize {
         self.segments.len()
-    }
-
-    /// Keeps a group's position, for telemetry.
-    pub fn set_position(&mut self, group: &str, position: u64) {
-        match self.groups.get_mut(group) {
-            Some(kept) => *kept = position,
-            None => {
-                self.groups.insert(group.to_owned(), position);
-            }
-        }
-    }
-
-    /// The groups' positions.
-    pub fn positions(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.groups.iter().map(|(group, position)| (group.as_str(), *position))
     }
 
     /// Turns a start into a sequence number.
@@ -437,30 +440,6 @@ impl Shard {
             Some(entry) => entry.sequence,
             None => self.high_water,
         }
-    }
-
-    /// How far `position` is behind the high-water mark.
-    pub fn backlog(&self, now: Now, position: u64) -> Backlog {
-        let position = position.max(self.oldest());
-        if position >= self.high_water {
-            return Backlog::default();
-        }
-        let records = self.high_water - position;
-        let recent =
-            self.tail.iter().find(|b| position < b.end_sequence && position >= b.base_sequence);
-        let at = self
-            .segment_of(position)
-            .and_then(|i| Some((i, self.segments[i].index.by_sequence(position)?)));
-        let arrival = match (recent, at) {
-            (Some(block), _) => block.first_arrival_ns,
-            (None, Some((_, entry))) => entry.arrival_ns,
-            (None, None) => now.wall_ns,
-        };
-        let bytes = at.map_or(0, |(i, entry)| {
-            let later: u64 = self.segments.iter().skip(i + 1).map(|s| s.next_offset).sum();
-            later + self.segments[i].next_offset.saturating_sub(entry.offset)
-        });
-        Backlog { records, bytes, age_ns: now.wall_ns.saturating_sub(arrival) }
     }
 
     fn segment_of(&self, sequence: u64) -> Option<usize> {

@@ -36,15 +36,21 @@ pub(crate) fn take<'a, D: Disk>(
         refused += shard.stats.refused;
         told.extend(of_shard(core, now, complete, shard));
         groups.extend(shard.positions().map(|(group, position)| {
-            let backlog = shard.backlog(now, position);
+            let lag = shard.lag(now, group, position);
             GroupSnapshot {
                 group: group.to_owned(),
                 stream: shard.spec().stream.clone(),
                 shard: shard.id().shard,
                 position,
-                backlog_records: backlog.records,
-                backlog_bytes: backlog.bytes,
-                backlog_ns: backlog.age_ns,
+                backlog_records: lag.backlog.records,
+                backlog_bytes: lag.backlog.bytes,
+                backlog_ns: lag.backlog.age_ns,
+                exact: lag.backlog.exact,
+                rate_in: lag.outlook.rate_in,
+                rate_out: lag.outlook.rate_out,
+                trend: lag.outlook.trend,
+                empty_ms: lag.outlook.empty_ms,
+                loss_ms: lag.outlook.loss_ms,
             }
         }));
     }

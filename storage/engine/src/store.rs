@@ -408,7 +408,7 @@ impl CoreSeed {
             core.fence(producer.id, producer.epoch);
         }
         for (group, stream, shard, sequence) in self.positions {
-            core.set_position(ShardId { stream, shard }, &group, sequence);
+            core.set_position(ShardId { stream, shard }, &group, Some(sequence));
         }
         Ok(core)
     }

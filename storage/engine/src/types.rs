@@ -463,14 +463,18 @@ pub struct Located {
 pub struct Backlog {
     /// Records up to the high-water mark.
     pub records: u64,
-    /// Bytes of their batches, within one index interval.
+    /// What the log holds from the next record's batch on, padding of commit groups, headers of segments and what is
+    /// being written included.
     pub bytes: u64,
-    /// Age of the next unread record in nanoseconds, within one index interval.
+    /// How long ago the next record arrived, nanoseconds.
     pub age_ns: u64,
+    /// Whether the next record's batch was looked at. Otherwise bytes and age are those of the nearest index entry
+    /// before it: an interval too much at most (64 KiB, or the 1,024th part of a segment if that is more).
+    pub exact: bool,
 }
 
 /// A shard in brief.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ShardStatus {
     /// Which.
     pub id: ShardId,
@@ -490,4 +494,6 @@ pub struct ShardStatus {
     pub closed: bool,
     /// Whether it is closed, has ended, and retention or a trim leaves nothing of it.
     pub expired: bool,
+    /// Records that come in a second, over about the last ten.
+    pub arriving_per_s: f64,
 }

@@ -293,6 +293,12 @@ fn record(snapshot: &Snapshot, mut before: BTreeMap<(u32, u32), Fed>) -> BTreeMa
         gauge!("highwater_backlog_records", &labels).set(group.backlog_records as f64);
         gauge!("highwater_backlog_bytes", &labels).set(group.backlog_bytes as f64);
         gauge!("highwater_backlog_seconds", &labels).set(group.backlog_ns as f64 / 1e9);
+        gauge!("highwater_group_records_in_per_second", &labels).set(group.rate_in);
+        gauge!("highwater_group_records_out_per_second", &labels).set(group.rate_out);
+        // What is not to be expected takes for ever.
+        let seconds = |ms: Option<u64>| ms.map_or(f64::INFINITY, |ms| ms as f64 / 1e3);
+        gauge!("highwater_backlog_empty_in_seconds", &labels).set(seconds(group.empty_ms));
+        gauge!("highwater_backlog_lost_in_seconds", &labels).set(seconds(group.loss_ms));
     }
     fed
 }
@@ -341,6 +347,16 @@ fn describe() {
             "Bytes of the log from the batch of the next record on, padding included",
         ),
         ("highwater_backlog_seconds", "Age of the group's next unread record"),
+        ("highwater_group_records_in_per_second", "Records that come into a group's shard"),
+        ("highwater_group_records_out_per_second", "Records a group's position advances by"),
+        (
+            "highwater_backlog_empty_in_seconds",
+            "Until the backlog is empty; +Inf if it does not shrink",
+        ),
+        (
+            "highwater_backlog_lost_in_seconds",
+            "Until retention reaches the group's position; +Inf if that is not to be expected",
+        ),
     ];
     let counters = [
         ("highwater_requests_total", "Frames received"),

@@ -332,28 +332,136 @@ pub struct Position {
     pub sequence: u64,
 }
 
+/// Which way a backlog goes.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trend {
+    /// Not a second behind.
+    #[default]
+    KeepsUp,
+    /// It gets smaller, by more than 1/200 of what arrives.
+    Drains,
+    /// It stays as it is.
+    Holds,
+    /// It grows, by more than 1/200 of what arrives.
+    Grows,
+}
+
+impl std::fmt::Display for Trend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Trend::KeepsUp => "keeps up",
+            Trend::Drains => "drains",
+            Trend::Holds => "holds",
+            Trend::Grows => "grows",
+        })
+    }
+}
+
 /// How far a group is on one shard.
 #[derive(
-    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
 )]
 pub struct GroupShard {
     /// The shard's number.
     pub shard: u32,
-    /// Next sequence number to read.
-    pub position: u64,
+    /// Next sequence number to read; `None` where nothing was committed: then all that is kept is to be read.
+    pub position: Option<u64>,
+    /// Oldest sequence number kept.
+    pub oldest: u64,
     /// The high-water mark.
     pub high_water: u64,
-    /// Records between the two.
+    /// Records up to it that are to be read.
     pub backlog_records: u64,
-    /// Their bytes, within one index interval (64 KiB).
+    /// What the log holds from the next record's batch on, bytes: padding of commit groups, headers of segments and
+    /// what is being written included.
     pub backlog_bytes: u64,
-    /// Age of the next unread record, in nanoseconds; 0 without backlog.
+    /// How long ago the next record arrived, nanoseconds; 0 without backlog.
     pub backlog_ns: u64,
+    /// Whether bytes and age are exact. They are, unless the record could not be looked up within 5 s: then they are
+    /// those of the nearest index entry before it.
+    pub exact: bool,
+    /// Records that retention removed before they were read.
+    pub lost_records: u64,
+    /// Records that come in a second, over about the last ten.
+    pub rate_in: f64,
+    /// Records the position advances by a second, over about the last ten.
+    pub rate_out: f64,
+    /// Which way the backlog goes.
+    pub trend: Trend,
+    /// Milliseconds until it is empty, if it gets smaller; 0 if it is.
+    pub empty_ms: Option<u64>,
+    /// Milliseconds until retention reaches the position, if that is to be expected.
+    pub loss_ms: Option<u64>,
+    /// Name of the member that holds the lease; empty for none.
+    pub owner: String,
+}
+
+/// Where the positions of a group are set to.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+pub enum ResetTo {
+    /// Where they are.
+    Current,
+    /// The oldest record kept.
+    Oldest,
+    /// The high-water mark.
+    Latest,
+    /// The first record that arrived at this time or later, nanoseconds since 1970 UTC.
+    Time(u64),
+    /// This sequence number, or the bound of what is kept that is nearest to it.
+    Sequence(u64),
+}
+
+/// A position that was reset, or would be.
+#[derive(
+    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+)]
+pub struct ResetPosition {
+    /// The stream's name.
+    pub stream: String,
+    /// The shard's number.
+    pub shard: u32,
+    /// The position before; `None` for none.
+    pub from: Option<u64>,
+    /// The position after.
+    pub to: u64,
 }
 
 /// A group's positions in a stream.
 #[derive(
-    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+    Clone, Debug, PartialEq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
 )]
 pub struct GroupDescription {
     /// The group's name.
@@ -535,6 +643,33 @@ pub enum ControlRequest {
     },
     /// The quotas of client names.
     ListClientQuotas,
+    /// One group in all streams where it has positions or members.
+    DescribeGroup {
+        /// The group.
+        group: String,
+    },
+    /// Set a group's positions. Refused while it has members there.
+    ResetGroup {
+        /// The group.
+        group: String,
+        /// The stream; "" for all where it has positions.
+        stream: String,
+        /// The shard; all of them if none is named.
+        shard: Option<u32>,
+        /// Where to.
+        to: ResetTo,
+        /// And then on by so many records, or back; no further than what is kept.
+        shift: i64,
+        /// Only tell what would be done.
+        dry_run: bool,
+    },
+    /// Forget a group's positions. Refused while it has members there.
+    DeleteGroup {
+        /// The group.
+        group: String,
+        /// The stream; "" for all.
+        stream: String,
+    },
 }
 
 /// A control reply.
@@ -565,6 +700,8 @@ pub enum ControlReply {
     Unchanged,
     /// The quotas of client names.
     ClientQuotas(Vec<ClientQuota>),
+    /// To a reset, by stream and shard.
+    Reset(Vec<ResetPosition>),
 }
 
 /// Control part of an `Error` frame.

@@ -8,7 +8,7 @@ pub use distribution::Buckets;
 use distribution::pairs;
 use serde::{Deserialize as SerdeDeserialize, Serialize as SerdeSerialize};
 
-use crate::ShardCounters;
+use crate::{ShardCounters, Trend};
 
 macro_rules! data {
     ($( $(#[$meta:meta])* pub struct $name:ident { $( $(#[$fmeta:meta])* $field:ident : $ty:ty, )* } )*) => { $(
@@ -194,10 +194,23 @@ data! {
         position: u64,
         /// Records up to the high-water mark.
         backlog_records: u64,
-        /// Their bytes.
+        /// What the log holds from the next record's batch on, bytes.
         backlog_bytes: u64,
         /// Age of the next unread record, nanoseconds.
         backlog_ns: u64,
+        /// Whether bytes and age are exact; otherwise they are those of the nearest index entry before, at most 64 KiB
+        /// or the 1,024th part of a segment earlier.
+        exact: bool,
+        /// Records that come into the shard a second, over about the last ten.
+        rate_in: f64,
+        /// Records the position advances by a second, over about the last ten.
+        rate_out: f64,
+        /// Which way the backlog goes.
+        trend: Trend,
+        /// Milliseconds until it is empty, if it gets smaller.
+        empty_ms: Option<u64>,
+        /// Milliseconds until retention reaches the position, if that is to be expected.
+        loss_ms: Option<u64>,
     }
 
     /// Everything, at one moment.

@@ -6,7 +6,7 @@ use highwater_wire::{
     StreamChange, StreamConfig, StreamDescription, TrimBefore,
 };
 
-use super::{Control, ControlError, PATIENCE, unknown_shard};
+use super::{Control, ControlError, unknown_shard};
 use crate::catalogue::StreamRecord;
 use crate::core::CoreCommand;
 use crate::store::specs_of;
@@ -92,14 +92,7 @@ impl Control {
     /// The first record of a shard that arrived at a time or later, or one within an index interval before it: then
     /// fewer are trimmed.
     fn first_at(&self, name: &str, shard: ShardId, time_ns: u64) -> Result<u64, ControlError> {
-        let start = Start::Time(time_ns);
-        let (core, wait) = self.ask(shard, |reply| CoreCommand::Locate { shard, start, reply })?;
-        let located = wait.recv_timeout(PATIENCE).map_err(|_| ControlError::CoreGone(core))?;
-        located.map(|l| l.sequence).map_err(|reason| ControlError::Locate {
-            stream: name.to_owned(),
-            shard: shard.shard,
-            reason,
-        })
+        self.locate(name, shard, Start::Time(time_ns)).map(|located| located.sequence)
     }
 
     /// Keeps a stream as it is now, and gives its shards their new settings.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use highwater_ring::{BLOCK_ALIGN, Done, Job, Op, SharedBuf};
 use highwater_wire::{BatchIter, BatchView};
 
+use super::place::{LOOK_BYTES, Wanted};
 use super::{Shard, State};
 use crate::format::{BlockHeader, KIND_DATA, segment_path};
 use crate::io::{Io, What};
@@ -19,6 +20,8 @@ pub(crate) enum ReaderKey {
     Push(ReaderId),
     /// A single read, answered with this tag.
     Once(u64),
+    /// A look-up of this number, which gives no records to anybody.
+    Look(u64, Wanted),
 }
 
 /// Soonest time after which a reader without quota is looked at again, ns: what has become free by then goes as one.
@@ -38,7 +41,7 @@ struct Cursor {
 pub(crate) struct Reader {
     key: ReaderKey,
     number: u64,
-    next: u64,
+    pub(super) next: u64,
     credit: u64,
     max_bytes: usize,
     min_bytes: usize,
@@ -61,6 +64,42 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// A look-up that begins at a sequence number.
+    pub(super) fn looking(number: u64, next: u64, wanted: Wanted) -> Reader {
+        Reader {
+            key: ReaderKey::Look(number, wanted),
+            number,
+            next,
+            credit: u64::MAX,
+            max_bytes: 1,
+            min_bytes: 0,
+            deadline_ns: u64::MAX,
+            busy: false,
+            starved: false,
+            live: false,
+            gone: false,
+            waits_at: None,
+            throttled: None,
+            client: None,
+            cursor: None,
+        }
+    }
+
+    /// It has what it wanted.
+    pub(super) fn end(&mut self) {
+        self.gone = true;
+    }
+
+    /// What it is known by.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether it reads records, rather than looks something up.
+    pub(super) fn reads(&self) -> bool {
+        !matches!(self.key, ReaderKey::Look(..))
+    }
+
     /// Whether it waits for buffer memory.
     pub(super) fn starved(&self) -> bool {
         self.starved && !self.busy && !self.gone
@@ -179,13 +218,28 @@ impl Shard {
     }
 
     pub(super) fn end_readers(&mut self, error: &ReadError, io: &mut Io) {
-        for r in &mut self.readers {
-            if !r.gone {
-                r.gone = true;
-                io.outputs.push(end_of(r.key, error.clone()));
-            }
+        for at in 0..self.readers.len() {
+            self.end_reader(at, error, io);
         }
         self.readers.retain(|r| r.busy);
+    }
+
+    /// Ends one with an error.
+    fn end_reader(&mut self, at: usize, error: &ReadError, io: &mut Io) {
+        let r = &mut self.readers[at];
+        if r.gone {
+            return;
+        }
+        r.gone = true;
+        match r.key {
+            ReaderKey::Push(reader) => {
+                io.outputs.push(Output::Ended { reader, error: error.clone() });
+            }
+            ReaderKey::Once(tag) => {
+                io.outputs.push(Output::Read { tag, result: Err(error.clone()) });
+            }
+            key @ ReaderKey::Look(..) => self.look_failed(key, error),
+        }
     }
 
     /// Gives every reader what can be had now.
@@ -209,17 +263,20 @@ impl Shard {
     fn pump_reader(&mut self, now: Now, at: usize, io: &mut Io) -> bool {
         let (oldest, high_water) = (self.oldest(), self.high_water);
         let (shard, ended) = (self.spec.id, self.ended());
+        let r = &self.readers[at];
+        let from = r.next;
+        if let ReaderKey::Look(_, wanted) = r.key {
+            return self.pump_look(now, at, wanted, io);
+        }
+        if let Some(end) = ended.filter(|end| from >= *end) {
+            self.end_reader(at, &ReadError::ShardEnded { shard, end }, io);
+            return false;
+        }
+        if from < oldest {
+            self.end_reader(at, &ReadError::Trimmed { from, oldest }, io);
+            return false;
+        }
         let r = &mut self.readers[at];
-        if let Some(end) = ended.filter(|end| r.next >= *end) {
-            r.gone = true;
-            io.outputs.push(end_of(r.key, ReadError::ShardEnded { shard, end }));
-            return false;
-        }
-        if r.next < oldest {
-            r.gone = true;
-            io.outputs.push(end_of(r.key, ReadError::Trimmed { from: r.next, oldest }));
-            return false;
-        }
         let waits = r.waits_at == Some(high_water) && now.mono_ns < r.deadline_ns;
         if r.credit == 0 || (waits && ended.is_none()) {
             return false;
@@ -237,13 +294,26 @@ impl Shard {
             r.waits_at = Some(high_water);
             return false;
         }
-        let from = r.next;
         let Some(room) = self.room_out(now, at, io) else { return false };
         let r = &self.readers[at];
         let budget = (r.max_bytes as u64).min(r.credit).min(room) as usize;
         if self.tail.front().is_some_and(|b| b.base_sequence <= from) {
             let chunk = self.collect_tail(from, budget);
             return self.give(now, at, chunk, io);
+        }
+        self.read_disk(now, at, io)
+    }
+
+    /// One step of a look-up.
+    fn pump_look(&mut self, now: Now, at: usize, wanted: Wanted, io: &mut Io) -> bool {
+        let from = self.readers[at].next;
+        if from >= self.high_water || from < self.oldest() {
+            self.look_ended(at, wanted);
+            return false;
+        }
+        if self.tail.front().is_some_and(|b| b.base_sequence <= from) {
+            self.look_in_tail(at, wanted);
+            return false;
         }
         self.read_disk(now, at, io)
     }
@@ -308,6 +378,8 @@ impl Shard {
                 io.outputs.push(Output::Read { tag, result: Ok(chunk) });
                 false
             }
+            // It takes no records.
+            ReaderKey::Look(..) => false,
         }
     }
 
@@ -348,7 +420,7 @@ impl Shard {
     /// Reads the stretch of file that holds the reader's next record. `true` if it should look again at once.
     fn read_disk(&mut self, now: Now, at: usize, io: &mut Io) -> bool {
         let next = self.readers[at].next;
-        let usual = io.options.read_bytes;
+        let usual = self.usual_read(at, io);
         let cursor = self.readers[at].cursor.take().or_else(|| {
             let segment = &self.segments[self.segment_of(next)?];
             let entry = segment.index.by_sequence(next)?;
@@ -426,10 +498,10 @@ impl Shard {
                 let reason = format!("opening {}: {error}", segment_path(id, number).display());
                 let (from, to) = (segment.base_sequence, segment.end_sequence);
                 let error = ReadError::Io { shard: id, reason: reason.into() };
-                for r in self.readers.iter_mut().filter(|r| (from..to).contains(&r.next) && !r.gone)
-                {
-                    r.gone = true;
-                    io.outputs.push(end_of(r.key, error.clone()));
+                for at in 0..self.readers.len() {
+                    if (from..to).contains(&self.readers[at].next) {
+                        self.end_reader(at, &error, io);
+                    }
                 }
             }
         }
@@ -450,22 +522,30 @@ impl Shard {
             segment.reads = segment.reads.saturating_sub(1);
         }
         match result {
-            Ok(Done::Read { buf, len }) => {
-                self.read_blocks(now, at, cursor, buf.freeze(), len as usize, io)
-            }
+            Ok(Done::Read { buf, len }) => match self.readers[at].key {
+                ReaderKey::Look(_, wanted) => {
+                    self.look_at_blocks(at, wanted, cursor, &buf[..len as usize], io);
+                }
+                _ => self.read_blocks(now, at, cursor, buf.freeze(), len as usize, io),
+            },
             Ok(_) => {}
             Err(error) => {
                 let path = segment_path(self.spec.id, cursor.segment);
                 let reason = format!("reading {} at {}: {error}", path.display(), cursor.offset);
-                let r = &mut self.readers[at];
-                if !r.gone {
-                    r.gone = true;
-                    let error = ReadError::Io { shard: self.spec.id, reason: reason.into() };
-                    io.outputs.push(end_of(r.key, error));
-                }
+                let error = ReadError::Io { shard: self.spec.id, reason: reason.into() };
+                self.end_reader(at, &error, io);
             }
         }
         self.pump_readers(now, io);
+        self.look_on(now, io);
+    }
+
+    /// Bytes of a read from disk, unless a block is larger.
+    fn usual_read(&self, at: usize, io: &Io) -> usize {
+        match self.readers[at].reads() {
+            true => io.options.read_bytes,
+            false => LOOK_BYTES.min(io.options.read_bytes),
+        }
     }
 
     /// Takes the whole, sound blocks out of what was read.
@@ -554,6 +634,60 @@ impl Shard {
         }
     }
 
+    /// The blocks of what was read for a look-up, up to the one it wants.
+    fn look_at_blocks(
+        &mut self,
+        at: usize,
+        wanted: Wanted,
+        cursor: Cursor,
+        read: &[u8],
+        io: &mut Io,
+    ) {
+        if self.readers[at].gone {
+            return;
+        }
+        let usual = self.usual_read(at, io);
+        let found = self.segment_mut(cursor.segment).map(|s| (s.generation, s.end_sequence));
+        let Some((generation, end_sequence)) = found else { return };
+        let mut pos = 0;
+        let then = loop {
+            let next = self.readers[at].next;
+            if next >= self.high_water.min(end_sequence) {
+                return;
+            }
+            let offset = cursor.offset + pos as u64;
+            let rest = read.get(pos..).filter(|rest| rest.len() >= BLOCK_ALIGN);
+            let Some(rest) = rest else { break (offset, usual) };
+            let Some(header) = BlockHeader::read(rest, generation) else {
+                return self.damage_at(cursor.segment, offset, next, "block header", io);
+            };
+            let length = header.length.to_native() as usize;
+            let base = header.base_sequence.to_native();
+            let end = base + u64::from(header.record_count.to_native());
+            if header.kind.to_native() == KIND_DATA && end > next {
+                if rest.len() < length {
+                    break (offset, length.max(usual));
+                }
+                if !header.body_is_sound(&rest[..length]) {
+                    return self.damage_at(cursor.segment, offset, base, "block body", io);
+                }
+                let body_end = BlockHeader::LEN + header.body_length.to_native() as usize;
+                let segment = cursor.segment;
+                if self.look_in_block(at, wanted, &rest[..length], body_end, segment, offset) {
+                    return;
+                }
+                self.readers[at].next = end;
+            }
+            pos += length;
+        };
+        if then.0 == cursor.offset && then.1 <= cursor.len {
+            let next = self.readers[at].next;
+            return self.damage_at(cursor.segment, cursor.offset, next, "end of file", io);
+        }
+        self.readers[at].cursor =
+            Some(Cursor { segment: cursor.segment, offset: then.0, len: then.1 });
+    }
+
     fn damage_at(&mut self, segment: u64, offset: u64, sequence: u64, what: &str, io: &mut Io) {
         let path = segment_path(self.spec.id, segment);
         let reason = format!(
@@ -568,13 +702,6 @@ impl Shard {
         self.fail(reason.clone(), io);
         self.state = State::Damaged(reason.clone().into());
         self.end_readers(&ReadError::Damaged { shard: self.spec.id, reason: reason.into() }, io);
-    }
-}
-
-fn end_of(key: ReaderKey, error: ReadError) -> Output {
-    match key {
-        ReaderKey::Push(reader) => Output::Ended { reader, error },
-        ReaderKey::Once(tag) => Output::Read { tag, result: Err(error) },
     }
 }
 

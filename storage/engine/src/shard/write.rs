@@ -140,7 +140,6 @@ impl Shard {
         flight.base_sequence = group.base_sequence;
         flight.acks = group.acks;
         flight.body_end = group.len;
-        flight.first_arrival_ns = group.first_arrival_ns;
         self.writing += 1;
         self.stats.groups += 1;
         io.stats.group_bytes.record(length as u64, 1);
@@ -177,19 +176,20 @@ impl Shard {
             kind,
             state: FlightState::Writing,
             segment,
+            offset: 0,
             block,
             base_sequence: end_sequence,
             end_sequence,
             acks: Vec::new(),
             buf: buf.freeze(),
             body_end: 0,
-            first_arrival_ns: 0,
             submitted_ns: now.mono_ns,
             written_ns: 0,
         }
     }
 
     fn write(&mut self, flight: Flight, offset: u64, len: usize, io: &mut Io) {
+        let flight = Flight { offset, ..flight };
         let Some(file) = self.segment_mut(flight.segment).and_then(|s| s.file) else {
             self.fail(format!("segment {} is not open for writing", flight.segment), io);
             return;
@@ -256,10 +256,11 @@ impl Shard {
                 TailBlock {
                     base_sequence: flight.base_sequence,
                     end_sequence: flight.end_sequence,
-                    first_arrival_ns: flight.first_arrival_ns,
                     durable_ns: now.mono_ns,
                     buf: flight.buf,
                     body_end: flight.body_end,
+                    segment: flight.segment,
+                    offset: flight.offset,
                 },
                 io,
             );
