@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, Read as _};
 
-use serde_json::Value;
+use highwater_process::lines::LineFormat;
 
 /// How the input is cut into records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -14,6 +14,36 @@ pub enum Format {
     Json,
     /// Everything as one record
     Raw,
+    /// Apache's access log, common or combined: a JSON document a line; `tail` gives the line back
+    AccessLog,
+    /// Syslog, RFC 3164 or 5424: a JSON document a line; `tail` gives the line back
+    Syslog,
+}
+
+impl Format {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Lines => "lines",
+            Format::Json => "json",
+            Format::Raw => "raw",
+            Format::AccessLog | Format::Syslog => self.of_lines().map_or("lines", LineFormat::name),
+        }
+    }
+
+    /// What lines are turned into documents as.
+    pub fn of_lines(self) -> Option<LineFormat> {
+        match self {
+            Format::AccessLog => Some(LineFormat::AccessLog),
+            Format::Syslog => Some(LineFormat::Syslog),
+            _ => None,
+        }
+    }
+
+    /// Whether its records are JSON documents.
+    pub fn documents(self) -> bool {
+        self == Format::Json || self.of_lines().is_some()
+    }
 }
 
 /// Why there is no next record. Lines count from 1.
@@ -42,30 +72,6 @@ pub enum InputError {
     RawTooLong {
         /// The limit.
         limit: u32,
-    },
-    /// Not JSON.
-    #[error("line {line}: not JSON: {error}")]
-    Json {
-        /// Where.
-        line: u64,
-        /// What is wrong.
-        error: serde_json::Error,
-    },
-    /// The document has no such field.
-    #[error("line {line}: no field {field:?} to take the key from")]
-    NoField {
-        /// Where.
-        line: u64,
-        /// The field asked for.
-        field: String,
-    },
-    /// The field is an object or array, which is no key.
-    #[error("line {line}: field {field:?} is no text, number or truth value and cannot be a key")]
-    NoKey {
-        /// Where.
-        line: u64,
-        /// The field asked for.
-        field: String,
     },
 }
 
@@ -122,7 +128,7 @@ impl<R: BufRead> Records<R> {
     pub fn next(&mut self) -> Result<Option<(u64, &[u8])>, InputError> {
         let there = match self.format {
             Format::Lines => self.read_line()?,
-            Format::Json => loop {
+            Format::Json | Format::AccessLog | Format::Syslog => loop {
                 let there = self.read_line()?;
                 if !there || !self.buffer.iter().all(u8::is_ascii_whitespace) {
                     break there;
@@ -186,40 +192,6 @@ fn skip_line(reader: &mut impl BufRead) -> io::Result<u64> {
     }
 }
 
-/// The value of `field` (dots lead into objects) of the JSON document in `line`, as a key.
-pub fn key_of(document: &[u8], field: &str, line: u64) -> Result<String, InputError> {
-    let value = parse(document, line)?;
-    let mut at = &value;
-    // A field whose own name contains dots wins over a path.
-    match value.get(field) {
-        Some(found) => at = found,
-        None => {
-            for name in field.split('.') {
-                at = at
-                    .get(name)
-                    .ok_or_else(|| InputError::NoField { line, field: field.to_owned() })?;
-            }
-        }
-    }
-    match at {
-        Value::String(text) => Ok(text.clone()),
-        Value::Number(_) | Value::Bool(_) | Value::Null => Ok(at.to_string()),
-        Value::Array(_) | Value::Object(_) => {
-            Err(InputError::NoKey { line, field: field.to_owned() })
-        }
-    }
-}
-
-/// Refuses what is not JSON.
-pub fn check_json(document: &[u8], line: u64) -> Result<(), InputError> {
-    let ignored: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(document);
-    ignored.map(drop).map_err(|error| InputError::Json { line, error })
-}
-
-fn parse(document: &[u8], line: u64) -> Result<Value, InputError> {
-    serde_json::from_slice(document).map_err(|error| InputError::Json { line, error })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,14 +240,6 @@ mod tests {
         assert_eq!(key("const"), Key::Constant("const".into()));
         assert_eq!(key("const:eu"), Key::Constant("eu".into()));
         assert_eq!(key(".random"), Key::Field("random".into()));
-        let document = br#"{"user":{"id":7,"name":"Zo\u00eb"},"a.b":true,"list":[]}"#;
-        assert_eq!(key_of(document, "user.id", 1).unwrap(), "7");
-        assert_eq!(key_of(document, "user.name", 1).unwrap(), "Zo\u{eb}");
-        assert_eq!(key_of(document, "a.b", 1).unwrap(), "true");
-        assert!(matches!(key_of(document, "list", 4), Err(InputError::NoKey { line: 4, .. })));
-        assert!(matches!(key_of(document, "user.x", 4), Err(InputError::NoField { .. })));
-        assert!(matches!(key_of(b"{", "a", 4), Err(InputError::Json { line: 4, .. })));
-        assert!(check_json(b"{} x", 1).is_err() && check_json(b"[1]", 1).is_ok());
     }
 
     proptest! {

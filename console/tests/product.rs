@@ -36,6 +36,9 @@ mod crash;
 #[path = "product/doctor.rs"]
 mod doctor;
 
+#[path = "product/formats.rs"]
+mod formats;
+
 #[path = "product/groups.rs"]
 mod groups;
 
@@ -68,3 +71,6 @@ mod search;
 
 #[path = "product/truth.rs"]
 mod truth;
+
+#[path = "product/windows.rs"]
+mod windows;

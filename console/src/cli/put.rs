@@ -1,25 +1,29 @@
 //! `highwater put`: records from a file or standard input into a stream.
 
+mod dead;
 mod feed;
+mod shape;
 mod stored;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use highwater_client::{Client, Producer, ProducerOptions, Record};
-use highwater_wire::{Compression, ProducerName, StreamName};
+use highwater_client::{Client, Producer, ProducerOptions, Receipt, Record};
+use highwater_wire::{Compression, Header, ProducerName, StreamName};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::Target;
 use crate::failure::{Failure, chain};
-use crate::input::{self, Format, InputError, Key, Records};
+use crate::input::{Format, Key, Records};
 use crate::signals::Stop;
 use crate::units;
+use dead::DeadLetters;
 use feed::Feed;
+use shape::Shaped;
 use stored::{Awaited, Progress, Stored};
 
 /// `highwater put`.
@@ -30,11 +34,12 @@ pub struct PutArgs {
     /// Read from here [default: standard input]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// How the input is cut into records
+    /// How the input is cut into records. What cannot be read so is kept in the stream NAME.dead with the reason,
+    /// and counted; what follows it goes on
     #[arg(long, value_enum, default_value = "lines")]
     format: Format,
     /// Partition key: `random` (a new one for each record), `const` or `const:VALUE` (one for all), or with
-    /// --format json a field, dotted (`user.id`; `.const` is the field of that name)
+    /// --format json, access-log or syslog a field, dotted (`user.id`; `.const` is the field of that name)
     #[arg(long, value_name = "FIELD|const|random", default_value = "random")]
     key: Key,
     /// Give up on records that are not acknowledged for this long; until then they are sent again
@@ -65,9 +70,10 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// Carries it out.
 pub fn run(args: PutArgs) -> Result<(), Failure> {
-    if let (Key::Field(field), false) = (&args.key, args.format == Format::Json) {
+    if let (Key::Field(field), false) = (&args.key, args.format.documents()) {
         let what = format!(
-            "--key {field:?} names a field, which needs --format json; without it use random or const"
+            "--key {field:?} names a field, which needs --format json, access-log or syslog; without it use random \
+             or const"
         );
         return Err(Failure::Usage(what));
     }
@@ -98,9 +104,10 @@ async fn put(args: &PutArgs, input: Box<dyn Read + Send>, stop: &Stop) -> Result
             () = failed.wait() => {}
         }
     };
+    let mut dead = DeadLetters::new(&client, &args.stream, args.format);
     let sending = async {
         tokio::select! {
-            sent = send_all(args, &mut feed, &producer, &progress, expect) => sent,
+            sent = send_all(args, &mut feed, &producer, &mut dead, &progress, expect) => sent,
             () = halted() => Ok(()),
         }
     };
@@ -115,7 +122,7 @@ async fn put(args: &PutArgs, input: Box<dyn Read + Send>, stop: &Stop) -> Result
         () = async { halted().await; sleep(GRACE).await } => Err("gave up waiting".to_owned()),
         reason = progress.watch(args.timeout) => Err(reason),
     };
-    stored.report(args.stream.as_str())?;
+    stored.report(&args.stream)?;
     let ended = if stop.requested() { Err("interrupted".to_owned()) } else { stored.first(ended) };
     ended.map_err(|error| Failure::Failed(format!("{error} ({})", stored.tally(&progress))))
 }
@@ -143,19 +150,22 @@ async fn send_all(
     args: &PutArgs,
     feed: &mut Feed,
     producer: &Producer,
+    dead: &mut DeadLetters<'_>,
     progress: &Progress,
     expect: mpsc::Sender<Awaited>,
 ) -> Result<(), String> {
+    let file = args.file.as_ref().map_or("-".into(), |path| path.to_string_lossy());
     while let Some(chunk) = feed.recv().await {
         let chunk = chunk.map_err(|e| chain(&e))?;
-        for (line, payload) in chunk.records() {
-            let key = key(args, payload, line).map_err(|e| chain(&e))?;
-            let receipt = producer
-                .send(Record::new(key.as_bytes(), payload))
-                .await
-                .map_err(|e| format!("line {line}: {}", chain(&e)))?;
+        let now_ns = now_ns();
+        for (line, piece) in chunk.records() {
+            let (receipt, unfit) = match shape::shape(args.format, &args.key, piece, now_ns) {
+                Ok(shaped) => (send(producer, &shaped, line).await?, None),
+                Err(unfit) => (dead.send(&unfit, &file, line, piece).await?, Some(unfit)),
+            };
             progress.sent();
-            let awaited = Awaited { receipt, bytes: payload.len(), line };
+            let unfit = unfit.map(|unfit| unfit.to_string());
+            let awaited = Awaited { receipt, bytes: piece.len(), line, unfit };
             if expect.send(awaited).await.is_err() {
                 return Ok(());
             }
@@ -164,14 +174,16 @@ async fn send_all(
     Ok(())
 }
 
-fn key(args: &PutArgs, payload: &[u8], line: u64) -> Result<String, InputError> {
-    match &args.key {
-        Key::Field(field) => return input::key_of(payload, field, line),
-        _ if args.format == Format::Json => input::check_json(payload, line)?,
-        _ => {}
-    }
-    Ok(match &args.key {
-        Key::Constant(value) => value.clone(),
-        _ => format!("{:016x}", fastrand::u64(..)),
-    })
+async fn send(producer: &Producer, shaped: &Shaped<'_>, line: u64) -> Result<Receipt, String> {
+    let headers = shaped.headers.iter();
+    let headers: Vec<_> = headers.map(|&(name, value)| Header { name, value }).collect();
+    let record = Record::new(shaped.key.as_bytes(), &shaped.payload);
+    let sent = producer.send(Record { headers: &headers, ..record }).await;
+    sent.map_err(|e| format!("line {line}: {}", chain(&e)))
+}
+
+/// Nanoseconds since 1970 UTC.
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,23 +1,27 @@
 //! `highwater tail`: records of a stream, all shards as they come, each shard in order.
 
+mod filter;
 mod format;
 mod from;
 mod group;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::io::Write;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use highwater_client::{Client, ConsumerOptions, Start, StreamConsumer};
-use highwater_wire::{GroupName, ShardDescription, StreamDescription, StreamName};
+use highwater_wire::{GroupName, RecordView, ShardDescription, StreamDescription, StreamName};
 
 use super::Target;
 use crate::failure::Failure;
 use crate::signals::Stop;
 use crate::{output, units};
+use filter::Sieve;
 use from::From;
 use group::Group;
+use window::{Counting, WindowArgs};
 
 /// `highwater tail`.
 #[derive(Debug, Args)]
@@ -44,9 +48,15 @@ pub struct TailArgs {
     /// Begin where this consumer group is (else at --from), and commit its positions
     #[arg(long, value_name = "GROUP")]
     group: Option<GroupName>,
+    /// Only records for which this CEL expression is true, like 'json.status >= 500'; over key, headers, timestamp,
+    /// arrival, size, seq, json and payload (docs/consuming.md)
+    #[arg(long, value_name = "EXPR")]
+    filter: Option<String>,
     /// End after this many records
     #[arg(long, value_name = "N", value_parser = units::count)]
     limit: Option<u64>,
+    #[command(flatten)]
+    windows: WindowArgs,
     #[command(flatten)]
     target: Target,
 }
@@ -54,8 +64,10 @@ pub struct TailArgs {
 /// How records are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
-    /// The payload, byte for byte, and a newline
+    /// The line of a log that the record was made of, else the payload, byte for byte, and a newline
     Text,
+    /// The payload, byte for byte, and a newline
+    Payload,
     /// A JSON object a line
     Json,
 }
@@ -65,11 +77,23 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// Carries it out.
 pub fn run(args: TailArgs) -> Result<(), Failure> {
+    let mut sieve = Sieve::new(args.filter.as_deref())?;
+    let mut counting = args.windows.plan()?;
     let stop = Stop::on_signals()?;
-    super::runtime()?.block_on(tail(&args, &stop))
+    let read = super::runtime()?.block_on(tail(&args, &mut sieve, counting.as_mut(), &stop));
+    sieve.report();
+    if let Some(counting) = &counting {
+        counting.report();
+    }
+    read
 }
 
-async fn tail(args: &TailArgs, stop: &Stop) -> Result<(), Failure> {
+async fn tail(
+    args: &TailArgs,
+    sieve: &mut Sieve,
+    counting: Option<&mut Counting>,
+    stop: &Stop,
+) -> Result<(), Failure> {
     let client = args.target.connect().await?;
     let name = args.stream.as_str();
     let reading = |e| Failure::doing(format!("cannot read stream {name}"), e);
@@ -79,7 +103,11 @@ async fn tail(args: &TailArgs, stop: &Stop) -> Result<(), Failure> {
         None => None,
     };
     let mut inbox = subscribe(args, &client, &stream, group.as_ref()).await?;
-    let printed = print(args, &stream, &mut inbox, group.as_mut(), stop).await;
+    let mut printer = Printer { args, sieve, counting, left: args.limit.unwrap_or(u64::MAX) };
+    if let Some(counting) = &mut printer.counting {
+        counting.expect(&stream, args.shard);
+    }
+    let printed = print(&mut printer, &stream, &mut inbox, group.as_mut(), stop).await;
     // Positions of what was printed are kept, however the printing ended.
     if let Some(group) = &mut group {
         group.commit().await?;
@@ -144,17 +172,65 @@ fn clamp(shard: &ShardDescription, start: Start) -> Start {
     }
 }
 
+/// What is done with records.
+struct Printer<'a> {
+    args: &'a TailArgs,
+    sieve: &'a mut Sieve,
+    counting: Option<&'a mut Counting>,
+    /// Lines still to be printed.
+    left: u64,
+}
+
+impl Printer<'_> {
+    /// A record that is next in its shard.
+    fn take(
+        &mut self,
+        stream: &str,
+        shard: u32,
+        record: &RecordView<'_>,
+        arrival_ns: u64,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
+        if !self.sieve.lets_pass(record, arrival_ns) {
+            return Ok(());
+        }
+        if let Some(counting) = &mut self.counting {
+            counting.observe(shard, record, arrival_ns);
+            return Ok(());
+        }
+        self.left -= 1;
+        match self.args.format {
+            OutputFormat::Text => format::text(record, out),
+            OutputFormat::Payload => format::payload(record, out),
+            OutputFormat::Json => format::json(stream, shard, record, arrival_ns, out),
+        }
+    }
+
+    /// Prints windows that are over; with `all`, those that are not, too.
+    fn look(&mut self, all: bool, out: &mut impl Write) -> Result<(), Failure> {
+        let (left, as_json) = (self.left, self.args.format == OutputFormat::Json);
+        if let Some(counting) = &mut self.counting {
+            self.left -= match all {
+                true => counting.finish(left, as_json, out)?,
+                false => counting.print(left, as_json, out)?,
+            };
+        }
+        Ok(())
+    }
+}
+
 async fn print(
-    args: &TailArgs,
+    printer: &mut Printer<'_>,
     stream: &StreamDescription,
     inbox: &mut StreamConsumer,
     mut group: Option<&mut Group>,
     stop: &Stop,
 ) -> Result<(), Failure> {
     let mut out = output::stdout();
-    let mut left = args.limit.unwrap_or(u64::MAX);
     let mut commit = tokio::time::interval(COMMIT_EVERY);
-    while left > 0 && !stop.requested() {
+    let mut look = tokio::time::interval(window::LOOK);
+    let windows = printer.counting.is_some();
+    while printer.left > 0 && !stop.requested() {
         // Whoever reads along sees records at once; whoever is behind gets them in large writes.
         if inbox.is_empty() {
             out.flush()?;
@@ -166,8 +242,18 @@ async fn print(
                     out.flush()?;
                     return Err(Failure::doing(format!("cannot read stream {}", stream.name), error));
                 }
-                None => break,
+                None => {
+                    printer.look(true, &mut out)?;
+                    break;
+                }
             },
+            _ = look.tick(), if windows => {
+                if let Some(counting) = printer.counting.as_mut().filter(|_| inbox.is_empty()) {
+                    counting.silent();
+                }
+                printer.look(false, &mut out)?;
+                continue;
+            }
             _ = commit.tick() => {
                 if let Some(group) = &mut group {
                     group.commit().await?;
@@ -178,23 +264,18 @@ async fn print(
         };
         let mut arrivals = format::Arrivals::new(delivery.batches());
         for record in delivery.records() {
-            if left == 0 || stop.requested() {
+            if printer.left == 0 || stop.requested() {
                 break;
             }
-            match args.format {
-                OutputFormat::Text => {
-                    out.write_all(record.payload)?;
-                    out.write_all(b"\n")?;
-                }
-                OutputFormat::Json => {
-                    let arrival = arrivals.of(record.sequence);
-                    format::json(&stream.name, shard, &record, arrival, &mut out)?;
-                }
-            }
-            left -= 1;
+            let arrival_ns = arrivals.of(record.sequence);
+            printer.take(&stream.name, shard, &record, arrival_ns, &mut out)?;
             if let Some(group) = &mut group {
                 group.advance(shard, record.sequence + 1);
             }
+        }
+        if let Some(counting) = &mut printer.counting {
+            counting.delivered(shard, &delivery);
+            printer.look(false, &mut out)?;
         }
     }
     Ok(out.flush()?)

@@ -71,16 +71,6 @@ fn records_over_the_limit_are_named_and_what_came_before_is_stored() {
     refused(&server.put("s", &[0; 5_000], &["--format", "raw"]), 1, &["4096"]);
     let key = format!("const:{}", "k".repeat(257));
     refused(&server.put("s", b"x", &["--key", &key]), 1, &["257", "256"]);
-    refused(
-        &server.put("s", b"{\"a\":1}\nnot json\n", &["--format", "json"]),
-        1,
-        &["line 2", "JSON"],
-    );
-    refused(
-        &server.put("s", b"{}\n", &["--format", "json", "--key", "a.b"]),
-        1,
-        &["line 1", "a.b"],
-    );
 }
 
 #[test]

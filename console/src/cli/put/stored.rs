@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use highwater_client::{Receipt, SendError};
+use highwater_wire::StreamName;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval};
 
+use super::dead::stream_of;
 use crate::failure::{Failure, chain};
 use crate::signals::Stop;
 use crate::{human, output};
@@ -20,6 +22,8 @@ pub struct Awaited {
     pub bytes: usize,
     /// Where it came from.
     pub line: u64,
+    /// Why it is a dead letter, if it is one.
+    pub unfit: Option<String>,
 }
 
 /// How far sending and settling are; the two run side by side.
@@ -98,6 +102,9 @@ pub struct Stored {
     bytes: u64,
     /// Records the stream's backpressure dropped, and those it left out of its sample.
     shed: [u64; 2],
+    /// Dead letters, and the line and reason of the first.
+    dead: u64,
+    first_dead: Option<(u64, String)>,
     /// First and last sequence number and number of records, by shard.
     shards: BTreeMap<u32, (u64, u64, u64)>,
     failed: Option<String>,
@@ -112,8 +119,12 @@ impl Stored {
         progress: &Progress,
         failed: &Stop,
     ) -> Result<(), String> {
-        while let Some(Awaited { receipt, bytes, line }) = receipts.recv().await {
+        while let Some(Awaited { receipt, bytes, line, unfit }) = receipts.recv().await {
             match receipt.await {
+                Ok(_) if unfit.is_some() => {
+                    self.dead += 1;
+                    self.first_dead = self.first_dead.take().or(unfit.map(|why| (line, why)));
+                }
                 Ok(acked) => self.count(acked.shard, acked.sequence, bytes),
                 // What the stream was told to do is no failure, but is said.
                 Err(SendError::Shed { sampled }) => self.shed[usize::from(sampled)] += 1,
@@ -142,7 +153,7 @@ impl Stored {
     }
 
     /// On stdout: how many in all, and where in each shard.
-    pub fn report(&self, stream: &str) -> Result<(), Failure> {
+    pub fn report(&self, stream: &StreamName) -> Result<(), Failure> {
         let (records, bytes) =
             (human::counted(self.records, "record"), human::counted(self.bytes, "byte"));
         output::line(format!("stored {records}, {bytes} in {stream}"))?;
@@ -151,6 +162,10 @@ impl Stored {
                 let records = human::counted(shed, "record");
                 output::line(format!("{what} {records}, as the stream's backpressure says"))?;
             }
+        }
+        if let Some((line, why)) = &self.first_dead {
+            let (letters, dead) = (human::counted(self.dead, "dead letter"), stream_of(stream));
+            output::line(format!("{letters} in {dead}; the first is line {line}: {why}"))?;
         }
         for (shard, (first, last, records)) in &self.shards {
             let records = human::counted(*records, "record");
@@ -163,7 +178,7 @@ impl Stored {
     pub fn tally(&self, progress: &Progress) -> String {
         let verb = if self.records == 1 { "was" } else { "were" };
         let stored = format!("{} {verb} stored", human::counted(self.records, "record"));
-        let decided = self.records + self.shed.iter().sum::<u64>();
+        let decided = self.records + self.dead + self.shed.iter().sum::<u64>();
         match progress.sent.get().saturating_sub(decided) {
             0 => stored,
             open => format!("{stored}; {} sent without an acknowledgement", human::grouped(open)),

@@ -1,9 +1,10 @@
-//! A record as a line of JSON.
+//! A record as a line of text or JSON.
 
 use std::io::Write;
 use std::iter::Peekable;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use highwater_process::lines::original;
 use highwater_wire::{BatchView, RecordView};
 use serde::Serialize;
 
@@ -60,6 +61,23 @@ impl<'a, I: Iterator<Item = BatchView<'a>>> Arrivals<'a, I> {
         while self.0.next_if(|batch| batch.end_sequence() <= sequence).is_some() {}
         self.0.peek().map_or(0, |batch| batch.header().arrival_ns.to_native())
     }
+}
+
+/// Writes the line that `record` was made of, else its payload.
+pub fn text(record: &RecordView<'_>, out: &mut impl Write) -> Result<(), Failure> {
+    match original(record) {
+        Some(line) => {
+            out.write_all(&line)?;
+            Ok(out.write_all(b"\n")?)
+        }
+        None => payload(record, out),
+    }
+}
+
+/// Writes the payload of `record`.
+pub fn payload(record: &RecordView<'_>, out: &mut impl Write) -> Result<(), Failure> {
+    out.write_all(record.payload)?;
+    Ok(out.write_all(b"\n")?)
 }
 
 /// Writes `record` as one line.
