@@ -39,6 +39,9 @@ mod doctor;
 #[path = "product/formats.rs"]
 mod formats;
 
+#[path = "product/following.rs"]
+mod following;
+
 #[path = "product/groups.rs"]
 mod groups;
 

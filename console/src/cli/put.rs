@@ -2,6 +2,7 @@
 
 mod dead;
 mod feed;
+mod follow;
 mod shape;
 mod stored;
 
@@ -34,6 +35,12 @@ pub struct PutArgs {
     /// Read from here [default: standard input]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Read these files as they grow and are rotated, until stopped; at least once over a crash
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["file", "expect_sequence"])]
+    follow: Vec<PathBuf>,
+    /// Where --follow keeps how far it is [default: NAME.follow.json]
+    #[arg(long, value_name = "FILE", requires = "follow")]
+    state: Option<PathBuf>,
     /// How the input is cut into records. What cannot be read so is kept in the stream NAME.dead with the reason,
     /// and counted; what follows it goes on
     #[arg(long, value_enum, default_value = "lines")]
@@ -76,6 +83,14 @@ pub fn run(args: PutArgs) -> Result<(), Failure> {
              or const"
         );
         return Err(Failure::Usage(what));
+    }
+    if !args.follow.is_empty() {
+        if args.format == Format::Raw {
+            let what = "--follow reads lines; --format raw has none".to_owned();
+            return Err(Failure::Usage(what));
+        }
+        let stop = Stop::on_signals()?;
+        return super::runtime()?.block_on(follow::follow(&args, &stop));
     }
     let input: Box<dyn Read + Send> = match &args.file {
         None => Box::new(io::stdin()),

@@ -21,6 +21,12 @@ pub enum Unfit {
         /// What is wrong.
         error: LineError,
     },
+    /// Longer than a record may be; what is kept of it is its beginning.
+    #[error("line of {bytes} bytes, which is more than the server takes")]
+    TooLong {
+        /// Its length.
+        bytes: u64,
+    },
     /// The document has no such field.
     #[error("no field {0:?} to take the key from")]
     NoField(String),

@@ -45,6 +45,11 @@ impl Progress {
         self.sent.set(self.sent.get() + 1);
     }
 
+    /// One more is settled, well or not.
+    pub fn settled(&self) {
+        self.settled.set(self.settled.get() + 1);
+    }
+
     /// Says on stderr when nothing was acknowledged for a while, less and less often; ends with a reason when it
     /// lasts longer than `timeout` allows.
     pub async fn watch(&self, timeout: Duration) -> String {
@@ -119,23 +124,35 @@ impl Stored {
         progress: &Progress,
         failed: &Stop,
     ) -> Result<(), String> {
-        while let Some(Awaited { receipt, bytes, line, unfit }) = receipts.recv().await {
-            match receipt.await {
-                Ok(_) if unfit.is_some() => {
-                    self.dead += 1;
-                    self.first_dead = self.first_dead.take().or(unfit.map(|why| (line, why)));
-                }
-                Ok(acked) => self.count(acked.shard, acked.sequence, bytes),
-                // What the stream was told to do is no failure, but is said.
-                Err(SendError::Shed { sampled }) => self.shed[usize::from(sampled)] += 1,
-                Err(e) => {
-                    self.failed.get_or_insert_with(|| format!("line {line}: {}", chain(&e)));
-                    failed.request();
-                }
+        while let Some(awaited) = receipts.recv().await {
+            if let Err(error) = self.take(awaited).await {
+                self.failed.get_or_insert(error);
+                failed.request();
             }
-            progress.settled.set(progress.settled.get() + 1);
+            progress.settled();
         }
         self.first(Ok(()))
+    }
+
+    /// Waits for one acknowledgement, and counts it.
+    pub async fn take(&mut self, awaited: Awaited) -> Result<(), String> {
+        let Awaited { receipt, bytes, line, unfit } = awaited;
+        match receipt.await {
+            Ok(_) if unfit.is_some() => {
+                self.dead += 1;
+                self.first_dead = self.first_dead.take().or(unfit.map(|why| (line, why)));
+            }
+            Ok(acked) => self.count(acked.shard, acked.sequence, bytes),
+            // What the stream was told to do is no failure, but is said.
+            Err(SendError::Shed { sampled }) => self.shed[usize::from(sampled)] += 1,
+            Err(e) => return Err(format!("line {line}: {}", chain(&e))),
+        }
+        Ok(())
+    }
+
+    /// Records whose fate is known and good.
+    pub fn total(&self) -> u64 {
+        self.records + self.dead + self.shed.iter().sum::<u64>()
     }
 
     /// The first record's failure if there was one, else how it `ended`.
@@ -178,8 +195,7 @@ impl Stored {
     pub fn tally(&self, progress: &Progress) -> String {
         let verb = if self.records == 1 { "was" } else { "were" };
         let stored = format!("{} {verb} stored", human::counted(self.records, "record"));
-        let decided = self.records + self.dead + self.shed.iter().sum::<u64>();
-        match progress.sent.get().saturating_sub(decided) {
+        match progress.sent.get().saturating_sub(self.total()) {
             0 => stored,
             open => format!("{stored}; {} sent without an acknowledgement", human::grouped(open)),
         }
