@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use highwater_client::{Client, Producer, ProducerOptions, Receipt, Record};
+use highwater_client::{Client, Producer, ProducerOptions, Receipt, Record, SendError};
 use highwater_wire::{Compression, Header, ProducerName, StreamName};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -175,7 +175,10 @@ async fn send_all(
         let now_ns = now_ns();
         for (line, piece) in chunk.records() {
             let (receipt, unfit) = match shape::shape(args.format, &args.key, piece, now_ns) {
-                Ok(shaped) => (send(producer, &shaped, line).await?, None),
+                Ok(shaped) => {
+                    let sent = send(producer, &shaped).await;
+                    (sent.map_err(|e| format!("line {line}: {}", chain(&e)))?, None)
+                }
                 Err(unfit) => (dead.send(&unfit, &file, line, piece).await?, Some(unfit)),
             };
             progress.sent();
@@ -189,12 +192,11 @@ async fn send_all(
     Ok(())
 }
 
-async fn send(producer: &Producer, shaped: &Shaped<'_>, line: u64) -> Result<Receipt, String> {
+async fn send(producer: &Producer, shaped: &Shaped<'_>) -> Result<Receipt, SendError> {
     let headers = shaped.headers.iter();
     let headers: Vec<_> = headers.map(|&(name, value)| Header { name, value }).collect();
     let record = Record::new(shaped.key.as_bytes(), &shaped.payload);
-    let sent = producer.send(Record { headers: &headers, ..record }).await;
-    sent.map_err(|e| format!("line {line}: {}", chain(&e)))
+    producer.send(Record { headers: &headers, ..record }).await
 }
 
 /// Nanoseconds since 1970 UTC.

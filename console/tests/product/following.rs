@@ -136,15 +136,9 @@ fn formats_dead_letters_and_what_cannot_be_followed() {
         "{told}"
     );
     assert_eq!(server.ok(&["tail", "logs"]), good.repeat(2).as_bytes());
-    let missing_field = [
-        "tail",
-        "logs.dead",
-        "--filter",
-        "headers['reason'].contains('5000 bytes')",
-        "--limit",
-        "1",
-    ];
-    assert_eq!(server.ok(&missing_field).len(), 4_097);
+    let long = ["tail", "logs.dead", "--filter", "headers['reason'].contains('5000 bytes')"];
+    let begins = server.ok(&long);
+    assert!(begins.starts_with(&[b'x'; 3_000]) && begins.len() < 4_096, "as much as fits");
     server.create("other", 1);
     let mut other = server.command(&["put", "other", "--state"]);
     refused(

@@ -17,6 +17,7 @@ mod eval;
 mod functions;
 mod json;
 mod number;
+pub(crate) mod scan;
 mod value;
 
 use std::cell::OnceCell;

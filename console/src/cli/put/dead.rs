@@ -30,7 +30,7 @@ impl<'a> DeadLetters<'a> {
         DeadLetters { client, stream, format, producer: None }
     }
 
-    /// Sends what was read at `line` of `file` and is `unfit`.
+    /// Sends what was read at `line` of `file` and is `unfit`; as much of it as a record may have.
     pub async fn send(
         &mut self,
         unfit: &Unfit,
@@ -49,6 +49,10 @@ impl<'a> DeadLetters<'a> {
             ("origin-format", self.format.name()),
         ];
         let headers = headers.map(|(name, value)| Header { name, value: value.as_bytes() });
+        // It fits beside them; of what is too long its beginning is kept.
+        let beside: usize = headers.iter().map(|h| 3 + h.name.len() + h.value.len()).sum();
+        let room = (self.client.info().max_record as usize).saturating_sub(beside);
+        let piece = &piece[..piece.len().min(room)];
         let name = stream_of(self.stream);
         let producer = self.producer().await?;
         let record = Record { headers: &headers, ..Record::new(b"", piece) };

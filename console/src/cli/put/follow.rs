@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_client::SendError;
 use highwater_client::wire::ErrorCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -284,12 +285,24 @@ async fn send_lines(
             Some(bytes) => Err(Unfit::TooLong { bytes }),
             None => shape(args.format, &args.key, piece.bytes, now_ns),
         };
-        let (receipt, unfit) = match shaped {
-            Ok(shaped) => (send(producer, &shaped, piece.number).await?, None),
-            Err(unfit) => (
-                dead.send(&unfit, &name, piece.number, piece.bytes).await?,
-                Some(unfit.to_string()),
-            ),
+        let sent = match shaped {
+            Ok(shaped) => match send(producer, &shaped).await {
+                // It would be refused for ever.
+                Err(
+                    e @ (SendError::RecordTooLarge { .. }
+                    | SendError::KeyTooLong { .. }
+                    | SendError::Encode(_)),
+                ) => Err(Unfit::Refused(chain(&e))),
+                sent => Ok(sent.map_err(|e| format!("line {}: {}", piece.number, chain(&e)))?),
+            },
+            Err(unfit) => Err(unfit),
+        };
+        let (receipt, unfit) = match sent {
+            Ok(receipt) => (receipt, None),
+            Err(unfit) => {
+                let letter = dead.send(&unfit, &name, piece.number, piece.bytes).await?;
+                (letter, Some(unfit.to_string()))
+            }
         };
         progress.sent();
         let awaited = Awaited { receipt, bytes: piece.bytes.len(), line: piece.number, unfit };

@@ -27,6 +27,9 @@ pub enum Unfit {
         /// Its length.
         bytes: u64,
     },
+    /// It cannot be a record.
+    #[error("{0}")]
+    Refused(String),
     /// The document has no such field.
     #[error("no field {0:?} to take the key from")]
     NoField(String),

@@ -7,6 +7,7 @@ use cel::parser::Parser;
 use regex::{Regex, RegexBuilder};
 
 use super::functions::Function;
+use super::scan::outside_texts;
 use super::value::Value;
 use super::{CompileError, MAX_DEPTH, MAX_NODES, MAX_SOURCE, Wanted};
 
@@ -148,26 +149,7 @@ fn absolute(source: &str, line: isize, column: isize) -> usize {
 
 /// How deep brackets are nested, those in texts left out.
 fn brackets(source: &str) -> usize {
-    let (mut depth, mut deepest) = (0usize, 0);
-    let (mut quote, mut escaped) = (None, false);
-    for c in source.chars() {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None => match c {
-                '"' | '\'' => quote = Some(c),
-                '(' | '[' | '{' => {
-                    depth += 1;
-                    deepest = deepest.max(depth);
-                }
-                ')' | ']' | '}' => depth = depth.saturating_sub(1),
-                _ => {}
-            },
-        }
-    }
-    deepest
+    outside_texts(source).map(|(_, _, depth)| depth).max().unwrap_or(0)
 }
 
 struct Compiler<'s> {
@@ -372,25 +354,14 @@ impl Compiler<'_> {
     /// Where `word` stands first, outside of texts.
     fn column(&self, word: &str) -> usize {
         let word_like = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-        let mut quote = None;
-        let mut before = None;
-        for (column, (at, c)) in (1..).zip(self.source.char_indices()) {
-            let rest = &self.source[at..];
-            match quote {
-                Some(open) if c == open && before != Some('\\') => quote = None,
-                Some(_) => {}
-                None if c == '"' || c == '\'' => quote = Some(c),
-                None if rest.starts_with(word)
-                    && !word_like(before)
-                    && !word_like(rest[word.len()..].chars().next()) =>
-                {
-                    return column;
-                }
-                None => {}
-            }
-            before = Some(c);
-        }
-        1
+        let stands = |at: usize| {
+            let (before, behind) = (&self.source[..at], &self.source[at..]);
+            behind.strip_prefix(word).is_some_and(|behind| {
+                !word_like(before.chars().next_back()) && !word_like(behind.chars().next())
+            })
+        };
+        let found = outside_texts(self.source).map(|(at, _, _)| at).find(|at| stands(*at));
+        self.source[..found.unwrap_or(0)].chars().count() + 1
     }
 }
 

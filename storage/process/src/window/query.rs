@@ -1,5 +1,6 @@
 //! What is asked of windows, as it is typed: `max(json.temp), p99(json.ms) by json.deviceid`.
 
+use crate::expression::scan::outside_texts;
 use crate::expression::{CompileError, EvalError, Expression, Record, Value, Wanted};
 
 use super::aggregate::{Aggregate, MAX_TOP, Sample};
@@ -249,22 +250,7 @@ fn top(number: &str) -> Result<Aggregate, QueryError> {
 
 /// Where each character of `text` stands that is in no bracket and no quoted text.
 fn outside(text: &str) -> impl Iterator<Item = (usize, char)> {
-    let (mut depth, mut quote, mut escaped) = (0i32, None, false);
-    text.char_indices().filter(move |&(_, c)| {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None => match c {
-                '"' | '\'' => quote = Some(c),
-                '(' | '[' | '{' => depth += 1,
-                ')' | ']' | '}' => depth -= 1,
-                _ => return depth == 0,
-            },
-        }
-        false
-    })
+    outside_texts(text).filter(|(_, _, depth)| *depth == 0).map(|(at, c, _)| (at, c))
 }
 
 /// Splits at `separator` where it is in no bracket and no quoted text.
