@@ -211,7 +211,14 @@ fn live_lines(args: &TopArgs) -> Result<(), Failure> {
                 reading = live.next() => reading,
                 () = stop.wait() => None,
             };
-            let Some(reading) = reading else { return Ok(()) };
+            let Some(reading) = reading else {
+                return match lines.model.picture().figures {
+                    Some(_) => Ok(()),
+                    None => {
+                        Err(Failure::Unmeasured(format!("no figures from {}", args.target.target)))
+                    }
+                };
+            };
             let Reading::Sample(sample) = reading else { continue };
             if let What::Lost(reason) = &sample.what {
                 note!("no figures: {reason}");

@@ -60,6 +60,18 @@ pub struct Flow {
     pub bytes: f64,
 }
 
+impl Figures {
+    /// What is known of a group only for a part of the time is what the `latest` figures say.
+    pub fn complete(&mut self, latest: &Figures) {
+        for group in self.groups.iter_mut().filter(|group| group.behind_before.is_none()) {
+            let same = |g: &&GroupFigures| g.group == group.group && g.stream == group.stream;
+            if let Some(known) = latest.groups.iter().find(same) {
+                *group = known.clone();
+            }
+        }
+    }
+}
+
 impl std::ops::AddAssign for Flow {
     fn add_assign(&mut self, other: Flow) {
         self.records += other.records;

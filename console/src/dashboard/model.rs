@@ -90,7 +90,10 @@ impl Model {
         {
             self.recent.pop_front();
         }
-        let headline = self.recent.front().and_then(|old| figures::between(old, &snapshot));
+        let mut headline = self.recent.front().and_then(|old| figures::between(old, &snapshot));
+        if let (Some(headline), Some(latest)) = (&mut headline, &self.picture.figures) {
+            headline.complete(latest);
+        }
         let tail =
             |of: fn(&figures::Figures) -> Tail| headline.as_ref().map(of).unwrap_or_default();
         self.picture.propagation = tail(|f| f.propagation);

@@ -66,6 +66,8 @@ pub struct Player {
     clock_ns: u64,
     marks: BTreeSet<usize>,
     events: BTreeSet<usize>,
+    /// Where one was when a search for an event began, and what charts span.
+    searched_from: (usize, Mode, Duration),
     /// Rules that fire at the sample shown.
     firing: Vec<&'static str>,
     /// Rules that fired at any sample shown.
@@ -102,6 +104,7 @@ impl Player {
             clock_ns: 0,
             marks: BTreeSet::new(),
             events: BTreeSet::new(),
+            searched_from: (0, mode, Duration::ZERO),
             firing: Vec::new(),
             fired: BTreeSet::new(),
             frames: BTreeMap::new(),
@@ -231,9 +234,12 @@ impl Player {
         true
     }
 
-    /// Looks for the next sample at which a rule of Watch begins to fire.
-    pub fn search(&mut self) {
-        self.mode = Mode::Searching;
+    /// Looks for the next sample at which a rule of Watch begins to fire; without one everything stays as it was.
+    pub fn search(&mut self, window: Duration) {
+        if self.mode != Mode::Searching {
+            self.searched_from = (self.next.saturating_sub(1), self.mode, window);
+            self.mode = Mode::Searching;
+        }
     }
 
     /// Stands still at the last such sample before, of those that were played; whether there is one.
@@ -292,7 +298,12 @@ impl Player {
     fn look(&mut self) -> bool {
         for _ in 0..SEARCH_STEP {
             if !self.feed() {
-                self.mode = if self.replaying() { Mode::Paused } else { Mode::Following };
+                let (index, mode, window) = self.searched_from;
+                self.mode = mode;
+                if mode != Mode::Following {
+                    self.mode = Mode::Paused;
+                    self.go_to(index, window);
+                }
                 break;
             }
             if self.next.checked_sub(1).is_some_and(|shown| self.events.contains(&shown)) {
@@ -480,11 +491,15 @@ mod tests {
         player.step_time(4 * MINUTE, true, MINUTE);
         let here = shown(&player);
         player.mark();
-        player.search();
-        while player.mode == Mode::Searching {
-            player.tick(Duration::ZERO);
-        }
-        assert_eq!((player.mode, shown(&player)), (Mode::Paused, 120));
+        let search = |player: &mut Player| {
+            player.search(MINUTE);
+            while player.mode == Mode::Searching {
+                player.tick(Duration::ZERO);
+            }
+            (player.mode, shown(player))
+        };
+        assert_eq!(search(&mut player), (Mode::Paused, 120));
+        assert_eq!(search(&mut player), (Mode::Paused, 120), "there is no other");
         player.mark();
         assert!(player.next_mark(MINUTE));
         assert_eq!(shown(&player), here, "after the last mark comes the first");

@@ -151,16 +151,16 @@ fn act(app: &mut App, action: Action, area: Rect) -> Flow {
         Action::NextMark if !app.player.next_mark(window) => return Flow::Rest,
         Action::PreviousEvent if !app.player.previous_event(window) => return Flow::Rest,
         Action::NextMark | Action::PreviousEvent => {}
-        Action::NextEvent => app.player.search(),
+        Action::NextEvent => app.player.search(app.window()),
         Action::Slower if !app.player.change_speed(false) => return Flow::Rest,
         Action::Faster if !app.player.change_speed(true) => return Flow::Rest,
         Action::Slower | Action::Faster => {}
-        Action::Up => select(app, -1),
-        Action::Down => select(app, 1),
-        Action::PageUp => select(app, -page(area)),
-        Action::PageDown => select(app, page(area)),
-        Action::Top => select(app, isize::MIN),
-        Action::Bottom => select(app, isize::MAX),
+        Action::Up => select(app, -1, area),
+        Action::Down => select(app, 1, area),
+        Action::PageUp => select(app, -page(area), area),
+        Action::PageDown => select(app, page(area), area),
+        Action::Top => select(app, isize::MIN, area),
+        Action::Bottom => select(app, isize::MAX, area),
         Action::Open => open(app),
         Action::Sort => {
             let sorts = app.screen.sorts().len().max(1);
@@ -252,9 +252,9 @@ fn other_shard(app: &mut App, next: bool) {
     app.place_mut().selected = 0;
 }
 
-fn select(app: &mut App, by: isize) {
+fn select(app: &mut App, by: isize, area: Rect) {
     if app.help {
-        let last = view::help_lines().saturating_sub(1);
+        let last = view::help_last(area);
         app.help_scroll = app.help_scroll.saturating_add_signed(by).min(last);
         return;
     }
@@ -269,8 +269,8 @@ fn page(area: Rect) -> isize {
 
 fn point(app: &mut App, mouse: MouseEvent, area: Rect) -> Flow {
     match mouse.kind {
-        MouseEventKind::ScrollUp => select(app, -1),
-        MouseEventKind::ScrollDown => select(app, 1),
+        MouseEventKind::ScrollUp => select(app, -1, area),
+        MouseEventKind::ScrollDown => select(app, 1, area),
         MouseEventKind::Down(MouseButton::Left) => {
             let at = Position::new(mouse.column, mouse.row);
             if app.help {

@@ -47,7 +47,7 @@ struct Shard {
 #[derive(Clone, Debug, Serialize, PartialEq)]
 struct Key {
     key: String,
-    /// Its records, at least.
+    /// Its records, as estimated from the sample.
     records: u64,
     /// Their share of the shard's, or of the stream's.
     share: f64,

@@ -17,8 +17,9 @@ pub struct GroupFigures {
     pub stream: String,
     /// Records up to the high-water marks.
     pub records: u64,
-    /// The same in the earlier snapshot; `None` if it did not have all of the group's shards.
-    pub records_before: Option<u64>,
+    /// These and those that retention removed unread, in the earlier snapshot; `None` if it did not have all of the
+    /// group's shards.
+    pub behind_before: Option<u64>,
     /// Bytes in the log from the batch on that the next record is in.
     pub bytes: u64,
     /// Age of the oldest unread record.
@@ -56,6 +57,13 @@ pub struct GroupPart {
     pub lost: u64,
     /// When retention will pass it if all goes on as now.
     pub loss: Option<Loss>,
+}
+
+impl GroupFigures {
+    /// Records from its positions to the high-water marks, also those that are gone: what it has not read.
+    pub fn behind(&self) -> u64 {
+        self.records.saturating_add(self.lost)
+    }
 }
 
 /// Retention passes a group.
@@ -102,11 +110,13 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot, seconds: &Seconds) -> Vec<
         let group = by_name.entry((&part.group, &part.stream)).or_insert_with(|| GroupFigures {
             group: part.group.clone(),
             stream: part.stream.clone(),
-            records_before: Some(0),
+            behind_before: Some(0),
             ..GroupFigures::default()
         });
-        let records_before = before.map(|before| before.backlog_records);
-        group.records_before = group.records_before.zip(records_before).map(|(sum, n)| sum + n);
+        let behind_before = before.zip(shards_before.get(&id)).map(|(before, shard)| {
+            before.backlog_records + shard.oldest.saturating_sub(before.position)
+        });
+        group.behind_before = group.behind_before.zip(behind_before).map(|(sum, n)| sum + n);
         group.records += figures.records;
         group.bytes += figures.bytes;
         group.age = group.age.max(figures.age);
@@ -137,7 +147,8 @@ fn of_part(
     let signed = |new: u64, old: u64| (new as i128 - old as i128) as f64 / seconds;
     let (mut arrival, mut lost, mut loss) = (0.0, 0, None);
     if let Some((before, shard)) = shard {
-        arrival = before.map_or(0.0, |b| signed(shard.high_water, b.high_water)).max(0.0);
+        // A shard that was not there before began at 0 in between.
+        arrival = signed(shard.high_water, before.map_or(0, |b| b.high_water)).max(0.0);
         lost = shard.oldest.saturating_sub(new.position);
         loss = old.and_then(|old| {
             let ageing = signed(new.backlog_ns, old.backlog_ns) / 1e9;
@@ -152,7 +163,12 @@ fn of_part(
         bytes: new.backlog_bytes,
         age: Duration::from_nanos(new.backlog_ns),
         arrival,
-        read: old.map_or(0.0, |old| signed(new.position, old.position)),
+        // A group that was not there before has read all of a shard that was not there either.
+        read: match (old, shard) {
+            (Some(old), _) => signed(new.position, old.position),
+            (None, Some((None, _))) => signed(new.position, 0),
+            (None, _) => 0.0,
+        },
         lost,
         loss,
     }

@@ -25,6 +25,9 @@ const TREND_NS: u64 = 30_000_000_000;
 /// However rare samples are, so many tell it.
 const TREND_LEAST: usize = 6;
 
+/// A group that is no further behind than this keeps up.
+const KEEPS_UP: Duration = Duration::from_secs(1);
+
 /// Whoever is further behind does not just commit its positions rarely: of such a group fewer samples will do.
 const RARELY: Duration = Duration::from_secs(6);
 
@@ -101,6 +104,8 @@ pub enum Outlook {
 #[derive(Clone, Debug, Default)]
 struct GroupTraces {
     records: Trace,
+    /// With those that were removed unread.
+    behind: Trace,
     arrival: Trace,
     read: Trace,
 }
@@ -138,9 +143,6 @@ impl Picture {
         (self.figures, self.headline) = (None, None);
         (self.propagation, self.write) = (Tail::default(), Tail::default());
         self.ladder.clear();
-        self.cores.clear();
-        self.shards.clear();
-        self.groups.clear();
     }
 
     pub(super) fn add(&mut self, figures: Figures, delays: &Distribution, missed: u64) {
@@ -177,13 +179,14 @@ impl Picture {
             let mut traces = old.remove(&key).unwrap_or_else(|| {
                 // Where it was when the figures began is known too.
                 let mut new = GroupTraces::default();
-                if let Some(before) = group.records_before {
+                if let Some(before) = group.behind_before {
                     let span = u64::try_from(figures.span.as_nanos()).unwrap_or(u64::MAX);
-                    new.records.push(at.saturating_sub(span), before as f64);
+                    new.behind.push(at.saturating_sub(span), before as f64);
                 }
                 new
             });
             traces.records.push(at, group.records as f64);
+            traces.behind.push(at, group.behind() as f64);
             traces.arrival.push(at, group.arrival);
             traces.read.push(at, group.read);
             self.groups.insert(key, traces);
@@ -240,12 +243,13 @@ impl Picture {
         heat
     }
 
-    /// How the group's backlog went lately, oldest first.
+    /// How the group's backlog went lately, oldest first. What retention removes from it unread is still not read: a
+    /// group that stands still has a backlog that grows.
     fn lately(&self, group: &GroupFigures) -> Vec<(u64, f64)> {
         let Some(traces) = self.group(&group.group, &group.stream) else { return Vec::new() };
-        let newest = traces.records.fine().next_back().map_or(0, |(at, _)| at);
+        let newest = traces.behind.fine().next_back().map_or(0, |(at, _)| at);
         let since = newest.saturating_sub(TREND_NS);
-        let values = traces.records.fine().rev().enumerate();
+        let values = traces.behind.fine().rev().enumerate();
         let values = values.take_while(|(n, (at, _))| *n < TREND_LEAST || *at >= since);
         let mut values: Vec<(u64, f64)> = values.map(|(_, value)| value).collect();
         values.reverse();
@@ -258,9 +262,9 @@ impl Picture {
         series::trend(&self.lately(group)).unwrap_or_default()
     }
 
-    /// The same without its error.
+    /// The same without its error; 0 for a group that keeps up, whose backlog is what it has yet to commit.
     pub fn growth(&self, group: &GroupFigures) -> f64 {
-        self.slope(group).per_s
+        if group.age < KEEPS_UP { 0.0 } else { self.slope(group).per_s }
     }
 
     /// Whether the group's backlog will end.
@@ -270,7 +274,7 @@ impl Picture {
         // Below one record in 200 of what comes in, or of the same size as its error, a slope means nothing.
         let noise = (group.arrival / 200.0).max(2.0 * error);
         let told = lately.len() >= TREND_LEAST || group.age > RARELY;
-        if group.age < Duration::from_secs(1) {
+        if group.age < KEEPS_UP {
             Outlook::KeepsUp
         } else if !told {
             Outlook::Holds

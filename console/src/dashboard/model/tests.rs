@@ -73,6 +73,8 @@ fn a_restart_starts_the_differences_over() {
     assert_eq!((model.picture().restarts, model.picture().points.len()), (1, 3));
     assert_eq!(model.picture().figures, None, "those of the old server are no news");
     assert_eq!(model.picture().propagation, Tail::default());
+    let unread = model.picture().series(Series::GroupRecords("audit", "orders"), WINDOWS[0], 1);
+    assert!(unread[0].is_some(), "charts keep their past");
     restarted.taken_ns += 1_000_000_000;
     restarted.uptime_ns += 1_000_000_000;
     restarted.serial += 1;
@@ -167,6 +169,46 @@ fn two_samples_tell_of_a_group_that_stands_still() {
     assert_eq!(two_samples(12_000_000_000), (2_000.0, Outlook::Grows));
     // So far behind may be whoever commits every five seconds.
     assert_eq!(two_samples(4_000_000_000), (2_000.0, Outlook::Holds));
+}
+
+#[test]
+fn what_retention_takes_unread_makes_no_backlog_shrink() {
+    let mut model = Model::new();
+    for at in 1..31 {
+        let mut snapshot = fixture::snapshot(at);
+        // Stands at 0 while 1,000 records a second come; every ten seconds what is older than fifteen goes.
+        let oldest = if at < 15 { 0 } else { 1_000 * (at / 10 * 10 - 5) };
+        let (high_water, id) = (1_000 * at, (0, 0));
+        for shard in snapshot.shards.iter_mut().filter(|s| (s.stream_id, s.shard) == id) {
+            (shard.high_water, shard.oldest) = (high_water, oldest);
+        }
+        snapshot.groups.retain(|g| g.group == "audit" && g.shard == 0);
+        snapshot.groups[0].position = 0;
+        snapshot.groups[0].backlog_records = high_water - oldest;
+        snapshot.groups[0].backlog_ns = 15_000_000_000;
+        model.take(Box::new(snapshot));
+        let picture = model.picture();
+        let Some(group) = picture.figures.as_ref().map(|f| &f.groups[0]) else { continue };
+        assert_eq!(
+            (picture.growth(group).round(), picture.outlook(group)),
+            (1_000.0, Outlook::Grows)
+        );
+    }
+}
+
+#[test]
+fn a_group_seen_first_within_the_headline_has_rates() {
+    let mut model = after(1..5);
+    for at in 5..8 {
+        let mut snapshot = fixture::snapshot(at);
+        let mut new = snapshot.groups[0].clone();
+        (new.group, new.position) = ("new".into(), 700 * at);
+        snapshot.groups.push(new);
+        model.take(Box::new(snapshot));
+    }
+    let headline = model.picture().headline.as_ref().unwrap();
+    let new = headline.groups.iter().find(|g| g.group == "new").unwrap();
+    assert_eq!((new.read, new.arrival > 0.0), (700.0, true));
 }
 
 #[test]

@@ -125,7 +125,10 @@ fn row(app: &App, group: &GroupFigures) -> Vec<Cell> {
     let (name, stream) = (group.group.as_str(), group.stream.as_str());
     let trend = picture.series(Series::GroupRecords(name, stream), minute, TREND);
     let (words, style) = outlook(app, group);
-    let (lost, lost_style) = loss(app, group.loss);
+    let (lost, lost_style) = match group.lost {
+        0 => loss(app, group.loss),
+        n => (format!("{} gone", human::count(n as f64)), theme.bad()),
+    };
     let peak = picture
         .series(Series::GroupRecords(name, stream), app.window(), 1)
         .first()

@@ -48,25 +48,44 @@ fn entries() -> Vec<(String, String)> {
     all
 }
 
-/// How many lines there are to scroll through.
-pub fn line_count() -> usize {
-    entries().len() + 1
+/// As it lies over a screen.
+struct Layout {
+    place: Rect,
+    columns: usize,
+    rows: usize,
+}
+
+impl Layout {
+    fn of(lines: usize, area: Rect) -> Layout {
+        let wide = area.width >= 150;
+        let columns = if wide { 2 } else { 1 };
+        let needed = lines.div_ceil(columns) as u16 + 3;
+        let width = area.width.min(if wide { 164 } else { 84 });
+        let place =
+            area.centered(Constraint::Length(width), Constraint::Length(area.height.min(needed)));
+        Layout { place, columns, rows: usize::from(place.height.saturating_sub(3)) }
+    }
+
+    fn last(&self, lines: usize) -> usize {
+        lines.saturating_sub(self.rows * self.columns)
+    }
+}
+
+/// How far one can scroll on a screen.
+pub fn last_line(area: Rect) -> usize {
+    let lines = entries().len();
+    Layout::of(lines, area).last(lines)
 }
 
 /// Draws the help over whatever is there.
 pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.look.theme;
     let entries = entries();
-    let wide = area.width >= 150;
-    let columns = if wide { 2 } else { 1 };
-    let needed = entries.len().div_ceil(columns) as u16 + 3;
-    let width = area.width.min(if wide { 164 } else { 84 });
-    let place =
-        area.centered(Constraint::Length(width), Constraint::Length(area.height.min(needed)));
-    Clear.render(place, buffer);
-    let rows = usize::from(place.height.saturating_sub(3));
+    let layout = Layout::of(entries.len(), area);
+    let first = app.help_scroll.min(layout.last(entries.len()));
+    let Layout { place, columns, rows } = layout;
     let shown = rows * columns;
-    let first = app.help_scroll.min(entries.len().saturating_sub(shown));
+    Clear.render(place, buffer);
     let bottom = panel::shown(first, entries.len(), shown);
     let inner = panel::frame(app, "Help", &bottom, true, place, buffer);
     if inner.height == 0 {

@@ -42,6 +42,14 @@ fn micros(us: f64) -> String {
 
 /// What is shown when no generator runs in this process.
 fn absent(app: &App, area: Rect, buffer: &mut Buffer) {
+    if app.player.replaying() {
+        return panel::nothing(
+            app,
+            "a recording has what a server said, no load generator",
+            area,
+            buffer,
+        );
+    }
     panel::nothing(app, "no load generator runs in this process", area, buffer);
     let hints = [
         "`highwater load run`, `burst`, `backlog`, `search` and `sweep` show themselves here",
@@ -299,7 +307,7 @@ fn trials(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
         let (verdict, style) = match trial.kept {
             Some(true) => ("kept", theme.good()),
             Some(false) => ("! missed", theme.bad()),
-            None => ("discarded", theme.dim()),
+            None => ("void", theme.dim()),
         };
         vec![
             (number + 1).to_string().into(),

@@ -18,7 +18,7 @@ use ratatui::layout::{Constraint, Layout, Position, Rect};
 use super::app::{App, Screen};
 use super::player::Link;
 
-pub use help::line_count as help_lines;
+pub use help::last_line as help_last;
 
 /// The smallest screen with frames and charts; below it, lines of text.
 const FRAMED: (u16, u16) = (64, 18);

@@ -173,7 +173,7 @@ fn the_help_has_every_key_and_every_rule() {
     let mut app = app(3, true);
     app.help = true;
     let mut seen = String::new();
-    for scroll in 0..help_lines() {
+    for scroll in 0..=help_last(Rect::new(0, 0, 84, 24)) {
         app.help_scroll = scroll;
         seen += &text(&app, 84, 24);
     }

@@ -21,6 +21,10 @@ const WRITE_P99: u64 = 20_000_000;
 const WRITES: u64 = 100;
 /// Retention that passes a group within this time is close.
 const LOSS: Duration = Duration::from_secs(3600);
+/// A group this far behind that reads nothing stands still, if it was watched for so long; else one this far.
+const STANDS: Duration = Duration::from_secs(60);
+const WATCHED: Duration = Duration::from_secs(6);
+const STANDS_LONG: Duration = Duration::from_secs(300);
 /// A file system with less free than this is nearly full.
 const DISK_FREE: f64 = 0.05;
 /// Requests refused for other reasons than want of room, a second.
@@ -33,7 +37,7 @@ const MISSED: f64 = 0.05;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// See [`super::RULES`].
-pub const RULES: [Rule; 17] = [
+pub const RULES: [Rule; 18] = [
     Rule {
         name: "not-durable",
         level: Level::Bad,
@@ -57,6 +61,14 @@ pub const RULES: [Rule; 17] = [
         cause: "consumers are slower than producers, or have stopped",
         remedy: "more or faster consumers; see which shards in Backlog",
         test: backlog_grows,
+    },
+    Rule {
+        name: "standstill",
+        level: Level::Warn,
+        threshold: "a group over 1 min behind has read nothing for 6 s; if it was watched for less, one over 5 min behind",
+        cause: "its consumers are gone, or hang",
+        remedy: "start them; a group that nobody needs: group delete",
+        test: standstill,
     },
     Rule {
         name: "retention",
@@ -198,6 +210,21 @@ fn backlog_grows(picture: &Picture) -> Vec<String> {
             format!("backlog of {} grows by {}/s", g.group, human::count(picture.growth(g)))
         };
         figures.groups.iter().filter(grows).map(text).collect()
+    })
+}
+
+fn standstill(picture: &Picture) -> Vec<String> {
+    lately(picture, |figures| {
+        let behind = if figures.span >= WATCHED { STANDS } else { STANDS_LONG };
+        let stands = |g: &&GroupFigures| {
+            // One that grows is told of already.
+            g.records > 0 && g.age > behind && g.read == 0.0 && picture.outlook(g) != Outlook::Grows
+        };
+        let text = |g: &GroupFigures| {
+            let (records, age) = (human::counted(g.records, "record"), human::duration(g.age));
+            format!("{} reads nothing of {}: {records} wait, {age} old", g.group, g.stream)
+        };
+        figures.groups.iter().filter(stands).map(text).collect()
     })
 }
 

@@ -62,6 +62,26 @@ fn backlog_grows_fires_unless_it_is_short_or_drains() {
 }
 
 #[test]
+fn a_group_that_stands_still_is_told_of_also_when_nothing_comes() {
+    let stands = |age_s: u64| {
+        move |at: u64, s: &mut Snapshot| {
+            // All that there will be is there, and some of it was read, once.
+            (s.shards[0].high_water, s.groups[0].position) = (90_000, 80_000);
+            s.groups[0].backlog_records = 10_000;
+            s.groups[0].backlog_ns = (age_s + at) * 1_000_000_000;
+        }
+    };
+    let told = texts("standstill", stands(60));
+    assert_eq!(told, ["billing reads nothing of orders: 10.0k records wait, 1m15s old"]);
+    assert!(texts("standstill", stands(30)).is_empty(), "not for long");
+    let reads = |at: u64, s: &mut Snapshot| {
+        stands(60)(at, s);
+        s.groups[0].position = 80_000 + at;
+    };
+    assert!(texts("standstill", reads).is_empty());
+}
+
+#[test]
 fn retention_fires_before_and_after_it_is_too_late() {
     let ageing = |retention_ms: u64| {
         move |at: u64, s: &mut Snapshot| {

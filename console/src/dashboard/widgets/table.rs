@@ -68,6 +68,12 @@ impl Cell {
         Cell { tail: tail.into(), ..self }
     }
 
+    /// Characters.
+    fn length(&self) -> u16 {
+        let length = self.text.chars().count() + self.tail.chars().count();
+        u16::try_from(length).unwrap_or(u16::MAX)
+    }
+
     /// As much of it as there is room for.
     fn fitted(&self, width: u16, glyphs: Glyphs) -> String {
         let room = usize::from(width).saturating_sub(self.tail.chars().count());
@@ -91,7 +97,7 @@ pub struct Table<'a> {
 const MAX_GAP: u16 = 6;
 
 /// Columns that fit into `width`: number and width of each; and how many blanks lie between them.
-fn widths(columns: &[Column], width: u16) -> (Vec<(usize, u16)>, u16) {
+fn widths(columns: &[Column], width: u16, longest: u16) -> (Vec<(usize, u16)>, u16) {
     let mut kept: Vec<usize> = (0..columns.len()).collect();
     let needed = |kept: &[usize]| {
         let own: u32 = kept.iter().map(|&i| u32::from(columns[i].width)).sum();
@@ -109,9 +115,10 @@ fn widths(columns: &[Column], width: u16) -> (Vec<(usize, u16)>, u16) {
     let growing = kept.iter().copied().find(|&i| columns[i].grows);
     let mut grown = 0;
     if let Some(i) = growing {
-        // Twice its width at first; then the blanks between the columns; what is left then stays at the right, for
+        // Twice its width at first, or what its longest cell takes; then the blanks between the columns; what is left then stays at the right, for
         // a line whose ends are far apart is hard to follow.
-        grown = spare.min(u32::from(columns[i].width));
+        let wanted = longest.saturating_sub(columns[i].width).max(columns[i].width);
+        grown = spare.min(u32::from(wanted));
         spare -= grown;
     }
     let gaps = (kept.len() as u32).saturating_sub(1).max(1);
@@ -133,7 +140,10 @@ impl Table<'_> {
         if area.is_empty() {
             return;
         }
-        let (widths, gap) = widths(self.columns, area.width);
+        let growing = self.columns.iter().position(|column| column.grows);
+        let cells = self.rows.iter().filter_map(|row| row.get(growing?));
+        let longest = cells.map(Cell::length).max().unwrap_or(0);
+        let (widths, gap) = widths(self.columns, area.width, longest);
         let mut x = area.x;
         for &(i, width) in &widths {
             let column = &self.columns[i];
