@@ -54,6 +54,9 @@ mod load;
 #[path = "product/load_restart.rs"]
 mod load_restart;
 
+#[path = "product/members.rs"]
+mod members;
+
 #[path = "product/measure.rs"]
 mod measure;
 

@@ -4,6 +4,7 @@ mod filter;
 mod format;
 mod from;
 mod group;
+mod member;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,13 +46,21 @@ pub struct TailArgs {
     /// Only this shard
     #[arg(long, value_name = "N")]
     shard: Option<u32>,
-    /// Begin where this consumer group is (else at --from), and commit its positions
+    /// Read as a member of this consumer group: the shards that others do not, from where the group is (else --from),
+    /// and commit what was printed. (With --shard or windows not as a member; the group may have none then)
     #[arg(long, value_name = "GROUP")]
     group: Option<GroupName>,
     /// Only records for which this CEL expression is true, like 'json.status >= 500'; over key, headers, timestamp,
     /// arrival, size, seq, json and payload (docs/consuming.md)
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
+    /// With --group: a name that stays the same through restarts. It keeps its shards for the session's time
+    #[arg(long, value_name = "NAME", requires = "group", conflicts_with = "shard")]
+    member: Option<String>,
+    /// With --group: longest silence after which others take its shards over
+    #[arg(long, value_name = "TIME", requires = "group", value_parser = units::duration)]
+    #[arg(default_value = "10s")]
+    session_timeout: Duration,
     /// End after this many records
     #[arg(long, value_name = "N", value_parser = units::count)]
     limit: Option<u64>,
@@ -96,6 +105,11 @@ async fn tail(
 ) -> Result<(), Failure> {
     let client = args.target.connect().await?;
     let name = args.stream.as_str();
+    // Windows are over all of a stream, not over what one member reads of it.
+    if let Some(group) = args.group.as_ref().filter(|_| args.shard.is_none() && counting.is_none()) {
+        let mut printer = Printer { args, sieve, counting, left: args.limit.unwrap_or(u64::MAX) };
+        return member::read(&mut printer, &client, group.as_str(), stop).await;
+    }
     let reading = |e| Failure::doing(format!("cannot read stream {name}"), e);
     let stream = client.describe_stream(name).await.map_err(reading)?;
     let mut group = match &args.group {

@@ -190,6 +190,7 @@ impl Client {
             min_bytes: options.min_bytes.into(),
             max_wait_ms: max_wait_ms.into(),
             reserved: 0.into(),
+            lease: 0.into(),
         };
         let control = request.to_array();
         let wait = self.options().request_timeout.saturating_add(options.max_wait);

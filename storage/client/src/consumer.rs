@@ -27,6 +27,8 @@ pub struct ShardConsumer {
     shard: u32,
     port: u16,
     options: ConsumerOptions,
+    /// The lease it reads under; 0 for none.
+    lease: u64,
     position: u64,
     /// Batches that arrived earlier are passed over.
     since_ns: u64,
@@ -108,6 +110,7 @@ impl ShardConsumer {
             shard,
             port,
             options,
+            lease: 0,
             position,
             since_ns,
             at_oldest: start == Start::Oldest,
@@ -117,6 +120,11 @@ impl ShardConsumer {
             subscription: None,
             retry: Retry::default(),
         })
+    }
+
+    /// Reads under a lease: it ends when that is not in force any more.
+    pub(crate) fn under(self, lease: u64) -> ShardConsumer {
+        ShardConsumer { lease, ..self }
     }
 
     /// The next records; waits for them. `None` once the position has reached the `end` of the options, or the end
@@ -200,6 +208,7 @@ impl ShardConsumer {
             credit_bytes: self.options.credit_bytes.into(),
             max_bytes: self.options.max_delivery_bytes.into(),
             reserved: 0.into(),
+            lease: self.lease.into(),
         };
         let after = self.client.options().request_timeout;
         let submitted = match connection.permit_within(after).await {

@@ -49,7 +49,9 @@ mod delivery;
 mod delivery_receipts;
 mod error;
 mod gather;
+mod group_consumer;
 mod identity;
+mod membership;
 mod options;
 mod outcome;
 mod parcel;
@@ -70,6 +72,7 @@ pub use client::Client;
 pub use consumer::ShardConsumer;
 pub use delivery::{Delivery, Fetched, Located};
 pub use error::{AppendError, ClientError, ConnectError, ConsumeError, SendError};
+pub use group_consumer::{GroupConsumer, GroupEvent, GroupOptions, Until};
 pub use options::{
     AppenderOptions, ClientOptions, ConsumerOptions, FetchOptions, OnTrimmed, ProducerOptions,
     Start,

@@ -2,28 +2,31 @@
 //! on a thread of its own, never on a core's.
 
 mod groups;
+mod members;
 mod reshard;
 mod settings;
 mod tend;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use highwater_wire::{
-    ControlReply, ControlRequest, ErrorCode, GroupName, MAX_SHARDS_PER_STREAM, NameError, Position,
+    ControlReply, ControlRequest, ErrorCode, GroupName, MAX_SHARDS_PER_STREAM, NameError,
     ShardDescription, ShardId, StreamConfig, StreamDescription, StreamName, WireError,
 };
 
 use crate::catalogue::{Catalogue, CatalogueError, PositionRecord, StreamRecord};
 use crate::core::CoreCommand;
 use crate::layout::ReshardError;
+use crate::members::{MemberError, Members};
 use crate::quota::Quotas;
 use crate::routes::Routes;
 use crate::store::{Store, specs_of};
 use crate::types::{Located, ReadError, ShardStatus, Start};
 pub use groups::GroupReset;
+pub use members::{Commit, Join};
 pub use tend::Tended;
 
 /// How long a core may take to answer before the control plane gives up on it.
@@ -94,6 +97,9 @@ pub enum ControlError {
         /// The stream it was looked for in; empty for all.
         stream: String,
     },
+    /// As a member of a group, or because of its members.
+    #[error(transparent)]
+    Member(#[from] MemberError),
     /// A core did not answer.
     #[error("core {0} does not answer")]
     CoreGone(usize),
@@ -116,7 +122,15 @@ pub enum ControlError {
 impl ControlError {
     /// As told to a client.
     pub fn to_wire(&self) -> WireError {
+        let mut detail = 0;
         let code = match self {
+            ControlError::Member(MemberError::Unknown { .. }) => ErrorCode::UnknownMember,
+            ControlError::Member(MemberError::Lease { shard, .. }) => {
+                detail = u64::from(*shard);
+                ErrorCode::LeaseLost
+            }
+            ControlError::Member(MemberError::Active { .. }) => ErrorCode::GroupActive,
+            ControlError::Member(MemberError::Full) => ErrorCode::InvalidArgument,
             ControlError::Name { .. } => ErrorCode::InvalidName,
             ControlError::Argument { .. } => ErrorCode::InvalidArgument,
             ControlError::UnknownGroup { .. } => ErrorCode::UnknownGroup,
@@ -133,7 +147,7 @@ impl ControlError {
             ControlError::NotMine => ErrorCode::UnknownRequest,
             ControlError::Remove { .. } | ControlError::Catalogue(_) => ErrorCode::Internal,
         };
-        WireError::new(code, self.to_string())
+        WireError::new(code, self.to_string()).detail(detail)
     }
 }
 
@@ -150,6 +164,11 @@ pub struct Control {
     /// What cores meter by, together.
     quotas: Arc<Quotas>,
     tending: tend::Tending,
+    /// Who reads what for a group.
+    members: Members,
+    /// Where closed shards end, as far as somebody has asked.
+    ends: BTreeMap<ShardId, u64>,
+    started: Instant,
 }
 
 impl Control {
@@ -168,6 +187,9 @@ impl Control {
             routes: store.routes().clone(),
             quotas: Arc::clone(store.quotas()),
             tending: tend::Tending::default(),
+            members: Members::new(store.epoch()),
+            ends: BTreeMap::new(),
+            started: Instant::now(),
         }
     }
 
@@ -204,6 +226,8 @@ impl Control {
         self.catalogue().remove_stream(name, record.id)?;
         self.streams.remove(name);
         self.positions.retain(|(_, stream, _), _| *stream != record.id);
+        self.members.forget_stream(record.id);
+        self.ends.retain(|id, _| id.stream != record.id);
         let shards = record.shards.iter().map(|s| ShardId { stream: record.id, shard: s.shard });
         self.remove_files(name, shards.collect())
     }
@@ -292,14 +316,11 @@ impl Control {
     }
 
     /// Keeps positions of several groups in one durable transaction; each request is answered on its own.
-    pub fn commit_positions(
-        &mut self,
-        commits: &[(String, String, Vec<Position>)],
-    ) -> Vec<Result<(), ControlError>> {
+    pub fn commit_positions(&mut self, commits: &[Commit]) -> Vec<Result<(), ControlError>> {
         let mut records: Vec<PositionRecord> = Vec::new();
         let mut results: Vec<Result<(), ControlError>> = Vec::new();
-        for (group, stream, positions) in commits {
-            results.push(self.check_commit(group, stream, positions, &mut records));
+        for commit in commits {
+            results.push(self.check_commit(commit, &mut records));
         }
         if records.is_empty() {
             return results;
@@ -312,25 +333,32 @@ impl Control {
             }
             return results;
         }
+        let moved: BTreeSet<(String, ShardId)> = records
+            .iter()
+            .map(|(group, stream, shard, _)| {
+                (group.clone(), ShardId { stream: *stream, shard: *shard })
+            })
+            .collect();
         self.moved(records);
+        self.finish_shards(&moved);
         results
     }
 
     fn check_commit(
         &self,
-        group: &str,
-        stream: &str,
-        positions: &[Position],
+        commit: &Commit,
         records: &mut Vec<PositionRecord>,
     ) -> Result<(), ControlError> {
+        let Commit { group, stream, positions, .. } = commit;
         group_name(group)?;
         let record = self.find(stream)?;
         if let Some(odd) = positions.iter().find(|p| p.shard >= record.next_shard) {
             return Err(unknown_shard(stream, record, odd.shard));
         }
+        self.check_leases(commit, record.id)?;
         // What was a shard until retention emptied it has no position any more; the others are kept.
         let kept = positions.iter().filter(|p| record.shard(p.shard).is_some());
-        records.extend(kept.map(|p| (group.to_owned(), record.id, p.shard, p.sequence)));
+        records.extend(kept.map(|p| (group.clone(), record.id, p.shard, p.sequence)));
         Ok(())
     }
 
@@ -363,11 +391,31 @@ impl Control {
             ControlRequest::NewProducer => {
                 self.new_producer().map(|(id, epoch)| ControlReply::Producer { id, epoch })
             }
-            ControlRequest::CommitPositions { group, stream, positions } => self
-                .commit_positions(&[(group, stream, positions)])
-                .pop()
-                .unwrap_or(Err(ControlError::NotMine))
-                .map(|()| ControlReply::Done),
+            // Whoever gathers commits takes them before.
+            ControlRequest::CommitPositions { .. } | ControlRequest::CommitLeased { .. } => {
+                let commit = Commit::of(request).ok_or(ControlError::NotMine);
+                commit
+                    .and_then(|commit| self.commit_positions(&[commit]).remove(0))
+                    .map(|()| ControlReply::Done)
+            }
+            ControlRequest::JoinGroup {
+                ref group,
+                ref stream,
+                member,
+                ref name,
+                fixed,
+                session_ms,
+                start,
+            } => {
+                let join = Join { group, stream, member, name, fixed, session_ms, start };
+                self.join_group(&join).map(ControlReply::Membership)
+            }
+            ControlRequest::Heartbeat { group, stream, member, released } => {
+                self.heartbeat(&group, &stream, member, &released).map(ControlReply::Membership)
+            }
+            ControlRequest::LeaveGroup { group, stream, member } => {
+                self.leave_group(&group, &stream, member).map(|()| ControlReply::Done)
+            }
             ControlRequest::FetchPositions { group, stream } => {
                 self.fetch_positions(&group, &stream).map(ControlReply::Positions)
             }
@@ -413,6 +461,11 @@ impl Control {
             | ControlRequest::SnapshotAfter { .. } => Err(ControlError::NotMine),
         };
         reply.map_err(|e| e.to_wire())
+    }
+
+    /// Monotonic, nanoseconds since it began.
+    fn mono_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn catalogue(&self) -> MutexGuard<'_, Catalogue> {

@@ -74,6 +74,17 @@ pub enum CoreCommand {
         /// Told.
         reply: Sender<Result<Located, ReadError>>,
     },
+    /// Another lease on a shard is in force.
+    Lease {
+        /// Which.
+        shard: ShardId,
+        /// The one that is not any more: what reads under it ends. 0 for none.
+        old: u64,
+        /// The one that is now; 0 for none.
+        new: u64,
+        /// Told when it is so.
+        done: Sender<()>,
+    },
     /// Whether the file system is so full that nothing is to be stored.
     DiskLow(bool),
     /// Refuse a named producer's older epochs.
@@ -398,6 +409,24 @@ impl<D: Disk> Core<D> {
         }
     }
 
+    /// Whether a lease is in force on a shard; 0 is none and always right.
+    ///
+    /// # Errors
+    /// [`ReadError::LeaseLost`] if it is not.
+    pub fn leased(&self, shard: ShardId, lease: u64) -> Result<(), ReadError> {
+        if lease == 0 {
+            return Ok(());
+        }
+        self.shards.get(&shard).ok_or(ReadError::UnknownShard(shard))?.leased(lease)
+    }
+
+    /// Has a subscription end when a lease is not in force any more; it is now.
+    pub fn bind(&mut self, reader: ReaderId, lease: u64) {
+        if let Some(shard) = self.readers.get(&reader).and_then(|id| self.shards.get_mut(id)) {
+            shard.bind(reader, lease);
+        }
+    }
+
     /// More credit for a subscription.
     pub fn credit(&mut self, now: Now, reader: ReaderId, bytes: u64) {
         if let Some(shard) = self.readers.get(&reader).and_then(|id| self.shards.get_mut(id)) {
@@ -521,6 +550,12 @@ impl<D: Disk> Core<D> {
             }
             CoreCommand::Locate { shard, start, reply } => {
                 let _ = reply.send(self.locate(shard, start));
+            }
+            CoreCommand::Lease { shard, old, new, done } => {
+                if let Some(found) = self.shards.get_mut(&shard) {
+                    found.set_lease(old, new, &mut self.io);
+                }
+                let _ = done.send(());
             }
             CoreCommand::DiskLow(low) => self.set_disk_low(low),
             CoreCommand::Fence { id, epoch, done } => {

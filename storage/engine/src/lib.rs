@@ -14,6 +14,7 @@ pub mod inspect;
 mod io;
 mod lag;
 mod layout;
+mod members;
 mod options;
 mod producers;
 pub mod quota;
@@ -32,13 +33,14 @@ pub use crate::checkpoint::{
     CHECKPOINT_DIR, CHECKPOINT_MAGIC, CheckpointEntry, CheckpointHeader, Claim, Claims,
     checkpoint_path, create as create_checkpoint, remove_others as remove_other_checkpoints,
 };
-pub use crate::control::{Control, ControlError, CoreLink, GroupReset, Tended};
+pub use crate::control::{Commit, Control, ControlError, CoreLink, GroupReset, Join, Tended};
 pub use crate::core::{Core, CoreCommand, LagAsk};
 pub use crate::embed::{Clock, Engine, EngineOptions, Idle, NotTaken, Reply, StartError};
 pub use crate::hotkeys::SplitPoint;
 pub use crate::index::IndexEntry;
 pub use crate::lag::{Lag, Outlook};
 pub use crate::layout::{MAX_SHARDS_KEPT, ReshardError};
+pub use crate::members::MemberError;
 pub use crate::options::{CoreOptions, Planted, SegmentSizes};
 pub use crate::producers::{Producer, REMEMBERED, Stored};
 pub use crate::routes::Routes;

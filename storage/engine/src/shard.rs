@@ -14,7 +14,7 @@ mod read;
 mod retain;
 mod write;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use highwater_ring::{Done, Job, Op, SharedBuf};
@@ -210,6 +210,8 @@ pub struct Shard {
     /// Records that come in, followed.
     arriving: Growth,
     places: place::Places,
+    /// The leases that are in force.
+    leases: BTreeSet<u64>,
     ops: usize,
     removing: Option<u64>,
     gone: bool,
@@ -264,6 +266,7 @@ impl Shard {
             groups: BTreeMap::new(),
             arriving: Growth::default(),
             places: place::Places::default(),
+            leases: BTreeSet::new(),
             ops: 0,
             removing: None,
             gone: false,

@@ -308,6 +308,16 @@ pub enum ReadError {
         /// Milliseconds.
         retry_after_ms: u32,
     },
+    /// It was to be read under a lease that is not in force any more.
+    #[error(
+        "lease {lease:#x} on shard {shard} is not in force any more: the shard has gone to another member of the group"
+    )]
+    LeaseLost {
+        /// Which.
+        shard: ShardId,
+        /// The lease.
+        lease: u64,
+    },
     /// No buffer memory for the read; retry after this many milliseconds.
     #[error("the core's memory for reads is full: retry after {retry_after_ms} ms")]
     Busy {
@@ -332,6 +342,7 @@ impl ReadError {
             ReadError::Io { .. } => (ErrorCode::ShardFailed, 0, 0),
             ReadError::Damaged { .. } => (ErrorCode::ShardDamaged, 0, 0),
             ReadError::Quota { retry_after_ms } => (ErrorCode::QuotaExceeded, *retry_after_ms, 0),
+            ReadError::LeaseLost { shard, .. } => (ErrorCode::LeaseLost, 0, u64::from(shard.shard)),
             ReadError::Busy { retry_after_ms } => (ErrorCode::Busy, *retry_after_ms, 0),
             ReadError::Closing => (ErrorCode::Unavailable, 100, 0),
         };

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use highwater_engine::{Control, Engine, EngineOptions, GroupReset, SegmentSizes};
+use highwater_engine::{Commit, Control, Engine, EngineOptions, GroupReset, SegmentSizes};
 use highwater_wire::{
     BatchBuilder, ErrorCode, GroupDescription, Position, ProducerStamp, ResetTo, ShardId,
     StreamConfig,
@@ -39,7 +39,8 @@ fn append(engine: &Engine, batches: usize) -> Vec<(u64, u64)> {
 
 fn commit(control: &mut Control, group: &str, sequence: u64) {
     let positions = vec![Position { shard: 0, sequence }];
-    control.commit_positions(&[(group.into(), "s".into(), positions)]).remove(0).unwrap();
+    let commit = Commit { group: group.into(), stream: "s".into(), positions, leases: None };
+    control.commit_positions(&[commit]).remove(0).unwrap();
 }
 
 fn now_ns() -> u64 {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use highwater_engine::{Control, Store, Tended, Watermark};
-use highwater_wire::{ControlReply, ControlRequest, Position, ShardId, encode_control_reply};
+use highwater_engine::{Commit, Control, Store, Tended, Watermark};
+use highwater_wire::{ControlReply, ControlRequest, ShardId, encode_control_reply};
 
 use crate::router::{Answer, CoreLink, Signal, core_of};
 use crate::telemetry::Slot;
@@ -99,7 +99,7 @@ fn in_words(done: &Tended) -> Option<String> {
 #[derive(Default)]
 struct Commits {
     tags: Vec<u64>,
-    commits: Vec<(String, String, Vec<Position>)>,
+    commits: Vec<Commit>,
 }
 
 impl ControlThread {
@@ -131,6 +131,9 @@ impl ControlThread {
 
     /// Follows the free space, tells the cores when it runs out or returns, and once a second tends the streams.
     fn look(&mut self, watch: &mut Watch) {
+        if let Err(error) = self.control.pass_members() {
+            watch.note(format!("looking after the members of groups: {error}"));
+        }
         let space = self.store.space().ok();
         if let Some((free, _)) = space
             && let Some(low) = watch.watermark.look(free)
@@ -159,9 +162,11 @@ impl ControlThread {
         let mut commits = Commits::default();
         for ControlJob { request, tag } in jobs {
             match request {
-                ControlRequest::CommitPositions { group, stream, positions } => {
-                    commits.tags.push(tag);
-                    commits.commits.push((group, stream, positions));
+                ControlRequest::CommitPositions { .. } | ControlRequest::CommitLeased { .. } => {
+                    if let Some(commit) = Commit::of(request) {
+                        commits.tags.push(tag);
+                        commits.commits.push(commit);
+                    }
                 }
                 request => {
                     self.commit(std::mem::take(&mut commits));

@@ -171,9 +171,10 @@ impl CoreState {
                 }
             }
             Ask::Fetch(fetch) => self.engine_read(shard, fetch, tag),
-            Ask::Subscribe { reader, from, max_bytes, credit, client } => {
+            Ask::Subscribe { reader, from, max_bytes, credit, client, lease } => {
                 let bytes = credit.take();
-                let result = self.engine_subscribe(shard, reader, from, bytes, max_bytes, client);
+                let result =
+                    self.engine_subscribe(shard, reader, from, bytes, max_bytes, client, lease);
                 self.answer(tag, Answer::Subscribed(reader, result));
             }
             Ask::Locate(start) => {

@@ -24,9 +24,7 @@ pub(crate) enum Request<'a> {
     },
     Subscribe {
         shard: ShardId,
-        from: u64,
-        credit: u64,
-        max_bytes: u32,
+        subscribe: Subscribe,
     },
     /// With [`DeliveryReceipt`]s back to back, any number of them.
     Credit {
@@ -59,6 +57,18 @@ pub(crate) struct Fetch {
     pub max_bytes: u32,
     pub min_bytes: u32,
     pub wait_ms: u32,
+    /// 0 for none.
+    pub lease: u64,
+}
+
+/// One subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subscribe {
+    pub from: u64,
+    pub credit: u64,
+    pub max_bytes: u32,
+    /// 0 for none.
+    pub lease: u64,
 }
 
 /// Why a frame is not served.
@@ -124,17 +134,19 @@ pub(crate) fn parse<'a>(frame: &Frame<'a>) -> Result<Request<'a>, Refusal> {
                 max_bytes: header.max_bytes.to_native(),
                 min_bytes: header.min_bytes.to_native(),
                 wait_ms: header.max_wait_ms.to_native().min(FETCH_WAIT_MS),
+                lease: header.lease.to_native(),
             };
             Request::Fetch { shard: header.shard_id(), fetch }
         }
         Kind::Subscribe => {
             let header = header!(SubscribeRequest);
-            Request::Subscribe {
-                shard: header.shard_id(),
+            let subscribe = Subscribe {
                 from: header.from.to_native(),
                 credit: header.credit_bytes.to_native(),
                 max_bytes: header.max_bytes.to_native(),
-            }
+                lease: header.lease.to_native(),
+            };
+            Request::Subscribe { shard: header.shard_id(), subscribe }
         }
         Kind::Credit => {
             let header = header!(CreditRequest);
@@ -234,6 +246,7 @@ mod tests {
             min_bytes: 1.into(),
             max_wait_ms: u32::MAX.into(),
             reserved: 0.into(),
+            lease: 0.into(),
         };
         with(Kind::Fetch, &fetch.to_array(), b"", |request| {
             let Ok(Request::Fetch { fetch, .. }) = request else { panic!() };

@@ -57,6 +57,7 @@ pub(crate) enum Ask {
         max_bytes: usize,
         credit: RemoteCredit,
         client: Option<Arc<Meters>>,
+        lease: u64,
     },
     Locate(Start),
 }

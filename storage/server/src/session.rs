@@ -17,7 +17,7 @@ use crate::flow::Flow;
 use crate::options::bounds::{APPEND_WAIT_MS, FETCH_BYTES, RETRY_MS, SUBSCRIPTIONS};
 use crate::pending::Pending;
 use crate::receipts::Receipts;
-use crate::request::{Append, Fetch, Refusal, Request, parse};
+use crate::request::{Append, Fetch, Refusal, Request, Subscribe, parse};
 use crate::router::{Answer, Ask, RemoteCredit, Signal, address};
 
 /// What is to be done after a frame.
@@ -68,8 +68,8 @@ pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_
             self::append(core, connection, correlation, shard, append, batch)
         }
         Request::Fetch { shard, fetch } => self::fetch(core, connection, correlation, shard, fetch),
-        Request::Subscribe { shard, from, credit, max_bytes } => {
-            subscribe(core, connection, correlation, shard, from, credit, max_bytes)
+        Request::Subscribe { shard, subscribe } => {
+            self::subscribe(core, connection, correlation, shard, subscribe)
         }
         Request::Credit { subscription, bytes, receipts } => {
             // For one that ended a moment ago it comes to nothing.
@@ -290,10 +290,9 @@ fn subscribe(
     connection: &Connection,
     correlation: u64,
     shard: ShardId,
-    from: u64,
-    credit: u64,
-    max_bytes: u32,
+    subscribe: Subscribe,
 ) -> Step {
+    let Subscribe { from, credit, max_bytes, lease } = subscribe;
     let refuse = |error: WireError| {
         connection.refuse(core, correlation, &error);
         Step::Done
@@ -325,7 +324,7 @@ fn subscribe(
     };
     let client = connection.meters(&core.quotas);
     if let Some(credit) = remote {
-        let ask = Ask::Subscribe { reader, from, max_bytes, credit, client };
+        let ask = Ask::Subscribe { reader, from, max_bytes, credit, client, lease };
         let pending = Pending {
             connection: connection.id,
             correlation,
@@ -340,7 +339,7 @@ fn subscribe(
             }
         };
     }
-    let result = core.engine_subscribe(shard, reader, from, granted, max_bytes, client);
+    let result = core.engine_subscribe(shard, reader, from, granted, max_bytes, client, lease);
     if result.is_err() {
         forget();
     }
@@ -375,11 +374,16 @@ impl CoreState {
             max_bytes: fetch.max_bytes as usize,
             min_bytes: fetch.min_bytes as usize,
             deadline_ns: now.mono_ns + u64::from(fetch.wait_ms) * 1_000_000,
+            lease: fetch.lease,
         };
         self.engine.borrow_mut().read(now, shard, request, tag);
     }
 
-    /// Begins a subscription in the engine, under the quota of whoever reads.
+    /// Begins a subscription in the engine, under the quota of whoever reads, and the lease.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "two call sites; a struct would only rename the arguments"
+    )]
     pub fn engine_subscribe(
         &self,
         shard: ShardId,
@@ -388,14 +392,17 @@ impl CoreState {
         credit: u64,
         max_bytes: usize,
         client: Option<Arc<Meters>>,
+        lease: u64,
     ) -> Result<Located, ReadError> {
         let (now, mut engine) = (self.clock.now(), self.engine.borrow_mut());
-        let Some(client) = client else {
+        if client.is_none() && lease == 0 {
             return engine.subscribe(now, shard, from, credit, max_bytes, reader);
-        };
-        // Nothing is delivered before it obeys the quota.
+        }
+        engine.leased(shard, lease)?;
+        // Nothing is delivered before it obeys the quota and the lease.
         let located = engine.subscribe(now, shard, from, 0, max_bytes, reader)?;
-        engine.limit(reader, Some(client));
+        engine.limit(reader, client);
+        engine.bind(reader, lease);
         engine.credit(now, reader, credit);
         Ok(located)
     }

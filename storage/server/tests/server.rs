@@ -313,6 +313,7 @@ fn fetches_that_wait_on_another_core_do_not_keep_out_appends() {
             min_bytes: 1.into(),
             max_wait_ms: 60_000.into(),
             reserved: 0.into(),
+            lease: 0.into(),
         };
         client.send(Kind::Fetch, i, &request.to_array(), &[]);
     }

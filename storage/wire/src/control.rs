@@ -459,6 +459,81 @@ pub struct ResetPosition {
     pub to: u64,
 }
 
+/// A member of a group.
+#[derive(
+    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+)]
+pub struct GroupMember {
+    /// Its number, chosen by itself.
+    pub member: u64,
+    /// Its name.
+    pub name: String,
+    /// Whether it keeps its leases through a restart.
+    pub fixed: bool,
+    /// Milliseconds of silence after which its shards go to others.
+    pub left_ms: u64,
+    /// The shards it holds leases on.
+    pub shards: Vec<u32>,
+}
+
+/// A lease that a member holds.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+pub struct LeaseGrant {
+    /// The shard.
+    pub shard: u32,
+    /// The lease's number: what is read and committed under another one is refused. Never used again.
+    pub lease: u64,
+    /// The position the group committed; `None` for none: then the shard is read from the oldest record kept.
+    pub position: Option<u64>,
+    /// To be given up: finish what was received, commit it, and say with a heartbeat that the shard is released. After
+    /// the time of a session it is taken away.
+    pub revoked: bool,
+}
+
+/// What a member holds.
+#[derive(
+    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
+)]
+pub struct Membership {
+    /// The member's number.
+    pub member: u64,
+    /// Its leases, by shard.
+    pub leases: Vec<LeaseGrant>,
+}
+
+/// A position committed under a lease.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    SerdeSerialize,
+    SerdeDeserialize,
+    Archive,
+    Serialize,
+    Deserialize,
+)]
+pub struct LeasedPosition {
+    /// The shard's number.
+    pub shard: u32,
+    /// The lease.
+    pub lease: u64,
+    /// Next sequence number to read: everything below it was processed.
+    pub sequence: u64,
+}
+
 /// A group's positions in a stream.
 #[derive(
     Clone, Debug, PartialEq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
@@ -470,6 +545,8 @@ pub struct GroupDescription {
     pub stream: String,
     /// By shard.
     pub shards: Vec<GroupShard>,
+    /// Who reads, by number.
+    pub members: Vec<GroupMember>,
 }
 
 /// The server's part of the greeting.
@@ -562,7 +639,7 @@ pub enum ControlRequest {
     },
     /// A new producer id.
     NewProducer,
-    /// Keep positions, durably. A position may move back (a reset).
+    /// Keep positions, durably, of a group without members. A position may move back (a reset).
     CommitPositions {
         /// The group.
         group: String,
@@ -670,6 +747,54 @@ pub enum ControlRequest {
         /// The stream; "" for all.
         stream: String,
     },
+    /// Become a member of a group, which reads a stream. Repeating it does no harm.
+    JoinGroup {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: String,
+        /// The member's number, chosen by itself at random.
+        member: u64,
+        /// Its name, for operators.
+        name: String,
+        /// The name stays the same through restarts: whoever joins under it within the session takes its leases over.
+        fixed: bool,
+        /// Longest silence in milliseconds, 100 to 600,000.
+        session_ms: u32,
+        /// Where the group begins if it has no positions in the stream.
+        start: ResetTo,
+    },
+    /// A member's sign of life.
+    Heartbeat {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: String,
+        /// The member.
+        member: u64,
+        /// Shards it was to give up, and has.
+        released: Vec<u32>,
+    },
+    /// A member leaves; its shards go to others at once.
+    LeaveGroup {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: String,
+        /// The member.
+        member: u64,
+    },
+    /// Keep positions of a member, durably: all of them, or none if a lease is not in force.
+    CommitLeased {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: String,
+        /// The member.
+        member: u64,
+        /// By shard.
+        positions: Vec<LeasedPosition>,
+    },
 }
 
 /// A control reply.
@@ -702,6 +827,8 @@ pub enum ControlReply {
     ClientQuotas(Vec<ClientQuota>),
     /// To a reset, by stream and shard.
     Reset(Vec<ResetPosition>),
+    /// To a join and a heartbeat.
+    Membership(Membership),
 }
 
 /// Control part of an `Error` frame.

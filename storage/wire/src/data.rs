@@ -100,7 +100,7 @@ portable_header! {
 
 portable_header! {
     /// Control part of `Fetch`.
-    pub struct FetchRequest, 32 bytes {
+    pub struct FetchRequest, 40 bytes {
         /// The stream's number.
         stream: u32_ule,
         /// The shard's number.
@@ -115,6 +115,8 @@ portable_header! {
         max_wait_ms: u32_ule,
         /// Reserved: 0.
         reserved: u32_ule,
+        /// The lease it is read under; 0 for none. With one that is not in force it is refused, and ends.
+        lease: u64_ule,
     }
 }
 
@@ -132,7 +134,7 @@ portable_header! {
 
 portable_header! {
     /// Control part of `Subscribe`.
-    pub struct SubscribeRequest, 32 bytes {
+    pub struct SubscribeRequest, 40 bytes {
         /// The stream's number.
         stream: u32_ule,
         /// The shard's number.
@@ -145,6 +147,8 @@ portable_header! {
         max_bytes: u32_ule,
         /// Reserved: 0.
         reserved: u32_ule,
+        /// The lease it is read under; 0 for none. With one that is not in force it is refused, and ends.
+        lease: u64_ule,
     }
 }
 

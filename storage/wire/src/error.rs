@@ -92,6 +92,12 @@ codes! {
     UnknownGroup = 42, false;
     /// The shard was closed and has no more records; the detail is its end, its children go on.
     ShardEnded = 43, false;
+    /// The lease is not in force: the shard has gone to another member of the group; the detail is the shard's number.
+    LeaseLost = 44, false;
+    /// Not a member of the group, or not any more; join again.
+    UnknownMember = 45, false;
+    /// The group has members, which this would disturb.
+    GroupActive = 46, false;
     /// The request's time ran out; for an append its fate is unknown.
     TimedOut = 50, true;
     /// A defect in the server; its log says more.

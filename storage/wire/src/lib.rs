@@ -26,11 +26,11 @@ pub use batch::{
 pub use compress::{Compression, Packer, UnknownCompression, Unpacker};
 pub use control::{
     ACK_DURABLE, ACK_WRITTEN, AckMode, Backpressure, ClientQuota, ClusterInfo, ControlReply,
-    ControlRequest, ErrorReply, GroupDescription, GroupShard, Position, Quota, ResetPosition,
-    ResetTo, SampleBy, ShardCounters, ShardDescription, StreamChange, StreamConfig,
-    StreamDescription, Trend, TrimBefore, decode_control_reply, decode_control_request,
-    decode_error, encode_control_reply, encode_control_reply_into, encode_control_request,
-    encode_error,
+    ControlRequest, ErrorReply, GroupDescription, GroupMember, GroupShard, LeaseGrant,
+    LeasedPosition, Membership, Position, Quota, ResetPosition, ResetTo, SampleBy, ShardCounters,
+    ShardDescription, StreamChange, StreamConfig, StreamDescription, Trend, TrimBefore,
+    decode_control_reply, decode_control_request, decode_error, encode_control_reply,
+    encode_control_reply_into, encode_control_request, encode_error,
 };
 pub use crc::{Crc32cCombine, crc32c, crc32c_combine, crc32c_parts, crc32c_zeros};
 pub use data::{
@@ -51,7 +51,7 @@ pub use record::{
 };
 
 /// Version of the protocol spoken here; the greeting carries it. Both sides must agree exactly until 1.0.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// A shard, by the number of its stream (never reused) and its own number within it.
 #[derive(

@@ -171,6 +171,7 @@ fn every_archived_size_is_as_documented() {
     sizes.extend(sizes!(GroupShard, ClusterInfo, Snapshot, CoreSnapshot, ShardSnapshot));
     sizes.extend(sizes!(Quota, Backpressure, StreamChange, ShardCounters, TrimBefore, ClientQuota));
     sizes.extend(sizes!(GroupSnapshot, Distribution, Refusals, HotKey, ResetPosition, ResetTo));
+    sizes.extend(sizes!(GroupMember, LeaseGrant, LeasedPosition, Membership));
     let documented: Vec<(&str, usize)> = table("- `String` is 8 bytes.")
         .iter()
         .map(|row| (row[0], row[1].parse().unwrap()))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use highwater_wire::{GroupDescription, GroupName, GroupShard, StreamName, Trend};
+use highwater_wire::{GroupDescription, GroupMember, GroupName, GroupShard, StreamName, Trend};
 use serde::Serialize;
 
 use super::named;
@@ -41,6 +41,15 @@ struct Described<'a> {
     #[serde(flatten)]
     total: Total,
     shards: Vec<Shard<'a>>,
+    members: Vec<Member<'a>>,
+}
+
+/// A member as JSON.
+#[derive(Serialize)]
+struct Member<'a> {
+    stream: &'a str,
+    #[serde(flatten)]
+    member: &'a GroupMember,
 }
 
 /// The figures of several shards together.
@@ -143,6 +152,10 @@ impl<'a> Described<'a> {
             group,
             total: Total::of(streams.iter().flat_map(|g| &g.shards)),
             shards: shards.collect(),
+            members: streams
+                .iter()
+                .flat_map(|g| g.members.iter().map(|m| Member { stream: &g.stream, member: m }))
+                .collect(),
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Receiver;
 
-use highwater_wire::{GroupDescription, GroupShard, Position, ResetPosition, ResetTo, ShardId};
+use highwater_wire::{
+    GroupDescription, GroupMember, GroupShard, Position, ResetPosition, ResetTo, ShardId,
+};
 
 use super::{Control, ControlError, PATIENCE, group_name, unknown_shard};
 use crate::catalogue::{PositionRecord, StreamRecord};
@@ -81,6 +83,11 @@ impl Control {
         for (group, stream) in groups {
             let Some((name, record)) = records.get(&stream) else { continue };
             let positions: BTreeMap<u32, u64> = self.positions_of(group, stream).collect();
+            let members = self.group_members(group, stream);
+            let owner = |shard: u32| {
+                let holds = |member: &&GroupMember| member.shards.contains(&shard);
+                members.iter().find(holds).map_or_else(String::new, |member| member.name.clone())
+            };
             let mut shards = Vec::new();
             for shard in shards_of(record, &positions) {
                 let position = positions.get(&shard).copied();
@@ -89,10 +96,11 @@ impl Control {
                     group: group.to_owned(),
                     position: position.unwrap_or(0),
                 });
-                shards.push(GroupShard { shard, position, ..GroupShard::default() });
+                let owner = owner(shard);
+                shards.push(GroupShard { shard, position, owner, ..GroupShard::default() });
             }
             let (group, stream) = (group.to_owned(), (*name).to_owned());
-            described.push(GroupDescription { group, stream, shards });
+            described.push(GroupDescription { group, stream, shards, members });
         }
         let lags = self.lags(asks)?;
         let shards = described.iter_mut().flat_map(|group| &mut group.shards);
@@ -137,25 +145,40 @@ impl Control {
         reset: &GroupReset,
     ) -> Result<Vec<ResetPosition>, ControlError> {
         group_name(group)?;
+        let names = self.streams_of(group, stream)?;
+        for name in &names {
+            let what = "its positions can be set once they have left";
+            self.members.must_rest(group, self.find(name)?.id, what)?;
+        }
+        self.set_positions(group, &names, reset)
+    }
+
+    /// Sets positions, of whomever.
+    pub(super) fn set_positions(
+        &mut self,
+        group: &str,
+        names: &[String],
+        reset: &GroupReset,
+    ) -> Result<Vec<ResetPosition>, ControlError> {
         let mut told = Vec::new();
         let mut records: Vec<PositionRecord> = Vec::new();
-        for name in self.streams_of(group, stream)? {
-            let record = self.find(&name)?;
+        for name in names {
+            let record = self.find(name)?;
             if let Some(odd) = reset.shard.filter(|s| record.shard(*s).is_none()) {
-                return Err(unknown_shard(&name, record, odd));
+                return Err(unknown_shard(name, record, odd));
             }
             let positions: BTreeMap<u32, u64> = self.positions_of(group, record.id).collect();
             let wanted = record.shards.iter().map(|s| s.shard);
             for shard in wanted.filter(|s| reset.shard.is_none_or(|only| only == *s)) {
                 let id = ShardId { stream: record.id, shard };
                 let from = positions.get(&shard).copied();
-                let Some(to) = self.target(&name, id, from, reset)? else { continue };
+                let Some(to) = self.target(name, id, from, reset)? else { continue };
                 records.push((group.to_owned(), record.id, shard, to));
                 told.push(ResetPosition { stream: name.clone(), shard, from, to });
             }
         }
         if told.is_empty() {
-            let (group, stream) = (group.to_owned(), stream.to_owned());
+            let (group, stream) = (group.to_owned(), String::new());
             return Err(ControlError::UnknownGroup { group, stream });
         }
         if !reset.dry_run {
@@ -204,6 +227,10 @@ impl Control {
     pub fn delete_group(&mut self, group: &str, stream: &str) -> Result<(), ControlError> {
         group_name(group)?;
         let names = self.streams_of(group, stream)?;
+        for name in &names {
+            let what = "it can be deleted once they have left";
+            self.members.must_rest(group, self.find(name)?.id, what)?;
+        }
         let mut found = false;
         for name in names {
             let id = self.find(&name)?.id;

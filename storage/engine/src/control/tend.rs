@@ -111,6 +111,7 @@ impl Control {
             let record = streams.values().find(|r| r.id == id.stream);
             record.is_some_and(|r| r.shard(id.shard).is_some())
         });
+        self.lay_out_groups()?;
         if names.is_empty() {
             self.tending.advice.clear();
             return Ok(Vec::new());

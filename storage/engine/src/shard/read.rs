@@ -60,6 +60,8 @@ pub(crate) struct Reader {
     throttled: Option<u64>,
     /// The meters of whoever reads, if there is a quota for them.
     client: Option<Arc<Meters>>,
+    /// It reads as long as this lease is in force; 0 for none.
+    lease: u64,
     cursor: Option<Cursor>,
 }
 
@@ -81,6 +83,7 @@ impl Reader {
             waits_at: None,
             throttled: None,
             client: None,
+            lease: 0,
             cursor: None,
         }
     }
@@ -128,12 +131,16 @@ pub struct ReadRequest {
     pub min_bytes: usize,
     /// Answer at this time (monotonic, ns) with what is there.
     pub deadline_ns: u64,
+    /// The lease it is read under; 0 for none.
+    pub lease: u64,
 }
 
 impl Shard {
     /// A single read; answered by [`Output::Read`].
     pub fn read(&mut self, now: Now, number: u64, request: ReadRequest, tag: u64, io: &mut Io) {
-        if let Err(error) = self.locate(Start::At(request.from)) {
+        let located =
+            self.leased(request.lease).and_then(|()| self.locate(Start::At(request.from)));
+        if let Err(error) = located {
             io.outputs.push(Output::Read { tag, result: Err(error) });
             return;
         }
@@ -152,6 +159,7 @@ impl Shard {
             waits_at: None,
             throttled: None,
             client: None,
+            lease: request.lease,
             cursor: None,
         });
         self.pump_readers(now, io);
@@ -188,6 +196,7 @@ impl Shard {
             waits_at: None,
             throttled: None,
             client: None,
+            lease: 0,
             cursor: None,
         });
         self.pump_readers(now, io);
@@ -206,6 +215,38 @@ impl Shard {
     pub fn limit(&mut self, reader: ReaderId, client: Option<Arc<Meters>>) {
         if let Some(r) = self.readers.iter_mut().find(|r| r.key == ReaderKey::Push(reader)) {
             (r.client, r.throttled) = (client, None);
+        }
+    }
+
+    /// Whether a lease is in force; 0 is none and always right.
+    pub fn leased(&self, lease: u64) -> Result<(), ReadError> {
+        if lease == 0 || self.leases.contains(&lease) {
+            return Ok(());
+        }
+        Err(ReadError::LeaseLost { shard: self.spec.id, lease })
+    }
+
+    /// Has a subscription end with a lease.
+    pub fn bind(&mut self, reader: ReaderId, lease: u64) {
+        if let Some(r) = self.readers.iter_mut().find(|r| r.key == ReaderKey::Push(reader)) {
+            r.lease = lease;
+        }
+    }
+
+    /// Another lease is in force in place of `old`, under which nobody reads any more; 0 for none.
+    pub fn set_lease(&mut self, old: u64, new: u64, io: &mut Io) {
+        if old > 0 {
+            self.leases.remove(&old);
+            let error = ReadError::LeaseLost { shard: self.spec.id, lease: old };
+            for at in 0..self.readers.len() {
+                if self.readers[at].lease == old {
+                    self.end_reader(at, &error, io);
+                }
+            }
+            self.readers.retain(|r| !r.gone || r.busy);
+        }
+        if new > 0 {
+            self.leases.insert(new);
         }
     }
 

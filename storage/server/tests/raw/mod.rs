@@ -178,6 +178,7 @@ impl Raw {
             min_bytes: 1.into(),
             max_wait_ms: wait_ms.into(),
             reserved: 0.into(),
+            lease: 0.into(),
         };
         self.send(Kind::Fetch, correlation, &request.to_array(), &[]);
     }
@@ -190,6 +191,7 @@ impl Raw {
             credit_bytes: credit.into(),
             max_bytes: 0.into(),
             reserved: 0.into(),
+            lease: 0.into(),
         };
         self.send(Kind::Subscribe, correlation, &request.to_array(), &[]);
     }
