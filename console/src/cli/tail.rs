@@ -106,7 +106,8 @@ async fn tail(
     let client = args.target.connect().await?;
     let name = args.stream.as_str();
     // Windows are over all of a stream, not over what one member reads of it.
-    if let Some(group) = args.group.as_ref().filter(|_| args.shard.is_none() && counting.is_none()) {
+    if let Some(group) = args.group.as_ref().filter(|_| args.shard.is_none() && counting.is_none())
+    {
         let mut printer = Printer { args, sieve, counting, left: args.limit.unwrap_or(u64::MAX) };
         return member::read(&mut printer, &client, group.as_str(), stop).await;
     }
