@@ -201,7 +201,14 @@ fn four_members_over_eight_shards_lose_nothing_whatever_happens_to_them() {
     let last = start("m5");
     until(|| shared_out(&server, &["m5"]));
     for refusal in [&["group", "reset", "g", "--to", "oldest"][..], &["group", "delete", "g"]] {
-        refused(&server.run(refusal), 1, &["active members"]);
+        let done = server.run(refusal);
+        assert!(
+            !done.status.success(),
+            "{refusal:?} {done:?} {:?} {:?}",
+            shards(&server),
+            last.said()
+        );
+        refused(&done, 1, &["active members"]);
     }
     drop(last);
 }
