@@ -7,7 +7,7 @@
 //!   on multiples of `every` since 1970 UTC.
 //! - *Session* windows belong to one key: they last as long as no two of its records are further apart than `gap`.
 //!
-//! Memory is bounded by [`Spec::memory`]. Beyond it records are dropped and counted that would need more: those of new
+//! Memory is bounded (see [`Spec::with_memory`]). Beyond it records are dropped and counted that would need more: those of new
 //! keys, and those of aggregates that grow (distinct, top, percentiles). Counts of known keys stay exact.
 
 mod aggregate;
@@ -19,7 +19,7 @@ mod watermark;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-pub use aggregate::{Aggregate, Outcome, Sample, Top};
+pub use aggregate::{Aggregate, EXACT, MAX_TOP, Outcome, Sample, Top};
 pub use query::{Query, QueryError, Samples};
 pub use watermark::Watermark;
 

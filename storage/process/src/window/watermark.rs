@@ -40,15 +40,16 @@ impl Watermark {
         self.sources.entry(shard).or_default().caught_up = is;
     }
 
-    /// Nothing from before this is expected. `now_ns` is the time that records get which come from now on; `None` if
-    /// that cannot be known, as with times of their own.
+    /// Nothing from before this is expected. `now_ns` is a time from before which nothing can be on its way any more;
+    /// `None` if that cannot be known, as with times that records bring along.
     pub fn now(&self, now_ns: Option<u64>) -> u64 {
         let behind = self.sources.values().filter(|source| !source.caught_up).map(|s| s.at).min();
         let seen = self.sources.values().map(|source| source.at).max().unwrap_or(0);
         let at = match (behind, now_ns) {
-            (Some(behind), _) => behind,
-            (None, Some(now)) => now.max(seen),
-            (None, None) => seen,
+            // What one shard shows may be ahead of what is on its way from another.
+            (Some(behind), Some(now)) => behind.min(now),
+            (None, Some(now)) => now,
+            (behind, None) => behind.unwrap_or(seen),
         };
         at.saturating_sub(self.lateness)
     }
