@@ -11,6 +11,7 @@ use super::{Control, ControlError, PATIENCE, group_name};
 use crate::catalogue::StreamRecord;
 use crate::core::CoreCommand;
 use crate::members::{Change, Joining, LONGEST_SESSION_NS, SHORTEST_SESSION_NS, ShardInfo};
+use crate::types::ShardStatus;
 
 /// Longest name of a member, characters.
 const MEMBER_NAME: usize = 128;
@@ -91,7 +92,8 @@ impl Control {
         }
         let record = self.find(join.stream)?.clone();
         self.begin_group(join, &record)?;
-        let shards = self.shard_infos(join.group, &record)?;
+        let status = self.status()?;
+        let shards = self.shard_infos(join.group, &record, &status);
         let joining = Joining {
             member: join.member,
             name: join.name.to_owned(),
@@ -121,8 +123,8 @@ impl Control {
         &mut self,
         group: &str,
         record: &StreamRecord,
-    ) -> Result<Vec<ShardInfo>, ControlError> {
-        let status = self.status()?;
+        status: &BTreeMap<ShardId, ShardStatus>,
+    ) -> Vec<ShardInfo> {
         let positions: BTreeMap<u32, u64> = self.positions_of(group, record.id).collect();
         let infos = record.shards.iter().map(|kept| {
             let id = ShardId { stream: record.id, shard: kept.shard };
@@ -138,7 +140,7 @@ impl Control {
                 rate: status.map_or(0.0, |s| s.arriving_per_s),
             }
         });
-        Ok(infos.collect())
+        infos.collect()
     }
 
     /// A sign of life of a member, and what it has given up.
@@ -185,10 +187,15 @@ impl Control {
     pub(super) fn lay_out_groups(&mut self) -> Result<(), ControlError> {
         let groups: Vec<(String, u32)> =
             self.members.groups().map(|(group, stream)| (group.to_owned(), stream)).collect();
+        if groups.is_empty() {
+            return Ok(());
+        }
+        // Asked once, however many groups there are.
+        let status = self.status()?;
         for (group, stream) in groups {
             let record = self.streams.values().find(|record| record.id == stream).cloned();
             let Some(record) = record else { continue };
-            let shards = self.shard_infos(&group, &record)?;
+            let shards = self.shard_infos(&group, &record, &status);
             let mut changes = Vec::new();
             self.members.layout(&group, stream, shards, &mut changes);
             self.carry(changes)?;

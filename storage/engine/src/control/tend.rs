@@ -168,6 +168,7 @@ impl Control {
         self.positions.retain(|(_, stream, shard), _| {
             !gone.contains(&ShardId { stream: *stream, shard: *shard })
         });
+        self.ends.retain(|id, _| !gone.contains(id));
         self.streams.insert(name.to_owned(), record);
         done.extend(gone.iter().copied().map(Tended::Forgotten));
         self.remove_files(name, gone)
