@@ -111,20 +111,31 @@ pub enum Next {
 /// Decides over the first of the batches held, which has waited so long. A strategy that holds nothing was set
 /// meanwhile: then what is held passes as it fits, as if at the door.
 pub fn next(strategy: Backpressure, fits: bool, waited_ns: u64) -> Next {
-    let late =
-        |age_ms| waited_ns > ns(age_ms).saturating_add(ns(age_ms) / 8).saturating_add(SLACK_NS);
+    let late = patience_ns(strategy).is_some_and(|most| waited_ns > most);
     match strategy {
+        // Only the present matters: what is late goes, also if it would fit by now.
+        Backpressure::DropOldest { .. } if late => Next::Drop,
         _ if fits => Next::Store,
-        Backpressure::Buffer { age_ms, .. } if late(age_ms) => Next::Refuse,
-        Backpressure::DropOldest { age_ms, .. } if waited_ns > ns(age_ms) => Next::Drop,
+        Backpressure::Buffer { .. } if late => Next::Refuse,
         Backpressure::Buffer { .. } | Backpressure::DropOldest { .. } => Next::Stay,
         _ => Next::Store,
     }
 }
 
+/// Nanoseconds that a batch is held at most; `None` of a strategy that holds none.
+pub fn patience_ns(strategy: Backpressure) -> Option<u64> {
+    match strategy {
+        Backpressure::Buffer { age_ms, .. } => {
+            Some(ns(age_ms).saturating_add(ns(age_ms) / 8).saturating_add(SLACK_NS))
+        }
+        Backpressure::DropOldest { age_ms, .. } => Some(ns(age_ms)),
+        _ => None,
+    }
+}
+
 /// Whether a strategy holds batches back.
 pub fn holds(strategy: Backpressure) -> bool {
-    matches!(strategy, Backpressure::Buffer { .. } | Backpressure::DropOldest { .. })
+    patience_ns(strategy).is_some()
 }
 
 fn ns(ms: u64) -> u64 {
@@ -216,9 +227,12 @@ mod tests {
             (BUFFER, false, late + 1, Next::Refuse),
             (OLDEST, false, 50_000_000, Next::Stay),
             (OLDEST, false, 50_000_001, Next::Drop),
+            (OLDEST, true, 50_000_000, Next::Store),
+            // Quota came free after its time, and before it was looked at.
+            (OLDEST, true, 50_000_001, Next::Drop),
             (Backpressure::Reduce, false, 0, Next::Store),
         ] {
-            assert_eq!(next(strategy, fits, waited), want, "{strategy:?} {waited}");
+            assert_eq!(next(strategy, fits, waited), want, "{strategy:?} {fits} {waited}");
         }
     }
 

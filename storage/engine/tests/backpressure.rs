@@ -235,6 +235,36 @@ fn a_batch_is_stored_whole_or_refused_whole_unless_parts_are_taken() {
     assert!(parts.retry_after_ms > 900, "{parts:?}");
 }
 
+/// It was stored: whether it fitted by now was asked first.
+#[test]
+fn what_is_beyond_its_age_is_dropped_although_quota_came_free_before_it_was_looked_at() {
+    let strategy = Backpressure::DropOldest { bytes: 20_000, age_ms: 100 };
+    let mut m = Machine::new(records_a_second(1_000, strategy));
+    let mut node = m.start();
+    // All of the burst, and two batches more.
+    for _ in 0..12 {
+        m.offer(&mut node, &partial()).unwrap();
+        m.sequence += RECORDS;
+        m.run(&mut node, 50_000);
+    }
+    m.run(&mut node, 1_000_000);
+    let c = node.core.counters(SHARD).unwrap();
+    assert_eq!((c.acknowledged, c.buffered, c.pending), (100, 20, 20));
+    m.answers.clear();
+    // Nobody looks for as long as it takes.
+    m.now.mono_ns += 10_000_000_000;
+    m.now.wall_ns += 10_000_000_000;
+    m.run(&mut node, 5_000_000);
+    let decided = |a: &Appended| (a.record_count, a.parts.as_ref().map_or(0, |p| p.dropped));
+    let told: Vec<_> = m.answers.drain(..).map(|(_, a)| decided(&a.unwrap())).collect();
+    assert_eq!(told, [(0, 10), (0, 10)]);
+    // What comes now is stored.
+    m.offer(&mut node, &partial()).unwrap();
+    m.run(&mut node, 5_000_000);
+    assert_eq!(decided(m.answers.pop().unwrap().1.as_ref().unwrap()), (10, 0));
+    adds_up(&node.core.counters(SHARD).unwrap());
+}
+
 #[test]
 fn a_quota_may_be_lifted_while_batches_are_held() {
     let held = Backpressure::Buffer { bytes: 1 << 20, age_ms: 60_000 };

@@ -45,6 +45,8 @@ pub(super) struct Ask<'a> {
     pub faulty: bool,
     /// It has waited in the queue.
     pub queued: bool,
+    /// For quota, by the stream's backpressure.
+    pub held: bool,
     /// It is to be dropped.
     pub doomed: bool,
 }
@@ -79,8 +81,8 @@ impl Shard {
         };
         let offered = batch.record_count();
         let arrived_mono_ns = now.mono_ns;
-        let (queued, doomed) = (false, false);
-        let ask = Ask { batch, terms, tag, arrived_mono_ns, offered, faulty, queued, doomed };
+        let (queued, held, doomed) = (false, false, false);
+        let ask = Ask { batch, terms, tag, arrived_mono_ns, offered, faulty, queued, held, doomed };
         let taken = match faulty && !terms.partial {
             true => self.fault(&ask, io),
             false => self.try_append(now, &ask, io),
@@ -127,7 +129,7 @@ impl Shard {
             Err(NoPlace::Later) => self.wait(ask, false, io),
             Err(NoPlace::Held { wait_ns, drop }) => {
                 self.hold(drop, ask, io)?;
-                self.queue.until = Some(now.mono_ns + wait_ns);
+                self.queue.until = Some(self.look_at(now, ask.arrived_mono_ns, wait_ns));
                 Ok(())
             }
             Err(NoPlace::Refused(error)) => Err(error),

@@ -230,6 +230,7 @@ impl Shard {
                         offered: first.offered,
                         faulty: first.faulty,
                         queued: true,
+                        held: first.held,
                         doomed: first.doomed,
                     };
                     self.place(now, &ask, io)
@@ -247,7 +248,8 @@ impl Shard {
                     if !std::mem::replace(&mut first.held, true) {
                         self.stats.counters.buffered += u64::from(first.offered);
                     }
-                    self.queue.until = Some(now.mono_ns + wait_ns.max(LOOK_NS));
+                    let wait_ns = wait_ns.max(LOOK_NS);
+                    self.queue.until = Some(self.look_at(now, first.arrived_mono_ns, wait_ns));
                     self.queue.push_front(first, io);
                     return;
                 }
@@ -257,6 +259,16 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// When to look at the first of those held, which came at `arrived_ns`: when it may fit, or is not to wait any
+    /// longer.
+    pub(super) fn look_at(&self, now: Now, arrived_ns: u64, wait_ns: u64) -> u64 {
+        let fits_ns = now.mono_ns.saturating_add(wait_ns);
+        let patience_ns = admit::patience_ns(self.spec.policy.backpressure);
+        let late_ns =
+            patience_ns.map_or(u64::MAX, |most| arrived_ns.saturating_add(most).saturating_add(1));
+        fits_ns.min(late_ns.max(now.mono_ns + LOOK_NS))
     }
 
     /// Whether a look at the queue may help.

@@ -42,13 +42,14 @@ impl Shard {
         let fits = self.metering.fits(now, demand, cut);
         let over = |client: &Meters| !client.fits(now, demand, partial(ask));
         let own = fits && ask.client().is_some_and(over);
-        if fits && !own && !ask.faulty {
+        let admission = self.admission(now, ask, fits, own, io);
+        if admission == Admission::Store && fits && !own && !ask.faulty {
             self.store(now, ask, &ask.batch, None, io)?;
             self.metering.take(now, demand, ask.client());
             return Ok(());
         }
         let plan = Plan::default();
-        match self.admission(now, ask, fits, own, io) {
+        match admission {
             Admission::Store => self.store_part(now, claim, ask, plan, own, io),
             Admission::Hold { drop } => {
                 let wait_ns = self.metering.wait_ns(now, Demand::default(), demand, None);
@@ -73,12 +74,13 @@ impl Shard {
     }
 
     fn admission(&self, now: Now, ask: &Ask<'_>, fits: bool, own: bool, io: &Io) -> Admission {
-        if fits && !own {
-            return Admission::Store;
-        }
         let strategy = self.spec.policy.backpressure;
         if ask.queued && !own && admit::holds(strategy) {
-            let waited_ns = now.mono_ns.saturating_sub(ask.arrived_mono_ns);
+            // What waited for something else is as good as just come.
+            let waited_ns = match ask.held {
+                true => now.mono_ns.saturating_sub(ask.arrived_mono_ns),
+                false => 0,
+            };
             let wait_ns = self.metering.wait_ns(now, Demand::default(), ask.demand(), None);
             return match admit::next(strategy, fits, waited_ns) {
                 Next::Store => Admission::Store,
@@ -86,6 +88,9 @@ impl Shard {
                 Next::Refuse => Admission::Refuse { front: 0, wait_ns },
                 Next::Drop => Admission::Drop { front: 0 },
             };
+        }
+        if fits && !own {
+            return Admission::Store;
         }
         let offer = self.offer(now, ask, io);
         // With batches held this one was taken from their front: none stands before it.

@@ -81,11 +81,24 @@ pub struct Asked {
     pub identity: u64,
     pub first: u64,
     pub expected: Option<u64>,
+    /// It was held for quota when it came: stored, it is so by this time, ns since 1970 UTC.
+    pub not_after_ns: Option<u64>,
 }
 
 impl Asked {
     pub fn terms(&self, partial: bool) -> AppendTerms {
         AppendTerms { partial, tell: true, expected: self.expected, client: None }
+    }
+
+    /// Whether it was held by `drop-oldest` and is stored; never beyond its age.
+    pub fn in_time(&self, appended: &Appended) -> Result<bool, String> {
+        let fresh = appended.record_count > 0 && !appended.duplicate;
+        match self.not_after_ns.filter(|_| fresh) {
+            Some(most) if appended.arrival_ns > most => {
+                Err(format!("stored {} ns late: {appended:?}", appended.arrival_ns - most))
+            }
+            most => Ok(most.is_some()),
+        }
     }
 
     /// The records that an answer says are stored, in order, and those that never will be.

@@ -8,7 +8,7 @@ use highwater_engine::{
     ReaderId, ShardSpec,
 };
 use highwater_ring::{Crash, SimOptions, SimWorld};
-use highwater_wire::{AckMode, BatchIter, BatchView, Compression, ShardId, Unpacker};
+use highwater_wire::{AckMode, Backpressure, BatchIter, BatchView, Compression, ShardId, Unpacker};
 
 use crate::checker::{Checker, Identity, entry};
 use crate::clients::{Asked, Producer, Record, Sent, Tally, policy, sequence_of};
@@ -58,6 +58,7 @@ coverage!(
     dropped_whole,
     sampled_out,
     buffered,
+    held_in_time,
     quota_refused,
     compressed,
     conditional,
@@ -330,6 +331,7 @@ impl History {
                 shard.spec.policy = Policy { backpressure, ..Policy::default() };
                 node.core.set_policy(shard.spec.id, shard.spec.policy);
             }
+            self.asked.values_mut().for_each(|asked| asked.not_after_ns = None);
         }
         for _ in 0..200_000 {
             if self.producers.iter().all(|p| p.unacked.is_empty()) && self.asked.is_empty() {
@@ -398,19 +400,27 @@ impl History {
         let Some(sent) = p.unacked.iter().find(|s| s.tag == of) else { return Ok(()) };
         let shard = &mut self.shards[p.shard];
         let conditional = self.random.u8(..) < 8;
-        let asked = Asked {
+        let mut asked = Asked {
             producer: at,
             shard: p.shard,
             offered: sent.count(),
             identity: p.identity,
             first: sent.first,
             expected: conditional.then(|| node.core.next_sequence(shard.spec.id)).flatten(),
+            not_after_ns: None,
         };
         self.covered.conditional += u64::from(conditional);
         let compressed = BatchView::parse(&sent.bytes).is_ok_and(|b| b.compressed());
         self.covered.compressed += u64::from(compressed);
         let terms = asked.terms(p.partial);
+        let buffered = |node: &Node| node.core.counters(shard.spec.id).map_or(0, |c| c.buffered);
+        let before = buffered(node);
         let taken = node.core.append_on(self.now, shard.spec.id, &sent.bytes, &terms, tag);
+        if let Backpressure::DropOldest { age_ms, .. } = shard.spec.policy.backpressure
+            && buffered(node) > before
+        {
+            asked.not_after_ns = Some(self.now.wall_ns + age_ms * 1_000_000);
+        }
         shard.tally.offered(asked.offered, &taken);
         match taken {
             Ok(()) => {
@@ -538,6 +548,7 @@ impl History {
         if asked.expected.is_some_and(|e| !appended.duplicate && e != appended.base_sequence) {
             return Err(format!("{appended:?} although {:?} was expected", asked.expected));
         }
+        self.covered.held_in_time += u64::from(asked.in_time(&appended)?);
         let (stored, gone) = asked.fates(&appended)?;
         shard.checker.acked(appended.base_sequence, &stored)?;
         if shard.spec.ack == AckMode::Durable {
