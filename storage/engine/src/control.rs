@@ -140,6 +140,10 @@ impl ControlError {
             | ControlError::Reshard { reason: ReshardError::Unknown(_), .. } => {
                 ErrorCode::UnknownShard
             }
+            ControlError::Reshard { reason: ReshardError::NoAnswer { .. }, .. }
+            | ControlError::Reshard { reason: ReshardError::UnderWay { .. }, .. } => {
+                ErrorCode::Unavailable
+            }
             ControlError::Reshard { .. } => ErrorCode::CannotReshard,
             ControlError::Locate { reason, .. } => return reason.to_wire(),
             ControlError::Catalogue(CatalogueError::Full { .. }) => ErrorCode::InvalidArgument,
@@ -169,6 +173,8 @@ pub struct Control {
     /// Where closed shards end, as far as somebody has asked.
     ends: BTreeMap<ShardId, u64>,
     started: Instant,
+    /// How long a split or merge waits for a core, all in all.
+    reshard_patience: Duration,
 }
 
 impl Control {
@@ -190,6 +196,7 @@ impl Control {
             members: Members::new(store.epoch()),
             ends: BTreeMap::new(),
             started: Instant::now(),
+            reshard_patience: reshard::PATIENCE,
         }
     }
 
@@ -477,6 +484,14 @@ impl Control {
     }
 
     fn status(&self) -> Result<BTreeMap<ShardId, ShardStatus>, ControlError> {
+        self.status_within(PATIENCE)
+    }
+
+    fn status_within(
+        &self,
+        patience: Duration,
+    ) -> Result<BTreeMap<ShardId, ShardStatus>, ControlError> {
+        let until = Instant::now() + patience;
         let mut waits = Vec::new();
         for (core, link) in self.links.iter().enumerate() {
             let (reply, wait) = channel();
@@ -487,7 +502,8 @@ impl Control {
         }
         let mut status = BTreeMap::new();
         for (core, wait) in waits {
-            let shards = wait.recv_timeout(PATIENCE).map_err(|_| ControlError::CoreGone(core))?;
+            let left = until.saturating_duration_since(Instant::now());
+            let shards = wait.recv_timeout(left).map_err(|_| ControlError::CoreGone(core))?;
             status.extend(shards.into_iter().map(|s| (s.id, s)));
         }
         Ok(status)
@@ -499,7 +515,13 @@ impl Control {
         record: &StreamRecord,
         status: &BTreeMap<ShardId, ShardStatus>,
     ) -> StreamDescription {
-        let shards = record.shards.iter().map(|kept| {
+        // No child is told to anybody before its parents have nothing in flight.
+        let at_work = |parent: &u32| {
+            let of = status.get(&ShardId { stream: record.id, shard: *parent });
+            of.is_some_and(|of| of.closed && of.state == "closing")
+        };
+        let told = record.shards.iter().filter(|kept| !kept.parents.iter().any(at_work));
+        let shards = told.map(|kept| {
             let id = ShardId { stream: record.id, shard: kept.shard };
             let of = status.get(&id);
             ShardDescription {

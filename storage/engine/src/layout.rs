@@ -143,6 +143,24 @@ pub enum ReshardError {
         /// The key's hash.
         hash: u128,
     },
+    /// A core does not say how its shards are.
+    #[error("core {core} does not answer within {waited_ms} ms: nothing was changed; try again")]
+    NoAnswer {
+        /// Which.
+        core: usize,
+        /// Milliseconds waited.
+        waited_ms: u64,
+    },
+    /// A parent has not finished what it had in flight.
+    #[error(
+        "shard {shard} has not finished after {waited_ms} ms what it had in flight: the change is kept, and its children are open to producers and readers as soon as it has (stream describe shows them)"
+    )]
+    UnderWay {
+        /// The parent.
+        shard: u32,
+        /// Milliseconds waited.
+        waited_ms: u64,
+    },
     /// More than allowed.
     #[error("the stream would have {shards} {what}; {limit} are allowed")]
     TooMany {

@@ -7,16 +7,25 @@
 //! 2. Every core learns where the children lie; their cores open them and have a first segment ready.
 //! 3. The parents' cores close them: what has no place in a log yet is refused, the rest is stored and sealed.
 //! 4. When all parents are at rest the children are told to whoever asks.
+//!
+//! A core answers within a turn of its loop, which waits for no disk, and a parent is at rest when its last writes are
+//! durable. Meanwhile this thread has no time for others, those who look for the children among them. So the wait is
+//! [`PATIENCE`] at most: before step 1 nothing is changed then, after step 3 the children are told without it.
 
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use highwater_wire::{HashRange, MAX_SHARDS_PER_STREAM, ShardId, StreamDescription};
 
-use super::{Control, ControlError, PATIENCE, now_ns};
+use super::{Control, ControlError, now_ns};
 use crate::core::CoreCommand;
 use crate::hotkeys::SplitPoint;
 use crate::layout::{Plan, ReshardError};
 use crate::store::specs_of;
+use crate::types::ShardStatus;
+
+/// How long a split or merge waits for the cores, before it changes anything and again for its parents to be at rest.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the first segments of children may take before the parents close all the same.
 const PREPARING: Duration = Duration::from_secs(1);
@@ -83,7 +92,8 @@ impl Control {
     ) -> Result<SplitPoint, ControlError> {
         let asked = |reply| CoreCommand::SplitPoint { shard, range, reply };
         let (core, wait) = self.ask(shard, asked)?;
-        let point = wait.recv_timeout(PATIENCE).map_err(|_| ControlError::CoreGone(core))?;
+        let point = wait.recv_timeout(super::PATIENCE);
+        let point = point.map_err(|_| ControlError::CoreGone(core))?;
         Ok(match point {
             Some(SplitPoint::At { samples, .. } | SplitPoint::OneKey { samples, .. })
                 if samples < FEW_SAMPLES =>
@@ -132,24 +142,43 @@ impl Control {
         }
         let mut closing = Vec::new();
         for &shard in &plan.close {
-            let shard = ShardId { stream, shard };
-            closing.push(self.ask(shard, |done| CoreCommand::CloseShard { shard, done })?);
+            let id = ShardId { stream, shard };
+            let (_, wait) = self.ask(id, |done| CoreCommand::CloseShard { shard: id, done })?;
+            closing.push((shard, wait));
         }
-        for (core, wait) in closing {
-            wait.recv_timeout(PATIENCE).map_err(|_| ControlError::CoreGone(core))?;
-        }
+        let until = Instant::now() + self.reshard_patience;
+        let at_rest = |wait: &Receiver<ShardStatus>| {
+            wait.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok()
+        };
+        let late = closing.iter().find(|(_, wait)| !at_rest(wait)).map(|(shard, _)| *shard);
         // How many share what the stream may keep has changed.
         for spec in specs {
             if !is_child(spec.id) {
                 self.tell(spec.id, CoreCommand::Respec(spec))?;
             }
         }
-        self.describe(name)
+        match late {
+            None => self.describe(name),
+            Some(shard) => {
+                let reason = ReshardError::UnderWay { shard, waited_ms: self.patience_ms() };
+                Err(ControlError::Reshard { stream: name.to_owned(), reason })
+            }
+        }
+    }
+
+    fn patience_ms(&self) -> u64 {
+        u64::try_from(self.reshard_patience.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Whether all parents take appends: what a shard with a failed disk has in doubt would be left so.
     fn all_serve(&self, name: &str, stream: u32, plan: &Plan) -> Result<(), ControlError> {
-        let status = self.status()?;
+        let status = self.status_within(self.reshard_patience).map_err(|error| match error {
+            ControlError::CoreGone(core) => {
+                let reason = ReshardError::NoAnswer { core, waited_ms: self.patience_ms() };
+                ControlError::Reshard { stream: name.to_owned(), reason }
+            }
+            other => other,
+        })?;
         for &shard in &plan.close {
             let state = status.get(&ShardId { stream, shard }).map(|s| s.state.as_str());
             let state = state.unwrap_or("missing");
@@ -179,4 +208,98 @@ impl Control {
 /// The first hash key of the upper half of a range of at least two.
 fn middle(range: HashRange) -> u128 {
     range.start + (range.end - range.start) / 2 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)] // in a test a panic is the report
+
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    use highwater_wire::{ErrorCode, ShardCounters, StreamConfig};
+
+    use super::*;
+    use crate::store::{Store, StoreOptions};
+
+    /// A core that does nothing but say how its shards are.
+    #[derive(Debug, Default)]
+    struct Fake {
+        silent: bool,
+        states: BTreeMap<ShardId, &'static str>,
+    }
+
+    impl Fake {
+        fn hear(&mut self, command: CoreCommand) {
+            match command {
+                CoreCommand::AddShard(spec) => {
+                    self.states.insert(spec.id, "open");
+                }
+                CoreCommand::Prepare { done, .. } => done.send(()).unwrap(),
+                // It says nothing: its writes take long.
+                CoreCommand::CloseShard { shard, .. } => {
+                    self.states.insert(shard, "closing");
+                }
+                CoreCommand::Status { reply } if !self.silent => {
+                    let status = self.states.iter().map(|(id, state)| ShardStatus {
+                        id: *id,
+                        oldest: 0,
+                        high_water: 0,
+                        stored_bytes: 0,
+                        log_bytes: 0,
+                        state: (*state).to_owned(),
+                        counters: ShardCounters::default(),
+                        closed: *state != "open",
+                        expired: false,
+                    });
+                    reply.send(status.collect()).unwrap();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_core_that_does_not_answer_is_not_waited_for_and_no_child_is_told_too_early() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let mut options = StoreOptions { cores: vec![0], ..StoreOptions::default() };
+        (options.pool_bytes, options.prepared_bytes) = (8 << 20, 64 << 20);
+        let (store, _seeds) = Store::open(dir.path(), options).unwrap();
+        let fake = Arc::new(Mutex::new(Fake::default()));
+        let heard = Arc::clone(&fake);
+        let link = Box::new(move |command| {
+            heard.lock().unwrap().hear(command);
+            true
+        });
+        let mut control = Control::new(&store, vec![link]);
+        control.reshard_patience = Duration::from_millis(20);
+        let stream =
+            control.create_stream("s", StreamConfig { shards: 1, ..StreamConfig::default() });
+        let stream = stream.unwrap();
+
+        fake.lock().unwrap().silent = true;
+        let error = control.reshard("s", 2).unwrap_err();
+        assert_eq!(error.to_wire().code, ErrorCode::Unavailable);
+        let reason = |error| match error {
+            ControlError::Reshard { reason, .. } => reason,
+            other => panic!("{other}"),
+        };
+        assert_eq!(reason(error), ReshardError::NoAnswer { core: 0, waited_ms: 20 });
+        fake.lock().unwrap().silent = false;
+        assert_eq!(control.describe("s").unwrap().shards.len(), 1, "nothing was changed");
+
+        let error = control.reshard("s", 2).unwrap_err();
+        assert_eq!(error.to_wire().code, ErrorCode::Unavailable);
+        assert_eq!(reason(error), ReshardError::UnderWay { shard: 0, waited_ms: 20 });
+        let shards = |control: &Control| {
+            let stream = control.describe("s").unwrap();
+            stream.shards.iter().map(|s| (s.shard, s.closed)).collect::<Vec<_>>()
+        };
+        assert_eq!(shards(&control), [(0, true)], "its last writes are in flight");
+        let parent = ShardId { stream: stream.id, shard: 0 };
+        fake.lock().unwrap().states.insert(parent, "closed");
+        assert_eq!(shards(&control), [(0, true), (1, false), (2, false)]);
+        // What was asked for is there: asked again, there is nothing to do.
+        assert_eq!(control.reshard("s", 2).unwrap().shards.len(), 3);
+    }
 }
