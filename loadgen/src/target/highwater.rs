@@ -223,7 +223,8 @@ impl Outcomes for HighwaterOutcomes {
                 return Some(outcome);
             }
             self.told = 0;
-            self.ack = Some(self.acks.recv().await?);
+            // As soon as it is known: a shard that is slow must not make another look so.
+            self.ack = Some(self.acks.recv_part().await?);
         }
     }
 }

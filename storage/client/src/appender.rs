@@ -55,6 +55,10 @@ struct State {
     closed: bool,
     /// The outcomes interest nobody.
     unwatched: bool,
+    /// Outcomes are told in parts.
+    in_parts: bool,
+    /// Then: numbers of batches with outcomes to tell, in the order in which these came.
+    news: VecDeque<u64>,
 }
 
 #[derive(Debug)]
@@ -174,14 +178,39 @@ impl Acks {
 
     /// The next outcome if it is there.
     pub fn try_recv(&mut self) -> Option<Ack> {
+        self.take(State::take)
+    }
+
+    /// What became of some records of some batch, as soon as that is known: in each [`Ack`] those runs of its batch
+    /// that were not told yet. Of a batch whose shard was split there may be several, and others in between: none
+    /// waits for another shard. `None` as from [`recv`](Self::recv); whoever uses this should use it alone. Cancelled,
+    /// it loses nothing.
+    pub async fn recv_part(&mut self) -> Option<Ack> {
+        self.ledger.state().tell_in_parts();
+        loop {
+            if let Some(ack) = self.take(State::take_part) {
+                return Some(ack);
+            }
+            {
+                let state = self.ledger.state();
+                if state.closed && state.batches.is_empty() {
+                    return None;
+                }
+            }
+            self.ledger.unread.notified().await;
+        }
+    }
+
+    fn take(&mut self, take: impl FnOnce(&mut State) -> Option<Ack>) -> Option<Ack> {
         let mut state = self.ledger.state();
-        let ack = state.take()?;
-        let was_full = state.batches.len() + 1 == UNREAD;
+        let was_full = state.batches.len() >= UNREAD;
+        let ack = take(&mut state);
+        let has_room = was_full && state.batches.len() < UNREAD;
         drop(state);
-        if was_full {
+        if has_room {
             self.ledger.room.notify_waiters();
         }
-        Some(ack)
+        ack
     }
 }
 
@@ -217,9 +246,18 @@ impl Owner for Ledger {
         let mut state = self.state();
         let first = state.first;
         let at = batch.checked_sub(first).and_then(|at| usize::try_from(at).ok());
-        let Some(batch) = at.and_then(|at| state.batches.get_mut(at)) else { return };
-        batch.open = batch.open.saturating_sub(run.count);
-        batch.runs.push(run);
+        let State { batches, news, in_parts, unwatched, .. } = &mut *state;
+        let Some(of) = at.and_then(|at| batches.get_mut(at)) else { return };
+        of.open = of.open.saturating_sub(run.count);
+        let is_news = of.runs.is_empty();
+        of.runs.push(run);
+        if *in_parts && !*unwatched {
+            if is_news {
+                news.push_back(batch);
+            }
+            drop(state);
+            return self.unread.notify_one();
+        }
         if state.batches.front().is_some_and(|front| front.open == 0) {
             if state.unwatched {
                 state.discard();
@@ -240,7 +278,65 @@ impl State {
         Some(Ack { tag: batch.tag, runs: batch.runs })
     }
 
+    fn tell_in_parts(&mut self) {
+        if !std::mem::replace(&mut self.in_parts, true) {
+            let told = (self.first..).zip(&self.batches).filter(|(_, b)| !b.runs.is_empty());
+            self.news = told.map(|(number, _)| number).collect();
+        }
+    }
+
+    fn take_part(&mut self) -> Option<Ack> {
+        loop {
+            let at = self.news.pop_front()?.checked_sub(self.first);
+            let at = at.and_then(|at| usize::try_from(at).ok());
+            // One that was told of as a whole meanwhile is not there any more.
+            let Some(batch) = at.and_then(|at| self.batches.get_mut(at)) else { continue };
+            let mut runs = std::mem::take(&mut batch.runs);
+            let tag = batch.tag;
+            runs.sort();
+            let told = |batch: &mut Batch| batch.open == 0 && batch.runs.is_empty();
+            while self.batches.pop_front_if(told).is_some() {
+                self.first += 1;
+            }
+            return Some(Ack { tag, runs });
+        }
+    }
+
     fn discard(&mut self) {
         while self.take().is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Fate;
+
+    fn stored(first: u32, count: u32, shard: u32) -> Run {
+        Run { first, count, fate: Fate::Stored { shard, sequence: u64::from(first) } }
+    }
+
+    #[tokio::test]
+    async fn told_in_parts_no_shard_waits_for_another_and_as_a_whole_batches_keep_their_order() {
+        let ledger = Arc::new(Ledger::default());
+        let mut acks = Acks { ledger: Arc::clone(&ledger) };
+        let batches: Vec<u64> = (0..3).map(|tag| ledger.begin(10 + tag, 4)).collect();
+        // Of the first a part lies in a shard that is slow.
+        ledger.settled(batches[0], stored(2, 2, 7));
+        ledger.settled(batches[1], stored(0, 4, 7));
+        assert_eq!(acks.try_recv(), None);
+        let told = |ack: Option<Ack>| {
+            let ack = ack.unwrap();
+            (ack.tag, ack.runs.iter().map(|run| (run.first, run.count)).collect::<Vec<_>>())
+        };
+        assert_eq!(told(acks.recv_part().await), (10, vec![(2, 2)]));
+        assert_eq!(told(acks.recv_part().await), (11, vec![(0, 4)]));
+        ledger.settled(batches[2], stored(3, 1, 7));
+        ledger.settled(batches[2], stored(0, 3, 8));
+        assert_eq!(told(acks.recv_part().await), (12, vec![(0, 3), (3, 1)]));
+        ledger.settled(batches[0], stored(0, 2, 8));
+        assert_eq!(told(acks.recv_part().await), (10, vec![(0, 2)]));
+        ledger.state().closed = true;
+        assert_eq!(acks.recv_part().await, None);
     }
 }

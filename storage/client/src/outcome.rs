@@ -64,6 +64,10 @@ impl Runs {
         self.iter().find_map(|run| run.fate_of(index))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     pub(crate) fn push(&mut self, run: Run) {
         if run.count == 0 {
             return;
@@ -90,7 +94,7 @@ impl Runs {
 pub struct Ack {
     /// As given to [`Appender::append`](crate::Appender::append).
     pub tag: u64,
-    /// What became of its records: runs that cover the batch, in order.
+    /// What became of its records: runs that cover the batch, in order; those of a part, if it is told in parts.
     pub runs: Runs,
 }
 
