@@ -137,10 +137,27 @@ pub(crate) fn cut_front(
     count: u32,
     unpacker: &mut Unpacker,
 ) -> Result<Vec<u8>, BatchError> {
+    select(batch, |index| index >= count, unpacker)
+}
+
+/// Leaves all but the first `count` records out of a batch.
+pub(crate) fn keep_front(
+    batch: &[u8],
+    count: u32,
+    unpacker: &mut Unpacker,
+) -> Result<Vec<u8>, BatchError> {
+    select(batch, |index| index < count, unpacker)
+}
+
+fn select(
+    batch: &[u8],
+    keep: impl FnMut(u32) -> bool,
+    unpacker: &mut Unpacker,
+) -> Result<Vec<u8>, BatchError> {
     let view = BatchView::parse(batch)?;
     let mut body = Vec::new();
     unpacker.unpack_into(&view, u32::MAX, &mut body)?;
-    let mut rest = cut(view.header(), &body, 0, |index| index >= count);
+    let mut rest = cut(view.header(), &body, 0, keep);
     Packer::new(Compression::from_tag(view.header().compression).unwrap_or_default())
         .pack(&mut rest);
     Ok(rest)

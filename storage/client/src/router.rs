@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::connection::{AppendSink, Connection, Slot};
 use crate::identity::Identity;
 use crate::outcome::{Decision, Fate};
-use crate::parcel::{Body, Parcel, cut_front};
+use crate::parcel::{Body, Parcel, cut_front, keep_front};
 use crate::window::{Config, Moved, Time, Window};
 use crate::writer::Control;
 use crate::{AppendError, AppenderOptions, Client, ClientError};
@@ -212,6 +212,14 @@ impl Drop for Router {
     }
 }
 
+impl Leaf {
+    /// Whether the driver sleeps beyond the time when the next batch may go.
+    fn oversleeps(&self) -> bool {
+        let due = self.window.next_due();
+        due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm))
+    }
+}
+
 impl State {
     /// Whether there is nothing left to be decided, of any shard: one may still become another's heir.
     fn is_idle(&self) -> bool {
@@ -277,8 +285,9 @@ impl Shared {
             leaf.window.push(parcel, records, stamp, now);
             self.advance(state, shard, now);
             // A driver sleeps until the oldest attempt or batch may time out, which is before this one's; so it is
-            // only woken if it sleeps without an alarm.
-            if let Some(leaf) = state.leaves.get(&shard).filter(|leaf| leaf.alarm.is_none()) {
+            // only woken if it sleeps without an alarm, or if the pace of a quota is what keeps this one.
+            let due = |leaf: &&Leaf| leaf.alarm.is_none() || leaf.oversleeps();
+            if let Some(leaf) = state.leaves.get(&shard).filter(due) {
                 leaf.sink.work.notify_one();
             }
             return;
@@ -355,7 +364,7 @@ impl Shared {
     /// Sends what is to be sent now, as far as the connection takes it; the driver sees to the rest.
     fn pump(&self, leaf: &mut Leaf, unpacker: &mut Unpacker, now: Time) {
         let Leaf { window, connection, sink, expect, .. } = leaf;
-        while window.wants_to_send() {
+        while window.wants_to_send(now) {
             let Some(open) = connection.as_ref() else { return sink.work.notify_one() };
             // Full or broken: the driver waits or connects anew.
             let Ok(permit) = open.try_permit() else { return sink.work.notify_one() };
@@ -370,7 +379,12 @@ impl Shared {
                 let bytes: &mut Vec<u8> = Arc::make_mut(body);
                 restamp(bytes, send.stamp);
             }
-            let (index, attempt, body) = (send.index, send.attempt, Arc::clone(body));
+            let piece = send.piece.map(|records| keep_front(body, records, unpacker));
+            let body = match piece {
+                Some(Ok(piece)) => Arc::new(piece),
+                _ => Arc::clone(body),
+            };
+            let (index, attempt) = (send.index, send.attempt);
             let slot = Slot::Append { sink: Arc::<LeafSink>::clone(sink), index, attempt };
             let control = Control::fixed(self.request(sink.shard, *expect).to_array());
             if permit.submit(slot, Kind::Append, control, Some(body)).is_err() {
@@ -397,7 +411,8 @@ impl Shared {
         let Some(leaf) = state.leaves.get_mut(&shard) else { return };
         event(leaf, now);
         self.advance(&mut state, shard, now);
-        if let Some(leaf) = state.leaves.get(&shard).filter(|leaf| leaf.window.in_trouble()) {
+        let due = |leaf: &&Leaf| leaf.window.in_trouble() || leaf.oversleeps();
+        if let Some(leaf) = state.leaves.get(&shard).filter(due) {
             leaf.sink.work.notify_one();
         }
     }

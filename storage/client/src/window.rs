@@ -7,7 +7,9 @@
 //! refuse those after it as out of sequence, so the whole flight is one episode.
 //!
 //! A batch may be decided in parts: what the server put off is sent again, as a batch of its own, from there. After
-//! a quota put something off, batches go out one at a time, and twice as many whenever twice a flight was acknowledged.
+//! a quota put something off, batches go out at the [pace] at which the shard takes them, one at a time, and twice as
+//! many whenever twice a flight was acknowledged. One that is larger than the burst goes in pieces, each when the one
+//! before is decided.
 //!
 //! A shard that was closed takes nothing new, but it still tells of a batch whether it is stored. So a batch is
 //! *moved*, given back to be sent elsewhere, once it is certain that it is not; those of unknown fate are asked for.
@@ -21,9 +23,11 @@ use crate::outcome::{Decision, Fate, Run, Runs};
 use crate::{AppendError, ClientError, RetryPolicy};
 
 mod batch;
+mod pace;
 
 use batch::{Entry, State, Verdict, verdict};
 pub(crate) use batch::{Moved, Send, Settled};
+use pace::Pace;
 
 /// Time since the appender started.
 pub(crate) type Time = Duration;
@@ -71,6 +75,10 @@ pub(crate) struct Window<B> {
     flight: usize,
     /// Batches acknowledged since that was changed.
     smooth: usize,
+    /// When the next may go.
+    pace: Pace,
+    /// Only a piece of the last batch sent is in flight.
+    in_pieces: bool,
     phase: Phase,
     /// Episodes in a row without an acknowledgement.
     failures: u32,
@@ -109,6 +117,8 @@ impl<B> Window<B> {
             outstanding: 0,
             flight: config.inflight,
             smooth: 0,
+            pace: Pace::default(),
+            in_pieces: false,
             phase: if wants { Phase::Renewing } else { Phase::Open },
             failures: 0,
             retry_after: None,
@@ -155,6 +165,10 @@ impl<B> Window<B> {
             decided: 0,
             records,
             cut: 0,
+            sent: 0,
+            piece: false,
+            least: 0,
+            over_quota: false,
             runs: Runs::default(),
             stamp: self.next,
             restamp: stamp != self.next,
@@ -182,8 +196,34 @@ impl<B> Window<B> {
     }
 
     /// Whether [`next_send`](Self::next_send) would give a batch.
-    pub(crate) fn wants_to_send(&self) -> bool {
-        self.phase == Phase::Open && self.queued > 0 && self.outstanding < self.flight
+    pub(crate) fn wants_to_send(&self, now: Time) -> bool {
+        self.next_due().is_some_and(|due| due <= now)
+    }
+
+    /// When the next batch may go, if only the pace keeps it.
+    pub(crate) fn next_due(&self) -> Option<Time> {
+        let may = self.phase == Phase::Open && self.outstanding < self.flight && !self.in_pieces;
+        if !may || self.queued == 0 {
+            return None;
+        }
+        let entry = &self.entries[self.next_queued()?];
+        // What a closed shard only tells uses no quota.
+        let unpaced = self.closed.then_some(Time::ZERO);
+        // Of a repetition that is larger than a piece most is known already, or refused.
+        Some(unpaced.unwrap_or_else(|| self.pace.due(self.pace.most(entry.records))))
+    }
+
+    /// Where the first batch is that is to be sent.
+    fn next_queued(&self) -> Option<usize> {
+        let skip = usize::try_from(self.cursor.saturating_sub(self.first)).ok()?;
+        let mut rest = self.entries.iter().skip(skip);
+        Some(skip + rest.position(|e| matches!(e.state, State::Queued))?)
+    }
+
+    /// How many of its records a batch is sent with: what an attempt of unknown fate had, at least.
+    fn portion(&self, entry: &Entry<B>) -> u32 {
+        // A closed shard only tells what it has.
+        if self.closed { entry.records } else { self.pace.most(entry.records).max(entry.least) }
     }
 
     /// Whether a new producer id is wanted now; answer with [`renewed`](Self::renewed) or
@@ -194,14 +234,16 @@ impl<B> Window<B> {
 
     /// The next batch to send, in order; it counts as sent.
     pub(crate) fn next_send(&mut self, now: Time) -> Option<Send<'_, B>> {
-        if !self.wants_to_send() {
+        if !self.wants_to_send(now) {
             return None;
         }
-        let skip = usize::try_from(self.cursor.saturating_sub(self.first)).ok()?;
-        let mut rest = self.entries.iter().skip(skip);
-        let at = skip + rest.position(|e| matches!(e.state, State::Queued))?;
+        let at = self.next_queued()?;
+        let portion = self.portion(&self.entries[at]);
+        self.pace.sent(self.pace.most(portion), now);
         self.cursor = self.first + at as u64 + 1;
         let entry = &mut self.entries[at];
+        (entry.sent, entry.piece) = (portion, portion < entry.records);
+        self.in_pieces = entry.piece;
         entry.state = State::InFlight { since: now };
         entry.attempt += 1;
         self.queued -= 1;
@@ -212,6 +254,7 @@ impl<B> Window<B> {
             stamp: entry.stamp,
             restamp: std::mem::take(&mut entry.restamp),
             cut: std::mem::take(&mut entry.cut),
+            piece: entry.piece.then_some(portion),
             body: &mut entry.body,
         })
     }
@@ -221,11 +264,20 @@ impl<B> Window<B> {
         if let Some(entry) = entry(&mut self.entries, self.first, index)
             && matches!(entry.state, State::InFlight { .. })
         {
+            self.requeue(index);
+        }
+    }
+
+    /// A batch in flight is to be sent once more.
+    fn requeue(&mut self, index: u64) {
+        let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
+        if let State::InFlight { .. } = entry.state {
             entry.state = State::Queued;
+            self.in_pieces &= !std::mem::take(&mut entry.piece);
             self.outstanding -= 1;
             self.queued += 1;
-            self.cursor = self.cursor.min(index);
         }
+        self.cursor = self.cursor.min(index);
     }
 
     /// The server replied to an attempt. (Also to a superseded one: what it decided is decided.)
@@ -243,24 +295,31 @@ impl<B> Window<B> {
         reply.add_to(&mut entry.runs, shard, entry.decided);
         entry.decided += reply.decided;
         entry.records -= reply.decided;
-        let put_off = entry.records > 0;
+        let (left, asked) = (entry.records, Duration::from_millis(reply.retry_after_ms.into()));
+        // What was decided without a word of waiting was all that was sent: a piece.
+        let put_off = left > 0 && (reply.decided == 0 || reply.retry_after_ms > 0);
+        self.pace.accepted(reply.decided, !put_off);
         if reply.decided > 0 {
             // A repetition of an earlier attempt can only tell the same.
-            entry.ambiguous = false;
+            (entry.ambiguous, entry.least) = (false, 0);
             self.failures = 0;
         }
-        if put_off {
+        if left > 0 {
             entry.cut += reply.decided;
             entry.valid_from = entry.attempt + 1;
             if idempotent {
                 entry.stamp.sequence += u64::from(reply.decided);
             }
             entry.restamp |= reply.decided > 0;
-            let message = format!("{} records are over the quota", entry.records);
+        }
+        if put_off {
+            let message = format!("{left} records are over the quota");
             let quota = WireError::new(ErrorCode::QuotaExceeded, message);
             entry.last = Some(ClientError::Refused(quota.retry_after(reply.retry_after_ms)));
-            self.put_off(index, Duration::from_millis(u64::from(reply.retry_after_ms)));
-            self.slow_down();
+            self.over_quota(index, reply.decided, asked, now);
+        } else if left > 0 {
+            entry.over_quota = false;
+            self.requeue(index);
         } else {
             self.conclude(index);
             self.smooth += 1;
@@ -302,7 +361,9 @@ impl<B> Window<B> {
                 self.give_up(index, unknown, cause);
             }
             verdict => {
-                entry.ambiguous |= verdict == Verdict::Retry { ambiguous: true };
+                if verdict == (Verdict::Retry { ambiguous: true }) {
+                    (entry.ambiguous, entry.least) = (true, entry.least.max(entry.sent));
+                }
                 self.renew |= verdict == Verdict::Renew && !closed;
                 let mut over_quota = false;
                 if let ClientError::Refused(error) = &cause {
@@ -316,29 +377,30 @@ impl<B> Window<B> {
                 }
                 let asked = cause.retry_after();
                 entry.last = Some(cause);
-                self.put_off(index, asked);
-                if over_quota {
-                    self.slow_down();
+                match over_quota {
+                    true => self.over_quota(index, 0, asked, now),
+                    false => self.put_off(index, asked),
                 }
             }
         }
         self.settle(now);
     }
 
-    /// A quota put something off: what goes out together is put off together.
-    fn slow_down(&mut self) {
+    /// A quota let `taken` records of a batch through and put the others off. What goes out together is put off
+    /// together: one at a time for now.
+    fn over_quota(&mut self, index: u64, taken: u32, asked: Duration, now: Time) {
+        if let Some(entry) = entry(&mut self.entries, self.first, index) {
+            let again = std::mem::replace(&mut entry.over_quota, true) || entry.piece;
+            let left = entry.sent.saturating_sub(taken).clamp(1, entry.records.max(1));
+            self.pace.refused(taken, left, asked, again, now);
+        }
         (self.flight, self.smooth, self.quota) = (1, 0, true);
+        self.put_off(index, asked);
     }
 
     /// A batch in flight is to be sent again, in this episode.
     fn put_off(&mut self, index: u64, asked: Duration) {
-        let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
-        if let State::InFlight { .. } = entry.state {
-            entry.state = State::Queued;
-            self.outstanding -= 1;
-            self.queued += 1;
-        }
-        self.cursor = self.cursor.min(index);
+        self.requeue(index);
         self.retry_after = Some(self.retry_after.unwrap_or_default().max(asked));
         self.begin_episode();
     }
@@ -429,8 +491,13 @@ impl<B> Window<B> {
         timed_out
     }
 
-    /// When [`tick`](Self::tick) is due; `None` if nothing waits.
+    /// When [`tick`](Self::tick) is due, or a batch may go that only the pace keeps; `None` if nothing waits.
     pub(crate) fn next_tick(&self) -> Option<Time> {
+        self.next_timeout().into_iter().chain(self.next_due()).min()
+    }
+
+    /// When [`tick`](Self::tick) is due.
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
         let waiting = match self.phase {
             Phase::Waiting { until } => Some(until),
             _ => None,
@@ -453,6 +520,9 @@ impl<B> Window<B> {
         let settled = |e: &mut Entry<B>| matches!(e.state, State::Done | State::Moved);
         let entry = self.entries.pop_front_if(settled)?;
         self.first += 1;
+        if self.entries.is_empty() {
+            self.pace.idle();
+        }
         let moved = match entry.state {
             State::Moved => Some(Moved { first: entry.decided, cut: entry.cut }),
             _ => None,
@@ -478,6 +548,7 @@ impl<B> Window<B> {
             State::Queued => self.queued -= 1,
             State::InFlight { .. } => self.outstanding -= 1,
         }
+        self.in_pieces &= !std::mem::take(&mut entry.piece);
         entry.state = State::Done;
     }
 
@@ -521,11 +592,8 @@ impl<B> Window<B> {
         let mut wait = Duration::ZERO;
         if std::mem::take(&mut self.quota) {
             // The quota has room by then: to wait longer the oftener it happened would leave it unused.
-            wait = self
-                .config
-                .retry
-                .backoff(0, &mut self.rng)
-                .saturating_add(asked.unwrap_or_default());
+            let asked = asked.unwrap_or_default();
+            wait = asked.saturating_add(self.config.retry.backoff(0, &mut self.rng).min(asked / 4));
         } else if asked.is_some() || self.renew {
             wait = self.config.retry.backoff(self.failures, &mut self.rng);
             wait = wait.max(asked.unwrap_or_default());
@@ -579,6 +647,9 @@ fn entry<B>(entries: &mut VecDeque<Entry<B>>, first: u64, index: u64) -> Option<
     entries.get_mut(usize::try_from(index.checked_sub(first)?).ok()?)
 }
 
+#[cfg(test)]
+#[path = "window/quota_tests.rs"]
+mod quota_tests;
 #[cfg(test)]
 #[path = "window_tests.rs"]
 mod tests;

@@ -132,18 +132,25 @@ fn what_was_put_off_is_sent_again_from_there_one_batch_at_a_time() {
     let asked = 2 * SECOND;
     assert!((asked..=asked + Duration::from_millis(10)).contains(&until), "as asked: {until:?}");
     w.tick(until);
+    let until = w.next_tick().unwrap();
+    assert!(until < asked + SECOND / 10, "a little slower than that: {until:?}");
     let send = w.next_send(until).unwrap();
     assert_eq!((send.index, send.attempt, send.cut, send.restamp), (0, 2, 2, true));
     assert_eq!(send.stamp.sequence, 2, "behind what is decided");
-    assert!(!w.wants_to_send(), "one, to see whether there is room");
+    assert!(w.next_due().is_none(), "one, to see whether there is room");
     // The first attempt again, and late: it tells nothing new.
     w.replied(0, 1, &put_off(0, 2), until);
     w.replied(0, 2, &stored(2, 3), until);
-    assert_eq!(sent(&mut w, until), [(1, 2, 1, 5)]);
-    w.replied(1, 2, &stored(5, 5), until);
-    push(&mut w, 1, 3, until);
+    assert_eq!(sent(&mut w, until), [], "at the pace that was asked for: three in a second");
+    let then = w.next_tick().unwrap();
+    assert!(then > until + SECOND && then <= until + 2 * SECOND, "{:?}", then - until);
+    assert_eq!(sent(&mut w, then), [(1, 2, 1, 5)]);
+    w.replied(1, 2, &stored(5, 5), then);
+    push(&mut w, 1, 3, then);
+    // The quota may be another by then: no pace any more.
+    let later = then + 20 * SECOND;
     assert_eq!(
-        sent(&mut w, until),
+        sent(&mut w, later),
         [(2, 2, 1, 10), (3, 1, 1, 15)],
         "two acknowledged: two at a time"
     );
@@ -180,9 +187,9 @@ fn of_a_batch_in_parts_the_rest_is_moved() {
     w.tick(2 * SECOND);
     sent(&mut w, 2 * SECOND);
     w.replied(0, 2, &put_off(9, 1), 2 * SECOND);
-    w.tick(4 * SECOND);
-    sent(&mut w, 4 * SECOND);
-    w.failed(0, 3, refusal(ErrorCode::ShardClosed), 4 * SECOND);
+    w.tick(8 * SECOND);
+    sent(&mut w, 8 * SECOND);
+    w.failed(0, 3, refusal(ErrorCode::ShardClosed), 8 * SECOND);
     let settled = w.pop_settled().unwrap();
     assert_eq!(settled.moved, Some(Moved { first: 3, cut: 0 }));
     assert_eq!(settled.runs.fate_of(2), Some(Fate::Stored { shard: 0, sequence: 9 }));
@@ -204,7 +211,7 @@ fn a_fenced_producer_is_at_its_end() {
     let fenced = popped(&mut w);
     assert_eq!(fenced.iter().map(|o| o.0).collect::<Vec<_>>(), [11, 12, 13]);
     assert!(fenced.iter().all(|o| matches!(o.1, Err(AppendError::NotStored(_)))));
-    assert!(!w.wants_producer() && !w.wants_to_send());
+    assert!(!w.wants_producer() && w.next_due().is_none());
 }
 
 fn fenced(epoch: u64) -> WireError {
@@ -294,7 +301,7 @@ fn a_forgotten_producer_gets_a_new_id_and_ambiguous_batches_are_given_up() {
     assert_eq!(outcomes.iter().map(|o| o.0).collect::<Vec<_>>(), [10, 11]);
     assert!(outcomes.iter().all(|o| matches!(o.1, Err(AppendError::FateUnknown(_)))));
     w.tick(4 * SECOND);
-    assert!(w.wants_producer() && !w.wants_to_send());
+    assert!(w.wants_producer() && w.next_due().is_none());
     w.unreachable(&cut(), 4 * SECOND);
     assert!(!w.wants_producer());
     w.tick(6 * SECOND);
@@ -349,21 +356,32 @@ struct Model {
     closed: bool,
 }
 
-const BATCH: u32 = 3;
+const BATCH: u32 = 5;
+
+/// `sent` records of batch `index`, those from `from` on.
+struct Request {
+    stamp: ProducerStamp,
+    index: u64,
+    from: u32,
+    sent: u32,
+}
 
 impl Model {
-    /// Takes the records of batch `index` from `from` on, at most `limit` of them, leaving out the one at `dropped`.
+    /// Takes so many of the records of a batch, leaving out the one at `dropped`.
     fn append(
         &mut self,
-        stamp: ProducerStamp,
-        index: u64,
-        from: u32,
+        request: &Request,
         limit: u32,
         dropped: Option<u32>,
     ) -> Result<Decision, ClientError> {
+        let Request { stamp, index, from, sent } = *request;
+        let asked = |decided| 100 * u32::from(decided < sent);
         let (next, known) = self.producers.entry(stamp.id).or_default();
-        if let Some(decision) = known.get(&stamp.sequence) {
-            return Ok(decision.clone());
+        if let Some(decision) = known.get(&stamp.sequence).filter(|d| d.decided <= sent) {
+            return Ok(Decision { retry_after_ms: asked(decision.decided), ..decision.clone() });
+        }
+        if stamp.sequence < *next {
+            return Err(refusal(ErrorCode::DuplicateSequence));
         }
         if self.closed {
             return Err(refusal(ErrorCode::ShardClosed));
@@ -371,7 +389,7 @@ impl Model {
         if stamp.sequence != *next {
             return Err(refusal(ErrorCode::OutOfSequence));
         }
-        let decided = (BATCH - from).min(limit);
+        let decided = sent.min(limit);
         let dropped = dropped.filter(|at| *at < decided);
         let base_sequence = self.log.len() as u64;
         let kept = (0..decided).filter(|at| Some(*at) != dropped);
@@ -382,7 +400,7 @@ impl Model {
             base_sequence,
             stored: stored as u32,
             decided,
-            retry_after_ms: u32::from(decided < BATCH - from),
+            retry_after_ms: asked(decided),
             exceptions: exceptions.into_iter().collect(),
         };
         if decided > 0 {
@@ -465,23 +483,24 @@ fn run(batches: u64, inflight: usize, faults: &[Fault], seed: u64) -> (Model, En
         while let Some(send) = w.next_send(now) {
             send.body.1 += send.cut;
             let (index, attempt, stamp, from) = (send.index, send.attempt, send.stamp, send.body.1);
+            let request = Request { stamp, index, from, sent: send.piece.unwrap_or(BATCH - from) };
             // Indices and tags count alike.
             let reply = match (broken, faults.next().unwrap_or(Fault::None)) {
                 (true, _) | (_, Fault::CutBefore) => {
                     broken = true;
                     Some(Err(cut()))
                 }
-                (_, Fault::None) => Some(model.append(stamp, index, from, BATCH, None)),
-                (_, Fault::Part(limit, at)) => Some(model.append(stamp, index, from, limit, at)),
+                (_, Fault::None) => Some(model.append(&request, BATCH, None)),
+                (_, Fault::Part(limit, at)) => Some(model.append(&request, limit, at)),
                 (_, Fault::Refuse(code)) => Some(Err(refusal(code))),
                 (_, Fault::CutAfter(limit)) => {
                     broken = true;
-                    let _lost = model.append(stamp, index, from, limit, None);
+                    let _lost = model.append(&request, limit, None);
                     Some(Err(cut()))
                 }
                 (_, Fault::Silence) => None,
                 (_, Fault::Swallowed) => {
-                    let _lost = model.append(stamp, index, from, BATCH, None);
+                    let _lost = model.append(&request, BATCH, None);
                     None
                 }
                 (_, Fault::Forget) => {
@@ -490,7 +509,7 @@ fn run(batches: u64, inflight: usize, faults: &[Fault], seed: u64) -> (Model, En
                 }
                 (_, Fault::Close) => {
                     model.closed = true;
-                    Some(model.append(stamp, index, from, BATCH, None))
+                    Some(model.append(&request, BATCH, None))
                 }
             };
             replies.extend(reply.map(|r| (index, attempt, r)));
@@ -511,7 +530,7 @@ fn run(batches: u64, inflight: usize, faults: &[Fault], seed: u64) -> (Model, En
         if w.wants_producer() {
             ids += 1;
             w.renewed(ids, 1);
-        } else if !w.wants_to_send()
+        } else if !w.wants_to_send(now)
             && let Some(next) = w.next_tick()
         {
             now = now.max(next);

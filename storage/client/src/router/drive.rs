@@ -156,8 +156,8 @@ impl Shared {
         if leaf.window.wants_producer() {
             return Step::Renew;
         }
-        if leaf.window.wants_to_send() {
-            let alarm = leaf.window.next_tick();
+        if leaf.window.wants_to_send(now) {
+            let alarm = leaf.window.next_timeout();
             return match &leaf.connection {
                 Some(connection) => Step::AwaitQueue(connection.clone(), alarm),
                 None => Step::Connect(leaf.port),

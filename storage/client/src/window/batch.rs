@@ -20,6 +20,8 @@ pub(crate) struct Send<'a, B> {
     pub restamp: bool,
     /// Records to leave out from its front, since it was last sent: they are decided.
     pub cut: u32,
+    /// Only so many records of what is left are to be sent.
+    pub piece: Option<u32>,
     /// The batch.
     pub body: &'a mut B,
 }
@@ -65,6 +67,14 @@ pub(super) struct Entry<B> {
     pub records: u32,
     /// Records decided that are still in the body.
     pub cut: u32,
+    /// Records that the last attempt was sent with.
+    pub sent: u32,
+    /// It is in flight, with a piece of its records.
+    pub piece: bool,
+    /// Records that the next attempt has to have, for a repetition to be recognised.
+    pub least: u32,
+    /// A quota put it off, and nothing was taken since without that.
+    pub over_quota: bool,
     pub runs: Runs,
     pub stamp: ProducerStamp,
     pub restamp: bool,

@@ -1,0 +1,298 @@
+//! Windows against a model of a shard with a quota: partial refusals, repetitions, what is out of sequence, replies
+//! that are lost. Events in simulated time; the same seed, the same history.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use highwater_wire::{ErrorCode, ProducerStamp, WireError};
+use proptest::prelude::*;
+
+use super::*;
+
+/// A quota and who meets it.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    /// Records a second.
+    rate: u32,
+    burst_ms: u32,
+    /// Records of a batch.
+    batch: u32,
+    clients: usize,
+    /// From a client to the shard, and back.
+    way_us: u64,
+    /// Of a million replies, those that are lost with their connection.
+    lost_ppm: u32,
+    seconds: u64,
+}
+
+/// A shard with a quota: a token bucket, and what it remembers of its producers.
+#[derive(Debug)]
+struct Shard {
+    rate: f64,
+    burst: f64,
+    tokens: f64,
+    at: Time,
+    /// By client: its next sequence number, and the decisions by sequence number.
+    known: Vec<(u64, HashMap<u64, u32>)>,
+    log: Vec<(usize, u64)>,
+    refused: u64,
+}
+
+impl Shard {
+    fn append(&mut self, request: &Request, now: Time) -> Result<Decision, ClientError> {
+        let Request { client, sequence, first, count } = *request;
+        let gained = (now - self.at).as_secs_f64() * self.rate;
+        (self.tokens, self.at) = ((self.tokens + gained).min(self.burst), now);
+        let (next, decisions) = &mut self.known[client];
+        if sequence < *next {
+            return match decisions.get(&sequence).copied().filter(|decided| *decided <= count) {
+                Some(decided) => Ok(self.decision(decided, count)),
+                None => Err(refusal(ErrorCode::DuplicateSequence, 0)),
+            };
+        }
+        if sequence > *next {
+            self.refused += u64::from(count);
+            return Err(refusal(ErrorCode::OutOfSequence, 0));
+        }
+        // Even with a burst of less than one, one has to pass some time.
+        let least = u32::from(self.tokens >= self.burst);
+        let decided = (self.tokens as u32).max(least).min(count);
+        self.refused += u64::from(count - decided);
+        if decided == 0 {
+            return Err(refusal(ErrorCode::QuotaExceeded, self.wait_ms(count)));
+        }
+        self.tokens -= f64::from(decided);
+        *next += u64::from(decided);
+        decisions.insert(sequence, decided);
+        self.log.extend((first..first + u64::from(decided)).map(|record| (client, record)));
+        Ok(self.decision(decided, count))
+    }
+
+    fn decision(&self, decided: u32, count: u32) -> Decision {
+        let left = count - decided;
+        let retry_after_ms = if left == 0 { 0 } else { self.wait_ms(left) };
+        Decision { stored: decided, decided, retry_after_ms, ..Decision::default() }
+    }
+
+    /// Until so many fit, or all of the burst is there.
+    fn wait_ms(&self, count: u32) -> u32 {
+        let missing = f64::from(count).min(self.burst) - self.tokens;
+        ((missing / self.rate * 1e3).ceil() as u32).max(1)
+    }
+}
+
+fn refusal(code: ErrorCode, after_ms: u32) -> ClientError {
+    ClientError::Refused(WireError::new(code, "no").retry_after(after_ms))
+}
+
+/// `count` records of a client, the first of which is its record `first`.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    client: usize,
+    sequence: u64,
+    first: u64,
+    count: u32,
+}
+
+#[derive(Debug)]
+enum Event {
+    Arrives { request: Request, index: u64, attempt: u32, connection: u32 },
+    Replied { client: usize, index: u64, attempt: u32, connection: u32, reply: Reply },
+}
+
+type Reply = Result<Decision, ClientError>;
+
+/// A window with always something to send. Its bodies are the first record that is left of them.
+struct Client {
+    window: Window<u64>,
+    next: u64,
+    connection: u32,
+    flying: BTreeSet<(u64, u32)>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+struct Told {
+    accepted: u64,
+    refused: u64,
+    /// The longest time in which nothing was accepted.
+    standstill: Duration,
+}
+
+/// Lives through a setup and then until all is decided. Panics with what was wrong.
+fn live(setup: Setup, seed: u64) -> Told {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let burst = (f64::from(setup.rate) * f64::from(setup.burst_ms) / 1e3).max(1.0);
+    let known = (0..setup.clients).map(|_| (0, HashMap::new())).collect();
+    let (log, at, refused) = (Vec::new(), Time::ZERO, 0);
+    let mut shard =
+        Shard { rate: setup.rate.into(), burst, tokens: burst, at, known, log, refused };
+    let retry = RetryPolicy { deadline: Time::MAX, ..RetryPolicy::default() };
+    let config = Config {
+        shard: 0,
+        inflight: 8,
+        idempotent: true,
+        request_timeout: Duration::from_secs(30),
+        retry,
+    };
+    let mut clients: Vec<Client> = (0..setup.clients)
+        .map(|client| {
+            let stamp = ProducerStamp { id: 1 + client as u64, epoch: 0, sequence: 0 };
+            let window = Window::new(config.clone(), Some(stamp), rng.fork());
+            Client { window, next: 0, connection: 0, flying: BTreeSet::new() }
+        })
+        .collect();
+    let way = Duration::from_micros(setup.way_us);
+    let (mut now, mut number) = (Time::ZERO, 0u64);
+    let mut events: BTreeMap<Reverse<(Time, u64)>, Event> = BTreeMap::new();
+    let (mut told, mut last) = (Told { accepted: 0, refused: 0, standstill: Time::ZERO }, now);
+    let end = Duration::from_secs(setup.seconds);
+    for turn in 0.. {
+        assert!(turn < 3_000_000, "{setup:?}, seed {seed}: no end at {now:?}");
+        let mut later = |events: &mut BTreeMap<_, _>, at: Time, event| {
+            number += 1;
+            events.insert(Reverse((at, number)), event);
+        };
+        for (at, client) in clients.iter_mut().enumerate() {
+            client.window.tick(now);
+            while client.window.pop_settled().is_some() {}
+            while now < end && client.window.has_room() {
+                let stamp = client.window.next_stamp();
+                client.window.push(client.next, setup.batch, stamp, now);
+                client.next += u64::from(setup.batch);
+            }
+            while let Some(send) = client.window.next_send(now) {
+                *send.body += u64::from(send.cut);
+                let (index, attempt) = (send.index, send.attempt);
+                let rest = setup.batch - (*send.body % u64::from(setup.batch)) as u32;
+                let (first, count) = (*send.body, send.piece.unwrap_or(rest));
+                let request = Request { client: at, sequence: send.stamp.sequence, first, count };
+                client.flying.insert((index, attempt));
+                let connection = client.connection;
+                later(
+                    &mut events,
+                    now + way,
+                    Event::Arrives { request, index, attempt, connection },
+                );
+            }
+        }
+        if now >= end && told.accepted == 0 {
+            (told.accepted, told.refused) = (shard.log.len() as u64, shard.refused);
+        }
+        // As timers have it, to the millisecond.
+        let timer = |client: &Client| {
+            let ns = client.window.next_tick()?.as_nanos().div_ceil(1_000_000) * 1_000_000;
+            Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
+        };
+        let wake = clients.iter().filter_map(timer).min();
+        let next = events.last_key_value().map(|(Reverse((at, _)), _)| *at);
+        let Some(then) = wake.into_iter().chain(next).min() else { break };
+        now = now.max(then);
+        let Some(entry) = events.last_entry().filter(|e| e.key().0.0 <= now) else { continue };
+        match entry.remove() {
+            Event::Arrives { request, index, attempt, connection } => {
+                let client = request.client;
+                // What was on its way when the connection broke may still arrive.
+                if connection != clients[client].connection && rng.bool() {
+                    continue;
+                }
+                let before = shard.log.len();
+                let reply = shard.append(&request, now);
+                if shard.log.len() > before {
+                    told.standstill = told.standstill.max(now - last);
+                    last = now;
+                }
+                later(
+                    &mut events,
+                    now + way,
+                    Event::Replied { client, index, attempt, connection, reply },
+                );
+            }
+            Event::Replied { client, index, attempt, connection, reply } => {
+                let client = &mut clients[client];
+                if connection != client.connection {
+                    continue;
+                }
+                if rng.u32(..1_000_000) < setup.lost_ppm {
+                    client.connection += 1;
+                    for (index, attempt) in std::mem::take(&mut client.flying) {
+                        let reason = "cut".to_owned();
+                        let cut = ClientError::Disconnected { address: "a".to_owned(), reason };
+                        client.window.failed(index, attempt, cut, now);
+                    }
+                    continue;
+                }
+                client.flying.remove(&(index, attempt));
+                match reply {
+                    Ok(decision) => client.window.replied(index, attempt, &decision, now),
+                    Err(cause) => client.window.failed(index, attempt, cause, now),
+                }
+            }
+        }
+    }
+    for (at, client) in clients.iter().enumerate() {
+        assert!(client.window.is_empty(), "{setup:?}, seed {seed}: {:?}", client.window);
+        let of = shard.log.iter().filter(|(of, _)| *of == at).map(|(_, record)| *record);
+        assert!(of.eq(0..client.next), "{setup:?}, seed {seed}: client {at} lost its order");
+    }
+    told
+}
+
+/// What a client over a quota is to show: it takes what there is, and is refused little.
+#[test]
+fn a_window_takes_its_quota_and_little_of_it_is_refused() {
+    let usual = Setup {
+        rate: 20_000,
+        burst_ms: 100,
+        batch: 250,
+        clients: 1,
+        way_us: 1_000,
+        lost_ppm: 0,
+        seconds: 30,
+    };
+    // What is to be used of the quota, and refusals at most in parts of what is accepted.
+    for (setup, used, refused) in [
+        (usual, 0.98, 0.05),
+        (Setup { burst_ms: 1_000, batch: 950, ..usual }, 0.98, 0.05),
+        (Setup { rate: 1_000_000, batch: 1_000, ..usual }, 0.95, 0.05),
+        // Far away.
+        (Setup { way_us: 50_000, ..usual }, 0.9, 0.1),
+        // Several share it.
+        (Setup { clients: 4, ..usual }, 0.98, 0.2),
+        // Batches are much larger than the burst; eight of them go before anything is known of it.
+        (Setup { rate: 500, batch: 1_000, seconds: 60, ..usual }, 0.85, 0.4),
+        (Setup { rate: 1, burst_ms: 1_000, batch: 10, seconds: 300, ..usual }, 0.6, 0.9),
+    ] {
+        for seed in 0..2 {
+            let told = live(setup, seed);
+            let all =
+                f64::from(setup.rate) * (setup.seconds as f64 + f64::from(setup.burst_ms) / 1e3);
+            let (of, ratio) =
+                (told.accepted as f64 / all, told.refused as f64 / told.accepted as f64);
+            println!("{setup:?}: {of:.3} of the quota, {ratio:.3} refused, {:?}", told.standstill);
+            assert!(of >= used && ratio <= refused, "{setup:?}: {of:.3}, {ratio:.3}, {told:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the quota, its burst, the batches and the losses: it never comes to a standstill, and what is stored is
+    /// everything, once, in order.
+    #[test]
+    fn a_window_never_stalls_at_a_quota(
+        rate in prop_oneof![1u32..20, 20u32..2_000, 2_000u32..200_000],
+        burst_ms in 1u32..2_000, batch in 1u32..400, clients in 1usize..4,
+        way_us in 10u64..100_000, lost_ppm in prop_oneof![Just(0u32), 1_000u32..100_000],
+        seed: u64,
+    ) {
+        let setup = Setup { rate, burst_ms, batch, clients, way_us, lost_ppm, seconds: 2 };
+        let told = live(setup, seed);
+        // Some tokens, and some ways there and back and longest back-offs.
+        let token = Duration::from_secs_f64(1.0 / f64::from(rate));
+        let most = 10 * token + Duration::from_secs(10) + Duration::from_millis(burst_ms.into());
+        prop_assert!(told.standstill <= most, "{:?} of {:?}", told, most);
+    }
+}
