@@ -117,6 +117,11 @@ impl Meter {
         self.full_at() <= ticks(now)
     }
 
+    /// Whether less than half of the burst is there.
+    pub fn low(&self, now: Now) -> bool {
+        self.rate.left(self.full_at(), ticks(now)) < self.rate.burst / 2
+    }
+
     /// `tokens` pass, whether they fit or not: between two cores' looking and taking one batch of each may pass that
     /// should not have. It is paid for all the same, so the rate holds.
     pub fn take(&self, now: Now, tokens: u64) {
@@ -200,6 +205,11 @@ impl Meters {
     /// Whether all of the burst is there.
     pub fn full(&self, now: Now) -> bool {
         self.each().all(|(meter, _)| meter.full(now))
+    }
+
+    /// Whether less than half of a burst is there: appends come as fast as they may.
+    pub fn low(&self, now: Now) -> bool {
+        self.each().any(|(meter, _)| meter.low(now))
     }
 
     /// A batch is appended.
@@ -299,7 +309,7 @@ mod tests {
         m.take(at(0), 1_000);
         assert_eq!((m.room(at(0)), m.fits(at(0), 1)), (0, false));
         assert_eq!(m.wait_ns(at(0), 0, 1), 1_000_000);
-        assert_eq!(m.room(at(250)), 250);
+        assert_eq!((m.room(at(250)), m.low(at(250)), m.low(at(501))), (250, true, false));
         assert_eq!(m.wait_ns(at(250), 0, 300), 50_000_000);
         assert!(m.full(at(1_000)) && !m.full(at(999)));
         assert_eq!(m.room(at(90_000)), 1_000, "no more than the burst gathers");

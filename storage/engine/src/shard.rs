@@ -373,6 +373,7 @@ impl Shard {
             log_bytes: self.log_bytes(),
             state: self.state_text(),
             counters: self.counters(),
+            pressed: self.metering.pressed(now),
             closed: self.spec.closed,
             expired: self.expired(now),
             arriving_per_s: self.arriving_per_s(),

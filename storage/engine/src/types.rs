@@ -501,6 +501,8 @@ pub struct ShardStatus {
     pub state: String,
     /// Its records by what became of them.
     pub counters: ShardCounters,
+    /// Whether appends come as fast as its own quota lets them: less than half of the burst is left.
+    pub pressed: bool,
     /// Whether a split or merge closed it.
     pub closed: bool,
     /// Whether it is closed, has ended, and retention or a trim leaves nothing of it.

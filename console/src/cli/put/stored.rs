@@ -63,7 +63,7 @@ impl Progress {
             }
             if let Some(seconds) = silence.told(silent) {
                 note!(
-                    "waiting: the server has not acknowledged anything for {seconds} s (trying again until {} s)",
+                    "waiting: nothing was acknowledged for {seconds} s; the server is out of reach, or a quota or a full disk holds records up (trying again until {} s)",
                     timeout.as_secs()
                 );
             }

@@ -249,6 +249,7 @@ mod tests {
                         log_bytes: 0,
                         state: (*state).to_owned(),
                         counters: ShardCounters::default(),
+                        pressed: false,
                         closed: *state != "open",
                         expired: false,
                     });

@@ -20,7 +20,8 @@ const CLOSED_KEPT_NS: u64 = 60_000_000_000;
 /// load that is left to be seen.
 const SPLIT_AGAIN_NS: u64 = 10_000_000_000;
 
-/// Of the last [`LOOKS`] looks at a shard so many found refusals: then a split is proposed.
+/// Of the last [`LOOKS`] looks at a shard so many found it at its quota: then a split is proposed, if there were refusals
+/// among them. (Clients that pace themselves are refused only now and then.)
 const PRESSED: u32 = 3;
 
 /// Looks that count, one bit each.
@@ -44,20 +45,23 @@ struct Pressure {
     refused: u64,
     /// By how many they grew then.
     grew: u64,
-    /// One bit a look, the latest lowest.
+    /// One bit a look, the latest lowest: it was at its quota.
     looks: u8,
+    /// The same: it had refused records.
+    refusals: u8,
 }
 
 impl Pressure {
-    fn look(&mut self, refused: u64) {
+    fn look(&mut self, refused: u64, pressed: bool) {
         // A counter that went back has begun again.
         self.grew = refused.checked_sub(self.refused).unwrap_or(refused);
         self.refused = refused;
-        self.looks = self.looks << 1 | u8::from(self.grew > 0);
+        self.looks = self.looks << 1 | u8::from(pressed || self.grew > 0);
+        self.refusals = self.refusals << 1 | u8::from(self.grew > 0);
     }
 
     fn high(&self) -> bool {
-        self.looks.count_ones() >= PRESSED
+        self.looks.count_ones() >= PRESSED && self.refusals > 0
     }
 }
 
@@ -216,9 +220,10 @@ impl Control {
         let mut worst: Option<(u64, u32)> = None;
         for kept in &open {
             let id = ShardId { stream: record.id, shard: kept.shard };
-            let refused = status.get(&id).map_or(0, |s| s.counters.refused);
+            let of = status.get(&id);
+            let (refused, pressed) = of.map_or((0, false), |s| (s.counters.refused, s.pressed));
             let pressure = self.tending.pressure.entry(id).or_default();
-            pressure.look(refused);
+            pressure.look(refused, pressed);
             if !pressure.high() {
                 self.tending.advice.remove(&id);
                 continue;
@@ -252,7 +257,7 @@ impl Control {
 }
 
 fn advice(looks: u32, point: SplitPoint) -> String {
-    let pressed = format!("refused records in {looks} of the last {LOOKS} s");
+    let pressed = format!("at its quota in {looks} of the last {LOOKS} s");
     match point {
         SplitPoint::At { hash, below_ppm, .. } => {
             let percent = f64::from(below_ppm) / 10_000.0;
@@ -273,13 +278,29 @@ mod tests {
     fn pressure_is_high_after_three_looks_of_eight_and_passes() {
         let mut p = Pressure::default();
         for (refused, high) in [(5, false), (5, false), (9, false), (10, true), (10, true)] {
-            p.look(refused);
+            p.look(refused, false);
             assert_eq!(p.high(), high, "{refused}");
         }
-        (0..4).for_each(|_| p.look(10));
+        (0..4).for_each(|_| p.look(10, false));
         assert!(!p.high(), "eight looks ago is forgotten");
-        p.look(3);
+        p.look(3, false);
         assert_eq!(p.grew, 3, "a counter that begins again");
+    }
+
+    /// Nothing was proposed: clients that pace themselves were refused in one look of four.
+    #[test]
+    fn a_shard_at_its_quota_that_refuses_now_and_then_is_pressed() {
+        let mut p = Pressure::default();
+        for (refused, pressed, high) in
+            [(0, true, false), (0, true, false), (0, true, false), (7, true, true), (7, true, true)]
+        {
+            p.look(refused, pressed);
+            assert_eq!(p.high(), high, "{refused}");
+        }
+        (0..3).for_each(|_| p.look(7, true));
+        assert!(p.high());
+        (0..4).for_each(|_| p.look(7, true));
+        assert!(!p.high(), "whoever uses what it has and no more is not refused");
     }
 
     #[test]
@@ -288,7 +309,7 @@ mod tests {
         let text = advice(4, at);
         assert_eq!(
             text,
-            "refused records in 4 of the last 8 s: split it at 0x80000000000000000000000000000000, 48 % of its load lie below"
+            "at its quota in 4 of the last 8 s: split it at 0x80000000000000000000000000000000, 48 % of its load lie below"
         );
         assert!(advice(3, SplitPoint::OneKey { hash: 1, samples: 9 }).contains("would not help"));
     }

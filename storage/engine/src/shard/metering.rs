@@ -53,6 +53,11 @@ impl Metering {
         self.all(client).all(|meters| meters.full(now))
     }
 
+    /// Whether appends come to the shard as fast as its own quota lets them.
+    pub fn pressed(&self, now: Now) -> bool {
+        self.shard.low(now)
+    }
+
     /// A batch passes.
     pub fn take(&self, now: Now, demand: Demand, client: Option<&Meters>) {
         self.all(client).for_each(|meters| meters.take(now, demand));
