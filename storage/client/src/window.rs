@@ -7,8 +7,8 @@
 //! refuse those after it as out of sequence, so the whole flight is one episode.
 //!
 //! A batch may be decided in parts: what the server put off is sent again, as a batch of its own, from there. After
-//! a quota put something off, batches go out at the [pace] at which the shard takes them, one at a time, and twice as
-//! many whenever twice a flight was acknowledged. One that is larger than the burst goes in pieces, each when the one
+//! a quota put something off, batches go out at the [pace] at which the shard takes them, half as many at a time, and twice
+//! as many whenever twice a flight was acknowledged. One that is larger than the burst goes in pieces, each when the one
 //! before is decided.
 //!
 //! A shard that was closed takes nothing new, but it still tells of a batch whether it is stored. So a batch is
@@ -387,14 +387,14 @@ impl<B> Window<B> {
     }
 
     /// A quota let `taken` records of a batch through and put the others off. What goes out together is put off
-    /// together: one at a time for now.
+    /// together: fewer at a time for now.
     fn over_quota(&mut self, index: u64, taken: u32, asked: Duration, now: Time) {
         if let Some(entry) = entry(&mut self.entries, self.first, index) {
             let again = std::mem::replace(&mut entry.over_quota, true) || entry.piece;
             let left = entry.sent.saturating_sub(taken).clamp(1, entry.records.max(1));
             self.pace.refused(taken, left, asked, again, now);
         }
-        (self.flight, self.smooth, self.quota) = (1, 0, true);
+        (self.flight, self.smooth, self.quota) = ((self.flight / 2).max(1), 0, true);
         self.put_off(index, asked);
     }
 

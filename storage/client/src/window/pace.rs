@@ -33,7 +33,11 @@ const CATCH_UP: Duration = Duration::from_millis(10);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Pace(Option<Known>);
+pub(super) struct Pace {
+    known: Option<Known>,
+    /// Without one: when the first was sent, and records accepted since.
+    before: Option<(Time, u64)>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -68,10 +72,10 @@ impl Pace {
     ) {
         let wait = wait.max(UNIT);
         let asked = f64::from(left) / (wait - UNIT).max(wait / 8).as_secs_f64();
-        let known = match &self.0 {
+        let known = match &self.known {
             Some(known) => known.refused_again(asked, wait, now),
             None => Known {
-                rate: asked,
+                rate: asked.max(self.before.map_or(0.0, |(since, count)| rate(count, now - since))),
                 refused: now,
                 since: 0,
                 busy: true,
@@ -81,7 +85,7 @@ impl Pace {
                 paid: now,
             },
         };
-        let known = self.0.insert(known);
+        let known = self.known.insert(known);
         known.paid = now;
         known.paid = now.saturating_add(wait.saturating_sub(known.cost(left)));
         if again && taken > 0 {
@@ -94,7 +98,10 @@ impl Pace {
 
     /// Records were accepted; `whole`: all that were sent.
     pub(super) fn accepted(&mut self, records: u32, whole: bool) {
-        let Some(known) = &mut self.0 else { return };
+        if let (None, Some((_, count))) = (&self.known, &mut self.before) {
+            *count += u64::from(records);
+        }
+        let Some(known) = &mut self.known else { return };
         known.since += u64::from(records);
         if let Some(most) = known.most.filter(|most| whole && f64::from(records) + 1.0 > *most) {
             known.most = Some(most * GROWTH);
@@ -103,33 +110,41 @@ impl Pace {
 
     /// There is nothing to send.
     pub(super) fn idle(&mut self) {
-        if let Some(known) = &mut self.0 {
+        if let Some(known) = &mut self.known {
             known.busy = false;
         }
     }
 
     /// Of so many records, those that may go at once: at least one.
     pub(super) fn most(&self, records: u32) -> u32 {
-        let most = self.0.and_then(|known| known.most);
+        let most = self.known.and_then(|known| known.most);
         // Beyond any number of records it is the greatest.
         most.map_or(records, |most| (most as u32).clamp(1, records.max(1)))
     }
 
     /// When so many records may go.
     pub(super) fn due(&self, records: u32) -> Time {
-        self.0.map_or(Time::ZERO, |known| known.paid.saturating_add(known.cost(records)))
+        self.known.map_or(Time::ZERO, |known| known.paid.saturating_add(known.cost(records)))
     }
 
     /// So many records went.
     pub(super) fn sent(&mut self, records: u32, now: Time) {
-        let Some(known) = &mut self.0 else { return };
-        if known.growth(now) > FORGOTTEN {
-            self.0 = None;
-            return;
+        let forgotten = |known: &mut Known| known.growth(now) > FORGOTTEN;
+        if self.known.as_mut().is_some_and(forgotten) {
+            (self.known, self.before) = (None, None);
         }
+        let Some(known) = &mut self.known else {
+            self.before.get_or_insert((now, 0));
+            return;
+        };
         let paid = known.paid.saturating_add(known.cost(records));
         known.paid = paid.max(now.saturating_sub(CATCH_UP));
     }
+}
+
+/// Records a second; 0 if there was no time.
+fn rate(records: u64, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { records as f64 / time.as_secs_f64() }
 }
 
 impl Known {
@@ -158,8 +173,11 @@ impl Known {
         }
         let rate = match accepted.1 > FEW && accepted.0 >= 1.0 {
             true => (accepted.0 / accepted.1).max(asked / MANY),
-            false if growth > STALE => asked.min(self.rate * growth),
-            false => asked,
+            // Of what is held back until it fits, a refusal asks for less than there is.
+            false if growth > STALE => {
+                asked.max(self.since as f64 / seconds).min(self.rate * growth)
+            }
+            false => asked.max(self.rate),
         };
         let longest = wait.max(self.longest - self.longest / 8);
         Known { rate, refused: now, since: 0, busy: true, accepted, longest, ..*self }

@@ -16,6 +16,8 @@ struct Setup {
     /// Records a second.
     rate: u32,
     burst_ms: u32,
+    /// Batches are held back until they fit, if that takes no longer; 0: what does not fit is refused.
+    held_ms: u32,
     /// Records of a batch.
     batch: u32,
     clients: usize,
@@ -31,6 +33,8 @@ struct Setup {
 struct Shard {
     rate: f64,
     burst: f64,
+    held: Duration,
+    /// Negative by what is held back.
     tokens: f64,
     at: Time,
     /// By client: its next sequence number, and the decisions by sequence number.
@@ -40,7 +44,14 @@ struct Shard {
 }
 
 impl Shard {
-    fn append(&mut self, request: &Request, now: Time) -> Result<Decision, ClientError> {
+    /// The reply, and for how long the batch is held before that.
+    fn append(&mut self, request: &Request, now: Time) -> (Reply, Duration) {
+        let reply = self.decide(request, now);
+        let held = if reply.is_ok() { (-self.tokens).max(0.0) / self.rate } else { 0.0 };
+        (reply, Duration::from_secs_f64(held))
+    }
+
+    fn decide(&mut self, request: &Request, now: Time) -> Reply {
         let Request { client, sequence, first, count } = *request;
         let gained = (now - self.at).as_secs_f64() * self.rate;
         (self.tokens, self.at) = ((self.tokens + gained).min(self.burst), now);
@@ -57,7 +68,13 @@ impl Shard {
         }
         // Even with a burst of less than one, one has to pass some time.
         let least = u32::from(self.tokens >= self.burst);
-        let decided = (self.tokens as u32).max(least).min(count);
+        let behind = (f64::from(count) - self.tokens) / self.rate;
+        let decided = match self.held.is_zero() {
+            true => (self.tokens as u32).max(least).min(count),
+            // What is larger than the burst passes when all of that is there, and is paid back.
+            false if behind <= self.held.as_secs_f64() || self.tokens >= self.burst => count,
+            false => 0,
+        };
         self.refused += u64::from(count - decided);
         if decided == 0 {
             return Err(refusal(ErrorCode::QuotaExceeded, self.wait_ms(count)));
@@ -126,8 +143,9 @@ fn live(setup: Setup, seed: u64) -> Told {
     let burst = (f64::from(setup.rate) * f64::from(setup.burst_ms) / 1e3).max(1.0);
     let known = (0..setup.clients).map(|_| (0, HashMap::new())).collect();
     let (log, at, refused) = (Vec::new(), Time::ZERO, 0);
+    let held = Duration::from_millis(setup.held_ms.into());
     let mut shard =
-        Shard { rate: setup.rate.into(), burst, tokens: burst, at, known, log, refused };
+        Shard { held, rate: setup.rate.into(), burst, tokens: burst, at, known, log, refused };
     let retry = RetryPolicy { deadline: Time::MAX, ..RetryPolicy::default() };
     let config = Config {
         shard: 0,
@@ -198,14 +216,14 @@ fn live(setup: Setup, seed: u64) -> Told {
                     continue;
                 }
                 let before = shard.log.len();
-                let reply = shard.append(&request, now);
+                let (reply, held) = shard.append(&request, now);
                 if shard.log.len() > before {
                     told.standstill = told.standstill.max(now - last);
                     last = now;
                 }
                 later(
                     &mut events,
-                    now + way,
+                    now + held + way,
                     Event::Replied { client, index, attempt, connection, reply },
                 );
             }
@@ -245,6 +263,7 @@ fn a_window_takes_its_quota_and_little_of_it_is_refused() {
     let usual = Setup {
         rate: 20_000,
         burst_ms: 100,
+        held_ms: 0,
         batch: 250,
         clients: 1,
         way_us: 1_000,
@@ -258,6 +277,9 @@ fn a_window_takes_its_quota_and_little_of_it_is_refused() {
         (Setup { rate: 1_000_000, batch: 1_000, ..usual }, 0.95, 0.05),
         // Far away.
         (Setup { way_us: 50_000, ..usual }, 0.9, 0.1),
+        // Held back for a while before it is refused.
+        (Setup { held_ms: 500, batch: 950, ..usual }, 0.95, 0.1),
+        (Setup { held_ms: 200, batch: 950, clients: 2, ..usual }, 0.9, 0.3),
         // Several share it.
         (Setup { clients: 4, ..usual }, 0.98, 0.2),
         // Batches are much larger than the burst; eight of them go before anything is known of it.
@@ -284,15 +306,17 @@ proptest! {
     #[test]
     fn a_window_never_stalls_at_a_quota(
         rate in prop_oneof![1u32..20, 20u32..2_000, 2_000u32..200_000],
-        burst_ms in 1u32..2_000, batch in 1u32..400, clients in 1usize..4,
+        burst_ms in 1u32..2_000, held_ms in prop_oneof![Just(0u32), 1u32..1_000], batch in 1u32..400, clients in 1usize..4,
         way_us in 10u64..100_000, lost_ppm in prop_oneof![Just(0u32), 1_000u32..100_000],
         seed: u64,
     ) {
-        let setup = Setup { rate, burst_ms, batch, clients, way_us, lost_ppm, seconds: 2 };
+        let setup = Setup { rate, burst_ms, held_ms, batch, clients, way_us, lost_ppm, seconds: 2 };
         let told = live(setup, seed);
         // Some tokens, and some ways there and back and longest back-offs.
         let token = Duration::from_secs_f64(1.0 / f64::from(rate));
         let most = 10 * token + Duration::from_secs(10) + Duration::from_millis(burst_ms.into());
+        let debt = if held_ms > 0 { 3 * token * batch * clients as u32 } else { Time::ZERO };
+        let most = most + debt;
         prop_assert!(told.standstill <= most, "{:?} of {:?}", told, most);
     }
 }
