@@ -249,6 +249,7 @@ mod tests {
                         log_bytes: 0,
                         state: (*state).to_owned(),
                         counters: ShardCounters::default(),
+                        arriving_per_s: 0.0,
                         pressed: false,
                         closed: *state != "open",
                         expired: false,
