@@ -22,10 +22,12 @@ const FORGOTTEN: f64 = 16.0;
 const MEMORY: f64 = 1.0;
 /// Before so many seconds were looked at, what the server asks for is the better measure.
 const FEW: f64 = 0.1;
-/// Nobody has less than this part of what the server says there is: so many others are not expected.
-const MANY: f64 = 64.0;
+/// Nobody has less than this part of what the server says there is: so many others are not expected. Of parts, and of
+/// batches that are taken whole or not at all.
+const MANY_OTHERS: f64 = 64.0;
+const FEW_OTHERS: f64 = 4.0;
 /// By how much pieces grow, each when the one before was accepted.
-const GROWTH: f64 = 1.0 + 1.0 / 64.0;
+const GROWTH: f64 = 1.0 + 1.0 / 256.0;
 /// Servers tell waits in whole milliseconds, rounded up.
 const UNIT: Duration = Duration::from_millis(1);
 /// How far a sender that was late may catch up: timers and jitter are no quieter.
@@ -72,8 +74,15 @@ impl Pace {
     ) {
         let wait = wait.max(UNIT);
         let asked = f64::from(left) / (wait - UNIT).max(wait / 8).as_secs_f64();
+        // A batch that was refused whole does not tell that the bucket was empty.
+        let others = if taken == 0 { FEW_OTHERS } else { MANY_OTHERS };
+        let least = f64::from(left) / wait.as_secs_f64() / others;
+        // What waited longer than the shard asks for as much again or more met a full bucket: the rest of the wait
+        // was for nothing, and is no measure.
+        let waited = self.known.map_or(Time::ZERO, |known| known.cost(taken.saturating_add(left)));
+        let overflowed = taken > 0 && left >= taken && waited > wait;
         let known = match &self.known {
-            Some(known) => known.refused_again(asked, wait, now),
+            Some(known) => known.refused_again(least, asked, wait, now),
             None => Known {
                 rate: asked.max(self.before.map_or(0.0, |(since, count)| rate(count, now - since))),
                 refused: now,
@@ -86,9 +95,12 @@ impl Pace {
             },
         };
         let known = self.known.insert(known);
+        if overflowed {
+            known.rate = known.rate.max(f64::from(taken) / wait.as_secs_f64());
+        }
         known.paid = now;
         known.paid = now.saturating_add(wait.saturating_sub(known.cost(left)));
-        if again && taken > 0 {
+        if (again || overflowed) && taken > 0 {
             // All of the burst was there, or what others left of it. By half of that the bucket never overflows
             // while the next piece waits.
             let burst = known.rate * known.longest.as_secs_f64();
@@ -160,8 +172,8 @@ impl Known {
         Duration::try_from_secs_f64(f64::from(records) / rate).unwrap_or(Duration::MAX)
     }
 
-    /// After another refusal, which asks for a rate.
-    fn refused_again(&self, asked: f64, wait: Duration, now: Time) -> Known {
+    /// After another refusal, which asks for a rate and leaves `least` of it to this client.
+    fn refused_again(&self, least: f64, asked: f64, wait: Duration, now: Time) -> Known {
         let seconds = now.saturating_sub(self.refused).as_secs_f64();
         let growth = self.growth(now);
         let mut accepted = self.accepted;
@@ -172,7 +184,7 @@ impl Known {
             accepted = (accepted.0 * kept + self.since as f64, accepted.1 * kept + seconds);
         }
         let rate = match accepted.1 > FEW && accepted.0 >= 1.0 {
-            true => (accepted.0 / accepted.1).max(asked / MANY),
+            true => (accepted.0 / accepted.1).max(least),
             // Of what is held back until it fits, a refusal asks for less than there is.
             false if growth > STALE => {
                 asked.max(self.since as f64 / seconds).min(self.rate * growth)
