@@ -210,9 +210,9 @@ fn verdict(file: &SearchFile, kept: bool) -> Result<(), Failure> {
     }
     let last = file.trials.iter().rev().find_map(|trial| trial.void_reason.as_deref());
     match (result.ended, last) {
-        (Ended::Void, Some(why)) => {
-            Err(Failure::Unmeasured(format!("only void trials; the last: {why}")))
-        }
+        (Ended::Void, Some(why)) => Err(Failure::Unmeasured(format!(
+            "only void trials; the last: {why} (on a shared machine: a wider --slo, --late-bound, --steal-bound)"
+        ))),
         _ => Err(Failure::Failed(result.in_words())),
     }
 }

@@ -178,8 +178,8 @@ fn what_retention_takes_unread_makes_no_backlog_shrink() {
         let mut snapshot = fixture::snapshot(at);
         // Stands at 0 while 1,000 records a second come; every ten seconds what is older than fifteen goes.
         let oldest = if at < 15 { 0 } else { 1_000 * (at / 10 * 10 - 5) };
-        let (high_water, id) = (1_000 * at, (0, 0));
-        for shard in snapshot.shards.iter_mut().filter(|s| (s.stream_id, s.shard) == id) {
+        let high_water = 1_000 * at;
+        for shard in snapshot.shards.iter_mut().filter(|s| s.stream == "orders" && s.shard == 0) {
             (shard.high_water, shard.oldest) = (high_water, oldest);
         }
         snapshot.groups.retain(|g| g.group == "audit" && g.shard == 0);

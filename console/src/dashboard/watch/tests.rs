@@ -72,7 +72,7 @@ fn a_group_that_stands_still_is_told_of_also_when_nothing_comes() {
         }
     };
     let told = texts("standstill", stands(60));
-    assert_eq!(told, ["billing reads nothing of orders: 10.0k records wait, 1m15s old"]);
+    assert_eq!(told, ["billing reads nothing of orders: 10,000 records wait, 1m15s old"]);
     assert!(texts("standstill", stands(30)).is_empty(), "not for long");
     let reads = |at: u64, s: &mut Snapshot| {
         stands(60)(at, s);
