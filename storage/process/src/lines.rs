@@ -163,7 +163,7 @@ pub fn original<'a>(record: &RecordView<'a>) -> Option<Cow<'a, [u8]>> {
 mod maybe {
     use serde::{Deserialize, Deserializer};
 
-    #[allow(clippy::option_option)]
+    #[allow(clippy::option_option, reason = "absent and null are two things, as said above")]
     pub fn there<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
     where
         D: Deserializer<'de>,
