@@ -13,6 +13,7 @@ pub mod probe;
 pub mod put;
 pub mod quota;
 pub mod record;
+pub mod replay;
 pub mod serve;
 pub mod stream;
 pub mod tail;
@@ -59,6 +60,8 @@ pub enum Command {
     Put(put::PutArgs),
     /// Read records
     Tail(tail::TailArgs),
+    /// Give a recorded stream again, at the pace it was recorded or faster
+    Replay(replay::ReplayArgs),
     /// Generate load and measure
     Load(load::LoadArgs),
     /// Turn measured runs into a capacity plan
@@ -137,9 +140,16 @@ mod tests {
 
     #[test]
     fn every_client_command_takes_a_target() {
-        for command in
-            ["put s", "tail s", "stream list", "group list", "quota list", "load run", "top"]
-        {
+        for command in [
+            "put s",
+            "tail s",
+            "replay s",
+            "stream list",
+            "group list",
+            "quota list",
+            "load run",
+            "top",
+        ] {
             let words = command.split(' ').chain(["-t", "h:1"]);
             assert!(
                 Cli::try_parse_from(["highwater"].into_iter().chain(words)).is_ok(),

@@ -1,5 +1,5 @@
-//! Records from a file or a pipe: lines, JSON documents a line, or everything as one record. Memory stays
-//! bounded whatever comes.
+//! Records from a file or a pipe: lines, JSON documents or whole records a line, or everything as one record. Memory
+//! stays bounded whatever comes.
 
 use std::io::{self, BufRead, Read as _};
 
@@ -18,6 +18,9 @@ pub enum Format {
     AccessLog,
     /// Syslog, RFC 3164 or 5424: a JSON document a line; `tail` gives the line back
     Syslog,
+    /// A whole record a line, with key, headers and time, as `replay --to FILE` and `tail --format json` write them;
+    /// empty lines are skipped
+    Records,
 }
 
 impl Format {
@@ -27,6 +30,7 @@ impl Format {
             Format::Lines => "lines",
             Format::Json => "json",
             Format::Raw => "raw",
+            Format::Records => "records",
             Format::AccessLog | Format::Syslog => self.of_lines().map_or("lines", LineFormat::name),
         }
     }
@@ -44,6 +48,20 @@ impl Format {
     pub fn documents(self) -> bool {
         self == Format::Json || self.of_lines().is_some()
     }
+
+    /// Whether a line with nothing on it is no record.
+    pub fn skips_empty(self) -> bool {
+        self.documents() || self == Format::Records
+    }
+
+    /// Longest line, if a record may have `max_record` bytes. In JSON a byte takes up to six (`\u001f`), and the names
+    /// around it some.
+    pub fn line_limit(self, max_record: u32) -> u32 {
+        match self {
+            Format::Records => max_record.saturating_mul(6).saturating_add(4096),
+            _ => max_record,
+        }
+    }
 }
 
 /// Why there is no next record. Lines count from 1.
@@ -58,7 +76,8 @@ pub enum InputError {
         error: io::Error,
     },
     /// A record over the limit.
-    #[error("line {line}: record of {bytes} bytes; the server's limit is {limit}")]
+    #[error("line {line}: {} of {bytes} bytes; the {}limit is {limit}",
+        if *.whole { "line" } else { "record" }, if *.whole { "" } else { "server's " })]
     TooLong {
         /// Where.
         line: u64,
@@ -66,6 +85,8 @@ pub enum InputError {
         bytes: u64,
         /// The limit.
         limit: u32,
+        /// It is a line that holds a whole record as JSON.
+        whole: bool,
     },
     /// Everything as one record is over the limit.
     #[error("record of more than {limit} bytes, which is the server's limit")]
@@ -102,21 +123,40 @@ impl std::str::FromStr for Key {
     }
 }
 
+/// A piece of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// The line it came from, from 1.
+    pub line: u64,
+    /// What is there.
+    pub bytes: &'a [u8],
+    /// If it is longer than a record may be, what was asked to be kept is its beginning, and this its length.
+    pub cut: Option<u64>,
+}
+
 /// Cuts records out of a reader.
 #[derive(Debug)]
 pub struct Records<R> {
     reader: R,
     format: Format,
     limit: u32,
+    /// What is too long is cut, and is no error.
+    cuts: bool,
     line: u64,
     buffer: Vec<u8>,
     done: bool,
 }
 
 impl<R: BufRead> Records<R> {
-    /// Records of at most `limit` bytes.
-    pub fn new(reader: R, format: Format, limit: u32) -> Records<R> {
-        Records { reader, format, limit, line: 0, buffer: Vec::new(), done: false }
+    /// Records of at most `max_record` bytes.
+    pub fn new(reader: R, format: Format, max_record: u32) -> Records<R> {
+        let limit = format.line_limit(max_record);
+        Records { reader, format, limit, cuts: false, line: 0, buffer: Vec::new(), done: false }
+    }
+
+    /// What is too long is cut, if `cuts`, and is no error.
+    pub fn cutting(self, cuts: bool) -> Records<R> {
+        Records { cuts, ..self }
     }
 
     /// What is read from.
@@ -124,23 +164,23 @@ impl<R: BufRead> Records<R> {
         &self.reader
     }
 
-    /// The next record, valid until the next call, with the line it came from.
-    pub fn next(&mut self) -> Result<Option<(u64, &[u8])>, InputError> {
-        let there = match self.format {
+    /// The next record, valid until the next call.
+    pub fn next(&mut self) -> Result<Option<Piece<'_>>, InputError> {
+        let read = match self.format {
             Format::Lines => self.read_line()?,
-            Format::Json | Format::AccessLog | Format::Syslog => loop {
-                let there = self.read_line()?;
-                if !there || !self.buffer.iter().all(u8::is_ascii_whitespace) {
-                    break there;
+            Format::Json | Format::AccessLog | Format::Syslog | Format::Records => loop {
+                let read = self.read_line()?;
+                if read != Some(None) || !self.buffer.iter().all(u8::is_ascii_whitespace) {
+                    break read;
                 }
             },
             Format::Raw => self.read_all()?,
         };
-        Ok(there.then_some((self.line, &self.buffer)))
+        Ok(read.map(|cut| Piece { line: self.line, bytes: &self.buffer, cut }))
     }
 
-    /// A line without its newline into the buffer; false at the end.
-    fn read_line(&mut self) -> Result<bool, InputError> {
+    /// A line without its newline into the buffer, and its length if it was cut; `None` at the end.
+    fn read_line(&mut self) -> Result<Option<Option<u64>>, InputError> {
         self.line += 1;
         self.buffer.clear();
         let (line, limit) = (self.line, self.limit);
@@ -152,22 +192,34 @@ impl<R: BufRead> Records<R> {
             self.buffer.pop();
         } else if read as u64 > u64::from(limit) {
             let rest = skip_line(&mut self.reader).map_err(failed)?;
-            return Err(InputError::TooLong { line, bytes: read as u64 + rest, limit });
+            let (bytes, whole) = (read as u64 + rest, self.format == Format::Records);
+            if !self.cuts {
+                return Err(InputError::TooLong { line, bytes, limit, whole });
+            }
+            self.buffer.truncate(limit as usize);
+            return Ok(Some(Some(bytes)));
         }
-        Ok(read > 0)
+        Ok((read > 0).then_some(None))
     }
 
-    fn read_all(&mut self) -> Result<bool, InputError> {
+    fn read_all(&mut self) -> Result<Option<Option<u64>>, InputError> {
         if std::mem::replace(&mut self.done, true) {
-            return Ok(false);
+            return Ok(None);
         }
         self.line = 1;
         let mut all = (&mut self.reader).take(u64::from(self.limit) + 1);
-        all.read_to_end(&mut self.buffer).map_err(|error| InputError::Read { line: 1, error })?;
-        if self.buffer.len() > self.limit as usize {
+        let failed = |error| InputError::Read { line: 1, error };
+        all.read_to_end(&mut self.buffer).map_err(failed)?;
+        if self.buffer.len() <= self.limit as usize {
+            return Ok(Some(None));
+        }
+        if !self.cuts {
             return Err(InputError::RawTooLong { limit: self.limit });
         }
-        Ok(true)
+        let rest = io::copy(&mut self.reader, &mut io::sink()).map_err(failed)?;
+        let bytes = self.buffer.len() as u64 + rest;
+        self.buffer.truncate(self.limit as usize);
+        Ok(Some(Some(bytes)))
     }
 }
 
@@ -201,10 +253,30 @@ mod tests {
         // A tiny buffer, so that lines cross its end.
         let mut records = Records::new(io::BufReader::with_capacity(3, input), format, limit);
         let mut list = Vec::new();
-        while let Some((_, record)) = records.next()? {
-            list.push(record.to_vec());
+        while let Some(piece) = records.next()? {
+            list.push(piece.bytes.to_vec());
         }
         Ok(list)
+    }
+
+    #[test]
+    fn what_is_too_long_can_be_cut() {
+        let cut = |format| {
+            let input = &b"12345678\nok\n123456"[..];
+            let mut records =
+                Records::new(io::BufReader::with_capacity(3, input), format, 5).cutting(true);
+            let mut list = Vec::new();
+            while let Some(Piece { line, bytes, cut }) = records.next().unwrap() {
+                list.push((line, bytes.to_vec(), cut));
+            }
+            list
+        };
+        let piece = |line, bytes: &str, cut| (line, bytes.as_bytes().to_vec(), cut);
+        assert_eq!(
+            cut(Format::Lines),
+            [piece(1, "12345", Some(8)), piece(2, "ok", None), piece(3, "12345", Some(6))]
+        );
+        assert_eq!(cut(Format::Raw), [piece(1, "12345", Some(18))]);
     }
 
     #[test]

@@ -38,6 +38,7 @@ fn run() -> Result<(), Failure> {
         Command::Quota(args) => cli::quota::run(args),
         Command::Put(args) => cli::put::run(args),
         Command::Tail(args) => cli::tail::run(args),
+        Command::Replay(args) => cli::replay::run(args),
         Command::Load(args) => cli::load::run(args),
         Command::Plan(args) => cli::plan::run(&args),
         Command::Doctor(args) => cli::doctor::run(&args),

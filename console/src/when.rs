@@ -1,6 +1,14 @@
 //! Moments as people write them: RFC 3339, or back from now.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use jiff::{SignedDuration, Timestamp};
+
+/// Now, nanoseconds since 1970 UTC.
+pub fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// A moment like `2026-05-17T10:05:03Z`, or `-10m` back from `now`, in nanoseconds since 1970 UTC; `None` if it is
 /// neither, or before that.

@@ -72,6 +72,9 @@ mod recording;
 #[path = "product/refusals.rs"]
 mod refusals;
 
+#[path = "product/replay.rs"]
+mod replay;
+
 #[path = "product/search.rs"]
 mod search;
 

@@ -264,6 +264,9 @@ impl Dealer {
         let opens = self.warming && ns >= self.plan.times().window_ns;
         if opens {
             self.schedule = self.plan.measured(self.producer);
+            if self.plan.material.begins_with_window() {
+                self.source = self.plan.source(self.producer as u32);
+            }
             self.warming = false;
         }
         opens

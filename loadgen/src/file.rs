@@ -423,7 +423,9 @@ fn workload(f: &Reader<'_>, field: &str, value: &Value<'_>) -> Result<Workload, 
     };
     if let Some(text) = value.get_ref().as_str() {
         let mut workload: Workload = text.parse().map_err(|error| invalid(&error))?;
-        if let Workload::ApacheLog { file: Some(path) } = &mut workload {
+        if let Workload::ApacheLog { file: Some(path) } | Workload::Recorded { file: path } =
+            &mut workload
+        {
             *path = f.file.parent().unwrap_or(Path::new("")).join(&*path);
         }
         return Ok(workload);
@@ -431,12 +433,15 @@ fn workload(f: &Reader<'_>, field: &str, value: &Value<'_>) -> Result<Workload, 
     let Some(name) = value.get_ref().get("name").and_then(|name| name.get_ref().as_str()) else {
         return Err(f.wrong(field, value, "a workload's name, or a table with name"));
     };
-    let mut workload = Workload::named(name).ok_or_else(|| invalid(&Workload::unknown(name)))?;
+    let mut workload = match name {
+        "recorded" => Workload::Recorded { file: PathBuf::new() },
+        name => Workload::named(name).ok_or_else(|| invalid(&Workload::unknown(name)))?,
+    };
     let known: &[&str] = match &workload {
         Workload::Fixed { .. } => &["name", "weight", "size"],
         Workload::Uniform { .. } => &["name", "weight", "least", "most"],
         Workload::LogNormal { .. } => &["name", "weight", "median", "sigma", "most"],
-        Workload::ApacheLog { .. } => &["name", "weight", "file"],
+        Workload::ApacheLog { .. } | Workload::Recorded { .. } => &["name", "weight", "file"],
         Workload::Iot { .. } => &["name", "weight", "devices"],
         Workload::Clickstream { .. } => &["name", "weight", "users"],
         Workload::Video { .. } => &["name", "weight", "cameras"],
@@ -477,6 +482,10 @@ fn workload(f: &Reader<'_>, field: &str, value: &Value<'_>) -> Result<Workload, 
         Workload::ApacheLog { file } => {
             *file = table.text("file")?.map(|path| beside(f.file, path));
         }
+        Workload::Recorded { file } => match table.text("file")? {
+            Some(path) => *file = beside(f.file, path),
+            None => return Err(f.wrong(field, value, "a table with file")),
+        },
         Workload::Iot { devices } => count("devices", devices)?,
         Workload::Clickstream { users } => count("users", users)?,
         Workload::Video { cameras } => count("cameras", cameras)?,

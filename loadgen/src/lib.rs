@@ -14,6 +14,7 @@
 //! Other systems are loaded through a [`Target`] and [`run_on`]. Records describe themselves: see [`proof`]
 //! for how.
 
+mod alarm;
 pub mod capacity;
 mod check;
 mod clock;
@@ -41,6 +42,7 @@ mod producer;
 mod progress;
 pub mod proof;
 mod readers;
+mod recorded;
 mod report;
 mod routes;
 mod run;
@@ -58,6 +60,7 @@ pub mod units;
 mod worker;
 pub mod workload;
 
+pub use alarm::Alarm;
 pub use check::{CHECK_SCHEMA, CheckReport, HEADROOM, check};
 pub use compare::{
     COMPARE_SCHEMA, CompareError, CompareOptions, Comparison, Difference, Estimate, Metric,
@@ -70,6 +73,7 @@ pub use options::{Arrival, LoadOptions, Rate, Scenario, WarmUpRule};
 #[cfg(target_os = "linux")]
 pub use probe::{PROBE_TIME, ProbeError, ProbeOptions, probe};
 pub use progress::{Observer, Phase, Progress, Tick};
+pub use recorded::{RecordingError, has_records};
 pub use report::{
     ACHIEVED_MIN, AckPause, AckPauses, Arrivals, BEYOND_MIN, BacklogReport, BurstReport,
     Distribution, Distributions, LATE_P99_MAX, Lateness, LiveLatency, Mode, Report, SCHEMA,

@@ -18,6 +18,7 @@ mod mixed;
 mod name;
 mod opaque;
 mod owned;
+mod recorded;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -76,6 +77,11 @@ pub enum Workload {
         /// Taken from this file, in order, again and again; generated if there is none.
         #[serde(default)]
         file: Option<PathBuf>,
+    },
+    /// The records of a file, with their keys and payloads, in the order they arrived, again and again.
+    Recorded {
+        /// As `replay --to FILE` writes it.
+        file: PathBuf,
     },
     /// A fleet of devices that report readings as JSON, keyed by device; in bursts, if nothing else is
     /// asked for.
@@ -149,6 +155,9 @@ pub enum WorkloadError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file of records cannot be followed.
+    #[error(transparent)]
+    Recording(#[from] crate::RecordingError),
     /// A log file has a line that is none.
     #[error("log {}, line {line}: must be {limit}", file.display())]
     Line {
@@ -182,6 +191,7 @@ impl Workload {
         match self {
             Workload::Fixed { .. } | Workload::Uniform { .. } | Workload::LogNormal { .. } => false,
             Workload::ApacheLog { .. }
+            | Workload::Recorded { .. }
             | Workload::Iot { .. }
             | Workload::Clickstream { .. }
             | Workload::Video { .. } => true,
@@ -196,6 +206,7 @@ impl Workload {
             Workload::Uniform { .. } => "uniform",
             Workload::LogNormal { .. } => "lognormal",
             Workload::ApacheLog { .. } => "apache-log",
+            Workload::Recorded { .. } => "recorded",
             Workload::Iot { .. } => "iot",
             Workload::Clickstream { .. } => "clickstream",
             Workload::Video { .. } => "video",
@@ -226,7 +237,7 @@ impl Workload {
                     limit: "more than 0 and at most 5".to_owned(),
                 })
             }
-            Workload::ApacheLog { .. } => Ok(()),
+            Workload::ApacheLog { .. } | Workload::Recorded { .. } => Ok(()),
             Workload::Iot { devices } => between("devices", u64::from(*devices), 1, MAX_OWNERS),
             Workload::Clickstream { users } => between("users", u64::from(*users), 1, MAX_OWNERS),
             Workload::Video { cameras } => between("cameras", u64::from(*cameras), 1, 1 << 16),
@@ -269,6 +280,8 @@ pub struct Material {
     /// Encoded headers of each record, in bytes.
     headers: usize,
     profile: Option<Profile>,
+    /// The records begin anew with the measured window.
+    with_window: bool,
     kind: Kind,
 }
 
@@ -302,6 +315,7 @@ impl Material {
             mean,
             headers,
             profile: None,
+            with_window: false,
             kind,
         };
         let opaque = |sizes: Sizes| {
@@ -327,6 +341,13 @@ impl Material {
                 };
                 let (most, mean) = (lines.most(), lines.mean());
                 material(keys, most, mean, PROOF_HEADER_LEN, Kind::Lines(Arc::new(lines)))
+            }
+            Workload::Recorded { file } => {
+                let (lines, keys) = Lines::recorded(file)?;
+                let (most, mean) = (lines.most(), lines.mean());
+                let kind = Kind::Lines(Arc::new(lines));
+                let material = material(keys, most, mean, PROOF_HEADER_LEN, kind);
+                Material { with_window: true, ..material }
             }
             Workload::Iot { devices } => {
                 let iot = Iot::new(*devices, content);
@@ -405,6 +426,11 @@ impl Material {
     /// How the rate runs over time if nothing was asked for; `None`: as it likes.
     pub fn default_profile(&self) -> Option<Profile> {
         self.profile.clone()
+    }
+
+    /// Whether the records begin anew with the measured window: those of a recording belong to its times.
+    pub fn begins_with_window(&self) -> bool {
+        self.with_window
     }
 
     /// The records of producer `producer` of `producers`, from the first on.

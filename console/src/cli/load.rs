@@ -17,6 +17,7 @@ mod run;
 mod search;
 mod slo;
 mod sweep;
+mod trace;
 mod verdict;
 mod words;
 

@@ -9,7 +9,7 @@ mod stored;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
 use highwater_client::{Client, Producer, ProducerOptions, Receipt, Record, SendError};
@@ -19,12 +19,13 @@ use tokio::time::sleep;
 
 use super::Target;
 use crate::failure::{Failure, chain};
-use crate::input::{Format, Key, Records};
+use crate::input::{Format, Key, Piece, Records};
 use crate::signals::Stop;
 use crate::units;
+use crate::when::now_ns;
 use dead::DeadLetters;
 use feed::Feed;
-use shape::Shaped;
+use shape::{Shaped, Unfit};
 use stored::{Awaited, Progress, Stored};
 
 /// `highwater put`.
@@ -45,10 +46,15 @@ pub struct PutArgs {
     /// and counted; what follows it goes on
     #[arg(long, value_enum, default_value = "lines")]
     format: Format,
+    /// Keep what is longer than a record may be, or cannot be one for another reason, in NAME.dead as well, as much of it
+    /// as fits (header `origin-size` has its length), and go on; else it ends put. (--follow always does so)
+    #[arg(long)]
+    keep_refused: bool,
     /// Partition key: `random` (a new one for each record), `const` or `const:VALUE` (one for all), or with
     /// --format json, access-log or syslog a field, dotted (`user.id`; `.const` is the field of that name)
-    #[arg(long, value_name = "FIELD|const|random", default_value = "random")]
-    key: Key,
+    /// [default: random; with --format records the record's own]
+    #[arg(long, value_name = "FIELD|const|random")]
+    key: Option<Key>,
     /// Give up on records that are not acknowledged for this long; until then they are sent again
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::patience)]
     timeout: Duration,
@@ -77,7 +83,7 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// Carries it out.
 pub fn run(args: PutArgs) -> Result<(), Failure> {
-    if let (Key::Field(field), false) = (&args.key, args.format.documents()) {
+    if let (Some(Key::Field(field)), false) = (&args.key, args.format.documents()) {
         let what = format!(
             "--key {field:?} names a field, which needs --format json, access-log or syslog; without it use random \
              or const"
@@ -109,7 +115,9 @@ async fn put(args: &PutArgs, input: Box<dyn Read + Send>, stop: &Stop) -> Result
         () = stop.wait() => return Err(Failure::failed("interrupted; nothing was sent")),
     };
     let reader = BufReader::with_capacity(BUFFER, input);
-    let mut feed = feed::start(Records::new(reader, args.format, client.info().max_record))?;
+    let mut feed = feed::start(
+        Records::new(reader, args.format, client.info().max_record).cutting(args.keep_refused),
+    )?;
     let (progress, failed) = (Progress::default(), Stop::new());
     let mut stored = Stored::default();
     let (expect, receipts) = mpsc::channel(RECEIPTS);
@@ -173,12 +181,17 @@ async fn send_all(
     while let Some(chunk) = feed.recv().await {
         let chunk = chunk.map_err(|e| chain(&e))?;
         let now_ns = now_ns();
-        for (line, piece) in chunk.records() {
-            let (receipt, unfit) = match shape::shape(args.format, &args.key, piece, now_ns) {
-                Ok(shaped) => {
-                    let sent = send(producer, &shaped).await;
-                    (sent.map_err(|e| format!("line {line}: {}", chain(&e)))?, None)
-                }
+        for Piece { line, bytes: piece, cut } in chunk.records() {
+            let shaped = match cut {
+                Some(bytes) => Err(Unfit::TooLong { bytes }),
+                None => shape::shape(args.format, args.key.as_ref(), piece, now_ns),
+            };
+            let sent = match shaped {
+                Ok(shaped) => send(producer, &shaped, args.keep_refused).await,
+                Err(unfit) => Ok(Err(unfit)),
+            };
+            let (receipt, unfit) = match sent.map_err(|e| format!("line {line}: {}", chain(&e)))? {
+                Ok(receipt) => (receipt, None),
                 Err(unfit) => (dead.send(&unfit, &file, line, piece).await?, Some(unfit)),
             };
             progress.sent();
@@ -192,15 +205,22 @@ async fn send_all(
     Ok(())
 }
 
-async fn send(producer: &Producer, shaped: &Shaped<'_>) -> Result<Receipt, SendError> {
+/// Sends a record. One that would be refused for ever is unfit, if that is to be `kept`; else it is an error as others are.
+async fn send(
+    producer: &Producer,
+    shaped: &Shaped<'_>,
+    kept: bool,
+) -> Result<Result<Receipt, Unfit>, SendError> {
     let headers = shaped.headers.iter();
-    let headers: Vec<_> = headers.map(|&(name, value)| Header { name, value }).collect();
+    let headers: Vec<_> = headers.map(|(name, value)| Header { name, value }).collect();
     let record = Record::new(shaped.key.as_bytes(), &shaped.payload);
-    producer.send(Record { headers: &headers, ..record }).await
-}
-
-/// Nanoseconds since 1970 UTC.
-fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    let timestamp_ns = shaped.timestamp_ns;
+    match producer.send(Record { headers: &headers, timestamp_ns, ..record }).await {
+        Err(
+            e @ (SendError::RecordTooLarge { .. }
+            | SendError::KeyTooLong { .. }
+            | SendError::Encode(_)),
+        ) if kept => Ok(Err(Unfit::Refused(chain(&e)))),
+        sent => sent.map(Ok),
+    }
 }

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::signals::Stop;
 use crate::{output, units};
 use filter::Sieve;
-use from::From;
+pub use from::From;
 use group::Group;
 use window::{Counting, WindowArgs};
 
@@ -173,7 +173,7 @@ async fn subscribe(
 }
 
 /// One number for many shards lies beyond the end of some: these begin at their mark, and it is said.
-fn clamp(shard: &ShardDescription, start: Start) -> Start {
+pub fn clamp(shard: &ShardDescription, start: Start) -> Start {
     match start {
         Start::At(wanted) if wanted > shard.high_water => {
             note!(

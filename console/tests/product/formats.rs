@@ -233,6 +233,46 @@ fn a_filter_follows_and_a_group_moves_past_what_does_not_match() {
 }
 
 #[test]
+fn what_is_refused_at_the_door_can_be_kept() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    let long = "x".repeat((1 << 20) + 5);
+    let input = format!("first\n{long}\nlast\n");
+    refused(&server.put("s", input.as_bytes(), &[]), 1, &["line 2", "1048581 bytes"]);
+    let put = server.put("s", input.as_bytes(), &["--keep-refused"]);
+    assert!(put.status.success(), "{}", said(&put));
+    assert!(
+        text(&put).contains("1 dead letter in s.dead; the first is line 2: line of 1048581 bytes"),
+        "{}",
+        text(&put)
+    );
+    assert_eq!(server.ok(&["tail", "s"]), b"first\nfirst\nlast\n");
+    let letter = server.json(&["tail", "s.dead", "--format", "json"]);
+    let kept = letter["payload"].as_str().unwrap();
+    assert!(long.starts_with(kept) && kept.len() > 1_000_000, "as much as fits: {}", kept.len());
+    let header = |name: &str| {
+        let headers = letter["headers"].as_array().unwrap();
+        headers.iter().find(|h| h["name"] == name).map(|h| h["value"].clone())
+    };
+    assert_eq!(header("origin-size"), Some("1048581".into()));
+    assert_eq!(header("origin-line"), Some("2".into()));
+    // A whole record whose key or size no server takes.
+    let size = |n: usize| format!("{{\"payload\":\"{}\"}}\n", "y".repeat(n));
+    let input = size((1 << 20) + 1)
+        + &size(3)
+        + &format!("{{\"key\":\"{}\",\"payload\":\"\"}}\n", "k".repeat(300));
+    let put = server.put("s", input.as_bytes(), &["--format", "records", "--keep-refused"]);
+    assert!(put.status.success(), "{}", said(&put));
+    assert!(
+        text(&put).contains("stored 1 record") && text(&put).contains("2 dead letters"),
+        "{}",
+        text(&put)
+    );
+    refused(&server.put("s", size(1 << 21).as_bytes(), &["--format", "records"]), 1, &["2097152"]);
+}
+
+#[test]
 fn the_real_access_log() {
     let Some(file) = real_log() else { return };
     let log = std::fs::read(&file).unwrap();

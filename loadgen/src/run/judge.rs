@@ -183,6 +183,7 @@ fn key_distribution(options: &LoadOptions) -> String {
             return options.keys.distribution.to_string();
         }
         Workload::ApacheLog { file: Some(_) } => "as in the log",
+        Workload::Recorded { .. } => "as recorded",
         Workload::Iot { .. } | Workload::Video { .. } => "in turn",
         Workload::ApacheLog { file: None } | Workload::Clickstream { .. } => "by Zipf's law",
         Workload::Mixed { .. } => "as each part has it",

@@ -44,7 +44,7 @@ impl Default for Burst {
     }
 }
 
-/// A recorded rate, or recorded times. See `docs/load.md` for the format of the file.
+/// A recorded rate, recorded times, or records with their times. See `docs/load.md` for the format of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TraceSpec {
@@ -94,6 +94,9 @@ pub enum ScheduleError {
         /// What is allowed.
         limit: &'static str,
     },
+    /// The trace is a file of records, which cannot be followed.
+    #[error(transparent)]
+    Recording(#[from] crate::RecordingError),
     /// The trace file as a whole is not usable.
     #[error("trace {}: {problem}", file.display())]
     Whole {

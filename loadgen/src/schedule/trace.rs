@@ -7,6 +7,8 @@
 //! * `time_s`: a record is due then.
 //!
 //! Times are decimal seconds and count from the first line's; rates are records per second.
+//!
+//! A file that begins with `{` has whole records instead, which were due when they arrived.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -42,9 +44,25 @@ enum Columns {
 
 /// Reads the file of `spec`, its speed applied.
 pub fn read(spec: &TraceSpec) -> Result<Trace, ScheduleError> {
+    if crate::has_records(&spec.file)? {
+        let mut times = crate::recorded::arrivals(&spec.file)?;
+        let first = times.first().copied().unwrap_or(0);
+        times.iter_mut().for_each(|at| *at = sooner(*at - first, spec.speed));
+        return times_of(times, &spec.file);
+    }
     let unreadable = |source| ScheduleError::Read { file: spec.file.clone(), source };
     let file = File::open(&spec.file).map_err(unreadable)?;
     parse(BufReader::new(file), &spec.file, spec.speed)
+}
+
+/// Due times, from the first on.
+fn times_of(times: Vec<u64>, file: &Path) -> Result<Trace, ScheduleError> {
+    let problem = match times.last() {
+        None | Some(0) => "fewer than two different times",
+        Some(_) if times.len() > MAX_LINES => "more than 20000000 lines; split it",
+        Some(_) => return Ok(Trace::Times(times)),
+    };
+    Err(ScheduleError::Whole { file: file.to_owned(), problem })
 }
 
 fn parse(mut text: impl BufRead, file: &Path, speed: f64) -> Result<Trace, ScheduleError> {
@@ -123,10 +141,7 @@ fn parse(mut text: impl BufRead, file: &Path, speed: f64) -> Result<Trace, Sched
     times.iter_mut().for_each(|at| *at = sooner(*at, speed));
     match columns {
         None => Err(whole("no header line; the first line must be rate, time_s or time_s,rate")),
-        Some(Columns::Time) if times.last().is_none_or(|last| *last == 0) => {
-            Err(whole("fewer than two different times"))
-        }
-        Some(Columns::Time) => Ok(Trace::Times(times)),
+        Some(Columns::Time) => times_of(times, file),
         Some(kind) => {
             if kind == Columns::Rate {
                 times = (0..rates.len() as u64).map(|i| sooner(i * NS, speed)).collect();

@@ -42,7 +42,8 @@ const CLIENTS: usize = 6_000;
 const PATHS: usize = 2_000;
 
 impl Lines {
-    fn add(&mut self, line: &[u8], client: u32) {
+    /// One more.
+    pub fn add(&mut self, line: &[u8], client: u32) {
         self.text.extend_from_slice(line);
         self.lines.push((self.text.len(), client));
         self.most = self.most.max(line.len());

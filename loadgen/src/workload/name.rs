@@ -9,7 +9,7 @@ use crate::units;
 
 /// Every name, and the argument it may have.
 const KNOWN: &str = "fixed[:SIZE], uniform:LEAST..MOST, lognormal:MEDIAN[,SIGMA[,MOST]], \
-                     apache-log[:FILE], iot[:DEVICES], clickstream[:USERS], video[:CAMERAS] or \
+                     apache-log[:FILE], recorded:FILE, iot[:DEVICES], clickstream[:USERS], video[:CAMERAS] or \
                      mixed[:NAME=WEIGHT,...]";
 const NAMES: [&str; 8] =
     ["fixed", "uniform", "lognormal", "apache-log", "iot", "clickstream", "video", "mixed"];
@@ -57,6 +57,10 @@ impl FromStr for Workload {
             Some((name, argument)) => (name, Some(argument)),
             None => (text, None),
         };
+        // Without a file there is nothing.
+        if let ("recorded", Some(file)) = (name, argument.filter(|file| !file.is_empty())) {
+            return Ok(Workload::Recorded { file: file.into() });
+        }
         let mut workload = Workload::named(name).ok_or_else(|| Workload::unknown(name))?;
         if let Some(argument) = argument {
             workload.set(argument).ok_or_else(|| WorkloadError::Unknown {
@@ -90,7 +94,7 @@ impl Workload {
                 }
             }
             Workload::ApacheLog { file } if !argument.is_empty() => *file = Some(argument.into()),
-            Workload::ApacheLog { .. } => return None,
+            Workload::ApacheLog { .. } | Workload::Recorded { .. } => return None,
             Workload::Iot { devices: count }
             | Workload::Clickstream { users: count }
             | Workload::Video { cameras: count } => *count = argument.parse().ok()?,
@@ -120,7 +124,9 @@ impl fmt::Display for Workload {
                 write!(f, ":{},{sigma},{}", units::size_text(*median), units::size_text(*most))
             }
             Workload::ApacheLog { file: None } => Ok(()),
-            Workload::ApacheLog { file: Some(file) } => write!(f, ":{}", file.display()),
+            Workload::ApacheLog { file: Some(file) } | Workload::Recorded { file } => {
+                write!(f, ":{}", file.display())
+            }
             Workload::Iot { devices: count }
             | Workload::Clickstream { users: count }
             | Workload::Video { cameras: count } => write!(f, ":{count}"),
@@ -154,6 +160,7 @@ mod tests {
             "uniform:100..1KiB",
             "lognormal:300,0.5,64KiB",
             "apache-log:a:b.log",
+            "recorded:clicks.jsonl",
             "iot:7",
             "video:1",
             "mixed:iot=3,video=0.5",
@@ -174,6 +181,8 @@ mod tests {
             ("iot:0", "devices is 0; it must be 1 to 4194304"),
             ("video:70000", "cameras is 70000; it must be 1 to 65536"),
             ("apache-log:", "is not known"),
+            ("recorded", "recorded:FILE"),
+            ("recorded:", "recorded:FILE"),
             ("mixed:mixed=1", "part of a mixed workload is mixed"),
             ("mixed:iot=0", "weight is 0"),
         ] {

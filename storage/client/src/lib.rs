@@ -51,6 +51,7 @@ mod error;
 mod gather;
 mod group_consumer;
 mod identity;
+mod kept;
 mod membership;
 mod options;
 mod outcome;
@@ -73,6 +74,7 @@ pub use consumer::ShardConsumer;
 pub use delivery::{Delivery, Fetched, Located};
 pub use error::{AppendError, ClientError, ConnectError, ConsumeError, SendError};
 pub use group_consumer::{GroupConsumer, GroupEvent, GroupOptions, Until};
+pub use kept::KeptRecord;
 pub use options::{
     AppenderOptions, ClientOptions, ConsumerOptions, FetchOptions, OnTrimmed, ProducerOptions,
     Start,

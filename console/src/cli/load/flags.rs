@@ -8,11 +8,11 @@ use clap::{Args, ValueEnum};
 use highwater_loadgen::schedule::{Burst, Profile, TraceSpec};
 use highwater_loadgen::workload::{KeyDistribution, Material};
 use highwater_loadgen::{Arrival, LoadOptions, Rate, Scenario, WarmUpRule, WorkloadFile};
-use highwater_wire::Compression;
+use highwater_wire::{Compression, StreamName};
 
 use super::slo::{self, Slo};
 use super::words::{LoadTarget, PayloadSize, WorkloadName, load_target, warmup};
-use super::{file, refusal};
+use super::{file, refusal, trace};
 use crate::cli::stream::Ack;
 use crate::failure::Failure;
 use crate::units::{self, Cores};
@@ -172,12 +172,17 @@ pub struct ArrivalFlags {
     arrival: Option<Spacing>,
     #[command(flatten)]
     burst: BurstFlags,
-    /// Follow this file of rates or of times
+    /// Follow this file of rates, of times, or of records as `replay --to FILE` keeps them: these are sent as well, with
+    /// their keys and payloads, unless --workload or --size say otherwise, for as long as they last unless --duration does
     #[arg(long, value_name = "FILE")]
     #[arg(conflicts_with_all = ["rate", "peak", "on", "every"])]
     trace: Option<PathBuf>,
+    /// Keep the records of this stream of the target in NAME.trace.jsonl first, and follow that
+    #[arg(long, value_name = "NAME")]
+    #[arg(conflicts_with_all = ["trace", "rate", "peak", "on", "every"])]
+    trace_stream: Option<StreamName>,
     /// How much faster than the file says [default: 1x]
-    #[arg(long, value_name = "FACTOR", value_parser = units::factor, requires = "trace")]
+    #[arg(long, visible_alias = "trace-speed", value_name = "FACTOR", value_parser = units::factor)]
     speed: Option<f64>,
 }
 
@@ -237,7 +242,8 @@ impl ArrivalFlags {
     }
 
     fn given(&self) -> bool {
-        self.arrival.is_some() || self.trace.is_some() || self.burst.given()
+        let traced = self.trace.is_some() || self.trace_stream.is_some();
+        self.arrival.is_some() || traced || self.burst.given()
     }
 
     /// Changes spacing and profile as typed.
@@ -249,7 +255,14 @@ impl ArrivalFlags {
         };
         set(&mut options.arrival, spacing);
         let usage = |what: &str| Err(Failure::Usage(what.to_owned()));
-        match (&self.trace, self.arrival) {
+        let trace = match &self.trace_stream {
+            Some(stream) => Some(trace::keep(stream, options)?),
+            None => self.trace.clone(),
+        };
+        if trace.is_none() && self.speed.is_some() {
+            return usage("--speed needs --trace FILE or --trace-stream NAME");
+        }
+        match (trace, self.arrival) {
             (Some(_), Some(Spacing::Burst)) => {
                 return usage("--arrival burst with --trace: the file says how the rate runs");
             }
@@ -263,7 +276,7 @@ impl ArrivalFlags {
             }
             (Some(file), _) => {
                 let speed = self.speed.unwrap_or(1.0);
-                options.profile = Profile::Trace(TraceSpec { file: file.clone(), speed });
+                options.profile = Profile::Trace(TraceSpec { file, speed });
             }
             (None, Some(Spacing::Constant)) if self.burst.given() => {
                 return usage(
@@ -388,6 +401,11 @@ impl LoadFlags {
                 options.scenario = outage.over(&said).scenario();
             }
         }
+        trace::follow(
+            &mut options,
+            self.sends(&said, workload),
+            self.rate.duration.or(said.duration),
+        )?;
         if let Kind::Run(arrival) = kind
             && !arrival.given()
             && said.arrival.is_none()
@@ -402,6 +420,17 @@ impl LoadFlags {
         refusal::check(&options)?;
         let (workload, slo) = (workload.cloned(), self.run.slo.clone());
         Ok(Request { options, workload, slo })
+    }
+
+    /// What of records was said, by a flag or a file.
+    fn sends(&self, said: &WorkloadFile, workload: Option<&WorkloadName>) -> trace::Sends {
+        let records = &self.records;
+        let named = matches!(workload, Some(WorkloadName::Named(..)));
+        if named || said.workload.is_some() || records.size.is_some() {
+            return trace::Sends::Records;
+        }
+        let keys = records.keys.is_some() || records.key_distribution.is_some();
+        if keys { trace::Sends::Keys } else { trace::Sends::Nothing }
     }
 
     fn apply(&self, options: &mut LoadOptions) -> Result<(), Failure> {

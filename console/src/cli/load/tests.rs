@@ -104,6 +104,18 @@ fn a_trace_is_followed() {
     same(&request.options, &typed(echo::words(&request)).unwrap().options);
     std::fs::write(&file, "rate\n100\nmany\n").unwrap();
     refused(&line, &["rates", "line 3", "many"]);
+    let record = |second: u32| {
+        format!("{{\"key\":\"k\",\"payload\":\"p\",\"arrival\":\"2026-01-01T00:00:0{second}Z\"}}\n")
+    };
+    std::fs::write(&file, [record(1), record(3)].concat()).unwrap();
+    let request = typed(words(&line)).unwrap();
+    assert_eq!(request.options.workload, Workload::Recorded { file: file.clone() });
+    assert_eq!(request.options.duration, Duration::from_millis(1_001));
+    same(&request.options, &typed(echo::words(&request)).unwrap().options);
+    let only_times = typed(words(&format!("{line} --size 100 -d 7s"))).unwrap().options;
+    assert_eq!(only_times.workload, Workload::Fixed { size: 100 });
+    assert_eq!(only_times.duration, Duration::from_secs(7));
+    refused(&format!("{line} --keys 5"), &["--keys", "--size"]);
     std::fs::remove_file(&file).unwrap();
     refused(&line, &["rates", "No such file"]);
 }
@@ -158,6 +170,8 @@ fn what_contradicts_itself_is_refused_with_the_flag() {
         ("run --trace f -r 5", &["--trace", "--rate"]),
         ("run --trace f --arrival burst", &["--arrival burst", "--trace"]),
         ("run --speed 2x", &["--trace"]),
+        ("run --trace f --trace-stream s", &["--trace", "--trace-stream"]),
+        ("run --trace-stream s -t null", &["--trace-stream s", "null", "highwater replay s"]),
         ("run --arrival constant --peak 2x", &["--arrival constant", "--peak"]),
         ("run --engine-cores 0", &["--engine-cores", "embedded"]),
         ("backlog --groups 1", &["--paused-groups", "1"]),

@@ -41,21 +41,29 @@ impl<'a> DeadLetters<'a> {
         let mut reason = unfit.to_string();
         reason.truncate(reason.floor_char_boundary(REASON));
         let line = line.to_string();
+        let size = match unfit {
+            Unfit::TooLong { bytes } => *bytes,
+            _ => piece.len() as u64,
+        };
+        let whole = size.to_string();
         let headers = [
             ("reason", reason.as_str()),
             ("origin-stream", self.stream.as_str()),
             ("origin-file", file),
             ("origin-line", &line),
             ("origin-format", self.format.name()),
+            ("origin-size", &whole),
         ];
         let headers = headers.map(|(name, value)| Header { name, value: value.as_bytes() });
-        // It fits beside them; of what is too long its beginning is kept.
+        // It fits beside them; of what is too long its beginning is kept, and its size is told.
         let beside: usize = headers.iter().map(|h| 3 + h.name.len() + h.value.len()).sum();
         let room = (self.client.info().max_record as usize).saturating_sub(beside);
         let piece = &piece[..piece.len().min(room)];
+        let told = if (piece.len() as u64) < size { headers.len() } else { headers.len() - 1 };
+        let headers = &headers[..told];
         let name = stream_of(self.stream);
         let producer = self.producer().await?;
-        let record = Record { headers: &headers, ..Record::new(b"", piece) };
+        let record = Record { headers, ..Record::new(b"", piece) };
         producer.send(record).await.map_err(|e| format!("dead letter to {name}: {}", chain(&e)))
     }
 

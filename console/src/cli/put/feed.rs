@@ -6,7 +6,7 @@ use std::thread;
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
-use crate::input::{InputError, Records};
+use crate::input::{InputError, Piece, Records};
 
 /// A chunk is passed on at this size, or when the input has nothing more at the moment.
 const CHUNK: usize = 256 << 10;
@@ -21,21 +21,25 @@ const WAITING: usize = 4;
 #[derive(Debug, Default)]
 pub struct Chunk {
     bytes: Vec<u8>,
-    /// Where each begins, and its line.
-    starts: Vec<(usize, u64)>,
+    /// Where each begins, its line, and its length if it was cut.
+    starts: Vec<(usize, u64, Option<u64>)>,
 }
 
 impl Chunk {
     /// The records with their lines.
-    pub fn records(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let ends = self.starts.iter().skip(1).map(|(start, _)| *start).chain([self.bytes.len()]);
+    pub fn records(&self) -> impl Iterator<Item = Piece<'_>> {
+        let ends = self.starts.iter().skip(1).map(|(start, ..)| *start).chain([self.bytes.len()]);
         let records = self.starts.iter().zip(ends);
-        records.map(|(&(start, line), end)| (line, self.bytes.get(start..end).unwrap_or_default()))
+        records.map(|(&(start, line, cut), end)| Piece {
+            line,
+            bytes: self.bytes.get(start..end).unwrap_or_default(),
+            cut,
+        })
     }
 
-    fn push(&mut self, line: u64, record: &[u8]) {
-        self.starts.push((self.bytes.len(), line));
-        self.bytes.extend_from_slice(record);
+    fn push(&mut self, Piece { line, bytes, cut }: Piece<'_>) {
+        self.starts.push((self.bytes.len(), line, cut));
+        self.bytes.extend_from_slice(bytes);
     }
 }
 
@@ -73,7 +77,7 @@ fn fill<R: Read>(records: &mut Records<BufReader<R>>) -> (Chunk, Result<bool, In
     let mut chunk = Chunk::default();
     loop {
         match records.next() {
-            Ok(Some((line, record))) => chunk.push(line, record),
+            Ok(Some(piece)) => chunk.push(piece),
             Ok(None) => return (chunk, Ok(true)),
             Err(error) => return (chunk, Err(error)),
         }
@@ -101,9 +105,9 @@ mod tests {
             match feed.blocking_recv().unwrap() {
                 Ok(chunk) => {
                     assert!(chunk.bytes.len() < CHUNK + 100);
-                    for (line, record) in chunk.records() {
-                        assert_eq!(line as usize, got.len() + 1);
-                        got.push(String::from_utf8(record.to_vec()).unwrap());
+                    for piece in chunk.records() {
+                        assert_eq!(piece.line as usize, got.len() + 1);
+                        got.push(String::from_utf8(piece.bytes.to_vec()).unwrap());
                     }
                 }
                 Err(error) => break error.to_string(),

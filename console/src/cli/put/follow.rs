@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_client::SendError;
 use highwater_client::wire::ErrorCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -18,9 +17,10 @@ use tokio::time::{Instant, sleep};
 use super::dead::DeadLetters;
 use super::shape::{Unfit, shape};
 use super::stored::{Awaited, Progress, Stored};
-use super::{GRACE, PutArgs, RECEIPTS, now_ns, open, send};
+use super::{GRACE, PutArgs, RECEIPTS, open, send};
 use crate::failure::{Failure, chain};
 use crate::signals::Stop;
+use crate::when::now_ns;
 use files::{Lines, Place};
 
 /// How often places are kept.
@@ -139,7 +139,7 @@ impl<'a> Agent<'a> {
             Err(failure) => return Ended::Lost { reason: failure.to_string(), moved: false },
         };
         *connected = true;
-        let limit = client.info().max_record as usize;
+        let limit = self.args.format.line_limit(client.info().max_record) as usize;
         let feed = files::start(Arc::clone(&self.paths), self.places.clone(), limit);
         let mut feed = match feed {
             Ok(feed) => feed,
@@ -278,23 +278,18 @@ async fn send_lines(
     let now_ns = now_ns();
     for piece in lines.pieces() {
         let blank = piece.bytes.iter().all(u8::is_ascii_whitespace);
-        if args.format.documents() && blank && piece.cut.is_none() {
+        if args.format.skips_empty() && blank && piece.cut.is_none() {
             continue;
         }
         let shaped = match piece.cut {
             Some(bytes) => Err(Unfit::TooLong { bytes }),
-            None => shape(args.format, &args.key, piece.bytes, now_ns),
+            None => shape(args.format, args.key.as_ref(), piece.bytes, now_ns),
         };
         let sent = match shaped {
-            Ok(shaped) => match send(producer, &shaped).await {
-                // It would be refused for ever.
-                Err(
-                    e @ (SendError::RecordTooLarge { .. }
-                    | SendError::KeyTooLong { .. }
-                    | SendError::Encode(_)),
-                ) => Err(Unfit::Refused(chain(&e))),
-                sent => Ok(sent.map_err(|e| format!("line {}: {}", piece.number, chain(&e)))?),
-            },
+            Ok(shaped) => {
+                let sent = send(producer, &shaped, true).await;
+                sent.map_err(|e| format!("line {}: {}", piece.number, chain(&e)))?
+            }
             Err(unfit) => Err(unfit),
         };
         let (receipt, unfit) = match sent {

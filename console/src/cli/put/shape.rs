@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use highwater_process::lines::{FORMAT_HEADER, LINE_HEADER, LineError, LineFormat};
+use highwater_process::record_line::{RecordLine, RecordLineError};
 use serde_json::Value;
 
 use crate::input::{Format, Key};
@@ -21,6 +22,9 @@ pub enum Unfit {
         /// What is wrong.
         error: LineError,
     },
+    /// Not a record as JSON.
+    #[error(transparent)]
+    Record(#[from] RecordLineError),
     /// Longer than a record may be; what is kept of it is its beginning.
     #[error("line of {bytes} bytes, which is more than the server takes")]
     TooLong {
@@ -44,26 +48,40 @@ pub struct Shaped<'a> {
     /// Partition key.
     pub key: Cow<'a, str>,
     /// Names and values that travel with it.
-    pub headers: Vec<(&'static str, &'a [u8])>,
+    pub headers: Vec<(Cow<'static, str>, Cow<'a, [u8]>)>,
     /// Payload.
     pub payload: Cow<'a, [u8]>,
+    /// The producer's time, nanoseconds since 1970 UTC; `None` for now.
+    pub timestamp_ns: Option<u64>,
 }
 
-/// The record of `piece`, read at `now_ns` (nanoseconds since 1970 UTC).
+/// The record of `piece`, read at `now_ns` (nanoseconds since 1970 UTC). Without a `key` it is a random one, or that of
+/// a whole record.
 pub fn shape<'a>(
     format: Format,
-    key: &'a Key,
+    key: Option<&'a Key>,
     piece: &'a [u8],
     now_ns: u64,
 ) -> Result<Shaped<'a>, Unfit> {
+    if format == Format::Records {
+        let RecordLine { key: own, headers, payload, timestamp_ns, .. } = RecordLine::parse(piece)?;
+        let owned = |(name, value)| (Cow::Owned(name), Cow::Owned(value));
+        return Ok(Shaped {
+            key: key.map_or(Cow::Owned(own), chosen),
+            headers: headers.into_iter().map(owned).collect(),
+            payload: Cow::Owned(payload),
+            timestamp_ns,
+        });
+    }
+    let key = key.unwrap_or(&Key::Random);
     let mut headers = Vec::new();
     let mut payload = Cow::Borrowed(piece);
     if let Some(format) = format.of_lines() {
         let unfit = |error| Unfit::Line { format, error };
         let parsed = format.parse(piece, now_ns).map_err(unfit)?;
-        headers.push((FORMAT_HEADER, format.name().as_bytes()));
+        headers.push((Cow::Borrowed(FORMAT_HEADER), Cow::Borrowed(format.name().as_bytes())));
         if !parsed.exact {
-            headers.push((LINE_HEADER, piece));
+            headers.push((Cow::Borrowed(LINE_HEADER), Cow::Borrowed(piece)));
         }
         payload = Cow::Owned(parsed.json);
     }
@@ -75,7 +93,7 @@ pub fn shape<'a>(
         }
         _ => chosen(key),
     };
-    Ok(Shaped { key, headers, payload })
+    Ok(Shaped { key, headers, payload, timestamp_ns: None })
 }
 
 fn chosen(key: &Key) -> Cow<'_, str> {
@@ -131,18 +149,29 @@ mod tests {
     fn a_line_becomes_a_document_that_knows_its_line() {
         let line = b"h - - [17/May/2015:10:05:03 +0000] \"GET /a HTTP/1.1\" 404 1";
         let key = Key::Field("client".into());
-        let shaped = shape(Format::AccessLog, &key, line, 0).unwrap();
+        let shaped = shape(Format::AccessLog, Some(&key), line, 0).unwrap();
         assert_eq!(shaped.key, "h");
-        assert_eq!(shaped.headers, [("format", &b"access-log"[..])]);
+        assert_eq!(shaped.headers, [("format".into(), b"access-log"[..].into())]);
         let document: Value = serde_json::from_slice(&shaped.payload).unwrap();
         assert_eq!(document["status"], 404);
         let odd = [&line[..], b"\r"].concat();
-        let shaped = shape(Format::AccessLog, &key, &odd, 0).unwrap();
-        assert_eq!(shaped.headers[1], ("line", &odd[..]));
-        let unfit = shape(Format::Syslog, &key, line, 0).unwrap_err().to_string();
+        let shaped = shape(Format::AccessLog, Some(&key), &odd, 0).unwrap();
+        assert_eq!(shaped.headers[1], ("line".into(), odd[..].into()));
+        let unfit = shape(Format::Syslog, Some(&key), line, 0).unwrap_err().to_string();
         assert!(unfit.starts_with("not a line of syslog: time at column 1"), "{unfit}");
         let key = Key::Constant("k".into());
-        let plain = shape(Format::Lines, &key, line, 0).unwrap();
+        let plain = shape(Format::Lines, Some(&key), line, 0).unwrap();
         assert_eq!((&*plain.key, &*plain.payload, plain.headers.len()), ("k", &line[..], 0));
+    }
+    #[test]
+    fn a_whole_record_keeps_its_key_headers_and_time_unless_a_key_is_given() {
+        let line = br#"{"key":"k","headers":[{"name":"h","value":"v"}],"payload":"p","timestamp":"1970-01-01T00:00:01Z"}"#;
+        let shaped = shape(Format::Records, None, line, 0).unwrap();
+        assert_eq!((&*shaped.key, &*shaped.payload), ("k", &b"p"[..]));
+        assert_eq!(shaped.headers, [("h".into(), b"v"[..].into())]);
+        assert_eq!(shaped.timestamp_ns, Some(1_000_000_000));
+        let other = Key::Constant("other".into());
+        assert_eq!(shape(Format::Records, Some(&other), line, 0).unwrap().key, "other");
+        assert!(matches!(shape(Format::Records, None, b"{}", 0), Err(Unfit::Record(_))));
     }
 }

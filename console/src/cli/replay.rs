@@ -1,0 +1,328 @@
+//! `highwater replay`: a recorded stream again, in the order and at the pace it was recorded: into another stream, a file,
+//! or standard output.
+
+mod merge;
+mod pace;
+mod report;
+mod sink;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use highwater_client::Client;
+use highwater_loadgen::Alarm;
+use highwater_wire::{NameError, StreamName};
+use jiff::Timestamp;
+
+use super::Target;
+use super::tail::From;
+use crate::failure::Failure;
+use crate::signals::Stop;
+use crate::units;
+use crate::when::moment;
+use merge::{Merge, Wanted};
+use pace::{Lateness, Pace, Speed};
+use report::Report;
+use sink::Sink;
+
+/// `highwater replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The stream
+    stream: StreamName,
+    /// original, a multiple of it like 10x or 0.5x, or max: as fast as it goes
+    #[arg(long, value_name = "original|10x|max", default_value = "original")]
+    speed: Speed,
+    /// Where to: `-` for standard output, a file (a path with a slash, or a name that ends in .json, .jsonl or .ndjson),
+    /// else a stream, which has to be there; file:NAME and stream:NAME leave nothing open. Files have a record a line as
+    /// JSON: `put --format records` stores them, `load run --trace` follows them
+    #[arg(long, value_name = "STREAM|FILE|-", default_value = "-")]
+    to: To,
+    /// The server that --to's stream is on [default: the same]
+    #[arg(long, value_name = "HOST:PORT", value_parser = units::target)]
+    to_target: Option<String>,
+    /// Where to begin: oldest, latest, a sequence number, or a time of arrival (RFC 3339, or back from now like -10m)
+    #[arg(
+        long,
+        value_name = "oldest|latest|N|TIME",
+        default_value = "oldest",
+        allow_hyphen_values = true
+    )]
+    from: From,
+    /// Where to end: before this sequence number, or before the first record that arrived at this time or later
+    /// [default: what is there now]
+    #[arg(long, value_name = "N|TIME", allow_hyphen_values = true)]
+    until: Option<Until>,
+    /// Only this shard
+    #[arg(long, value_name = "N")]
+    shard: Option<u32>,
+    /// By which of a record's times
+    #[arg(long, value_enum, default_value = "arrival")]
+    by: By,
+    /// Longer times without a record are cut to this, before --speed counts
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    max_gap: Option<Duration>,
+    /// End after this many records
+    #[arg(long, value_name = "N", value_parser = units::count)]
+    limit: Option<u64>,
+    /// Only read, and say how much it is and how long it would take
+    #[arg(long)]
+    dry_run: bool,
+    /// Say at the end as JSON what was done, and how late records were
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// By which time records are put in order and paced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// When they reached the server; those of one batch together
+    #[default]
+    Arrival,
+    /// The producer's own time. A record is never before those in front of it in its shard
+    Timestamp,
+}
+
+/// Where records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum To {
+    Stdout,
+    File(PathBuf),
+    Stream(StreamName),
+}
+
+/// What a file of records is called.
+const ENDINGS: [&str; 3] = [".json", ".jsonl", ".ndjson"];
+
+impl FromStr for To {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<To, NameError> {
+        if let Some(path) = text.strip_prefix("file:") {
+            return Ok(To::File(path.into()));
+        }
+        if let Some(name) = text.strip_prefix("stream:") {
+            return Ok(To::Stream(StreamName::new(name)?));
+        }
+        let file = text.contains('/') || ENDINGS.iter().any(|ending| text.ends_with(ending));
+        Ok(match text {
+            "-" => To::Stdout,
+            path if file => To::File(path.into()),
+            name => To::Stream(StreamName::new(name)?),
+        })
+    }
+}
+
+impl std::fmt::Display for To {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            To::Stdout => f.write_str("-"),
+            To::File(path) => write!(f, "{}", path.display()),
+            To::Stream(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// Where reading ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Before this sequence number.
+    Sequence(u64),
+    /// Before the first record that arrived then or later, nanoseconds since 1970 UTC.
+    Time(u64),
+}
+
+/// Not a place to end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write a sequence number, a time like 2026-05-17T10:05:03Z, or -10m")]
+pub struct UntilError;
+
+impl FromStr for Until {
+    type Err = UntilError;
+
+    fn from_str(text: &str) -> Result<Until, UntilError> {
+        if text.bytes().all(|b| b.is_ascii_digit()) {
+            return text.parse().map(Until::Sequence).map_err(|_| UntilError);
+        }
+        moment(text, Timestamp::now()).map(Until::Time).ok_or(UntilError)
+    }
+}
+
+/// Carries it out.
+pub fn run(args: ReplayArgs) -> Result<(), Failure> {
+    let same_server = args.to_target.as_ref().is_none_or(|other| *other == args.target.target);
+    if args.to == To::Stream(args.stream.clone()) && same_server && !args.dry_run {
+        let what = format!("--to {} is the stream itself: its records would be doubled", args.to);
+        return Err(Failure::Usage(what));
+    }
+    if args.to_target.is_some() && !matches!(args.to, To::Stream(_)) {
+        return Err(Failure::Usage(format!(
+            "--to-target with --to {}, which is no stream",
+            args.to
+        )));
+    }
+    let stop = Stop::on_signals()?;
+    let report = super::runtime()?.block_on(replay(&args, &stop))?;
+    // What goes to standard output stays alone there.
+    let beside = args.to == To::Stdout && !args.dry_run;
+    report.tell(args.json, beside)?;
+    if stop.requested() {
+        return Err(Failure::failed(format!("interrupted after {} records", report.records)));
+    }
+    Ok(())
+}
+
+async fn replay(args: &ReplayArgs, stop: &Stop) -> Result<Report, Failure> {
+    let client = args.target.connect().await?;
+    let wanted =
+        Wanted { from: args.from.start(), until: args.until, shard: args.shard, by: args.by };
+    let merge = Merge::open(&client, args.stream.as_str(), wanted).await?;
+    let sink = match &args.to {
+        _ if args.dry_run => Sink::nothing(),
+        To::Stdout => Sink::stdout(args.stream.as_str()),
+        To::File(path) => Sink::lines(args.stream.as_str(), create(path)?),
+        To::Stream(name) => {
+            let other = match &args.to_target {
+                None => client.clone(),
+                Some(target) => {
+                    let client_name = args.target.client_name.clone();
+                    Target { target: target.clone(), client_name }.connect().await?
+                }
+            };
+            Sink::stream(&other, name, args.speed == Speed::Max).await?
+        }
+    };
+    let mut report = Report {
+        stream: args.stream.to_string(),
+        to: args.to.to_string(),
+        speed: args.speed,
+        by: args.by,
+        shards: merge.shards(),
+        dry_run: args.dry_run,
+        ..Report::default()
+    };
+    let speed = if args.dry_run { Speed::Max } else { args.speed };
+    let mut player = Player {
+        merge,
+        pace: Pace::new(args.speed, args.max_gap),
+        waits: speed != Speed::Max,
+        left: args.limit.unwrap_or(u64::MAX),
+        report: &mut report,
+    };
+    let shed = sink.drain(async |out| player.play(out, stop).await).await?;
+    report.shed = shed;
+    Ok(report)
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|e| Failure::doing(format!("cannot write {}", path.display()), e))
+}
+
+/// Takes records as they come and gives them on when they are due.
+struct Player<'a> {
+    merge: Merge,
+    pace: Pace,
+    /// Whether it waits until they are due.
+    waits: bool,
+    /// Records still wanted.
+    left: u64,
+    report: &'a mut Report,
+}
+
+impl Player<'_> {
+    async fn play(&mut self, out: &mut sink::Out, stop: &Stop) -> Result<(), Failure> {
+        let alarm = Alarm::new().map_err(|e| Failure::doing("cannot set a timer", e))?;
+        let mut lateness =
+            Lateness::new().map_err(|e| Failure::doing("cannot measure lateness", e))?;
+        let mut begun: Option<Instant> = None;
+        while self.left > 0 {
+            let next = tokio::select! {
+                biased;
+                () = stop.wait() => break,
+                next = self.merge.next() => next?,
+            };
+            let Some(next) = next else { break };
+            let due = Duration::from_nanos(self.pace.due(next.time_ns));
+            let begun = *begun.get_or_insert_with(Instant::now);
+            if self.waits {
+                while let Some(wait) = due.checked_sub(begun.elapsed()).filter(|w| !w.is_zero()) {
+                    out.flush()?;
+                    tokio::select! {
+                        biased;
+                        () = stop.wait() => break,
+                        rang = alarm.after(wait) => {
+                            rang.map_err(|e| Failure::doing("cannot wait", e))?;
+                        }
+                    }
+                }
+                if stop.requested() {
+                    break;
+                }
+            }
+            out.send(next.shard, &next.record).await?;
+            let at = begun.elapsed();
+            if self.waits {
+                lateness.add(at.saturating_sub(due));
+            }
+            self.left -= 1;
+            self.report.sent(&next, due, at);
+        }
+        let (late, gaps) = lateness.figures().unzip();
+        (self.report.lateness_ms, self.report.gap_error_ms) = (late, gaps);
+        out.flush()
+    }
+}
+
+/// Keeps what is in a stream in a file, as a trace: what a load run does first that follows a stream.
+pub async fn keep(client: &Client, stream: &str, path: &Path) -> Result<u64, Failure> {
+    let wanted =
+        Wanted { from: highwater_client::Start::Oldest, until: None, shard: None, by: By::Arrival };
+    let merge = Merge::open(client, stream, wanted).await?;
+    let mut report = Report::default();
+    let mut player = Player {
+        merge,
+        pace: Pace::new(Speed::Max, None),
+        waits: false,
+        left: u64::MAX,
+        report: &mut report,
+    };
+    let stop = Stop::new();
+    let sink = Sink::lines(stream, create(path)?);
+    sink.drain(async |out| player.play(out, &stop).await).await?;
+    Ok(report.records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations() {
+        let to = |text: &str| text.parse::<To>().unwrap();
+        let stream = |name| To::Stream(StreamName::new(name).unwrap());
+        assert_eq!(to("-"), To::Stdout);
+        for file in ["./copy", "/tmp/copy", "copy.jsonl", "copy.json", "a.ndjson"] {
+            assert_eq!(to(file), To::File(file.into()));
+        }
+        assert_eq!(to("file:copy"), To::File("copy".into()));
+        assert_eq!((to("copy"), to("a.dead")), (stream("copy"), stream("a.dead")));
+        assert_eq!(to("stream:copy.jsonl"), stream("copy.jsonl"));
+        assert!("a copy".parse::<To>().is_err());
+    }
+
+    #[test]
+    fn ends() {
+        assert_eq!("17".parse(), Ok(Until::Sequence(17)));
+        assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(Until::Time(1_000_000_000)));
+        assert!(matches!("-10m".parse(), Ok(Until::Time(_))));
+        for wrong in ["oldest", "latest", "", "-"] {
+            assert_eq!(wrong.parse::<Until>(), Err(UntilError), "{wrong}");
+        }
+    }
+}
