@@ -249,24 +249,29 @@ impl Player<'_> {
             };
             let Some(next) = next else { break };
             let due = Duration::from_nanos(self.pace.due(next.time_ns));
-            let begun = *begun.get_or_insert_with(Instant::now);
-            if self.waits {
-                while let Some(wait) = due.checked_sub(begun.elapsed()).filter(|w| !w.is_zero()) {
-                    out.flush()?;
-                    tokio::select! {
-                        biased;
-                        () = stop.wait() => break,
-                        rang = alarm.after(wait) => {
-                            rang.map_err(|e| Failure::doing("cannot wait", e))?;
-                        }
-                    }
-                }
-                if stop.requested() {
+            while let (Some(begun), true) = (begun, self.waits && !stop.requested()) {
+                let wait = due.saturating_sub(begun.elapsed());
+                if wait.is_zero() {
                     break;
                 }
+                out.flush()?;
+                tokio::select! {
+                    biased;
+                    () = stop.wait() => {}
+                    rang = alarm.after(wait) => {
+                        rang.map_err(|e| Failure::doing("cannot wait", e))?;
+                    }
+                }
+            }
+            if stop.requested() {
+                break;
             }
             out.send(next.shard, &next.record).await?;
-            let at = begun.elapsed();
+            if begun.is_none() && self.waits {
+                // Connections are opened for the first: the clock starts when it is there.
+                out.arrive().await;
+            }
+            let at = begun.get_or_insert_with(Instant::now).elapsed();
             if self.waits {
                 lateness.add(at.saturating_sub(due));
             }

@@ -200,6 +200,14 @@ impl Out {
         }
     }
 
+    /// Waits until what was given so far is stored, or has failed.
+    pub async fn arrive(&mut self) {
+        if let Kind::Stream { producer, .. } = &self.kind {
+            // Each record's failure is told by its receipt.
+            let _told = producer.flush().await;
+        }
+    }
+
     /// Nothing more will come.
     async fn close(&mut self) {
         if let Kind::Stream { producer, expect } = &mut self.kind {
