@@ -351,11 +351,17 @@ impl Patient<'_> {
             return self.unknown("file-system");
         };
         let found = format!("{kind} at {on}");
-        let journals = self.place.mount_options.as_deref().unwrap_or_default();
+        let options = self.place.mount_options.clone().unwrap_or_default();
+        let mounted_with = |wanted: &str| options.split(',').any(|option| option == wanted);
         match kind.as_str() {
-            "ext4" | "xfs" if journals.split(',').any(|option| option == "data=journal") => {
+            "ext4" | "xfs" if mounted_with("data=journal") => {
                 let costs = "every byte is written twice, and O_DIRECT is not";
                 self.say("file-system", Verdict::Warning, found + ", data=journal", costs, "data=ordered");
+            }
+            "ext4" | "xfs" if mounted_with("discard") => {
+                let costs = "who removes a large file holds up every durable write, for 0.1 s and more";
+                let set = "mount without discard, and fstrim.timer";
+                self.say("file-system", Verdict::Warning, found + ", discard", costs, set);
             }
             "ext4" | "xfs" => self.good("file-system", found),
             "tmpfs" | "ramfs" => self.say(

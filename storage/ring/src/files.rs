@@ -373,6 +373,11 @@ impl Files for OsFiles {
         made
     }
 
+    fn shrink(&self, path: &Path, len: u64) -> io::Result<()> {
+        let fd = self.open_with(path, OFlags::WRONLY)?;
+        Ok(retry_on_intr(|| fs::ftruncate(&fd, len))?)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.forget_filling();
         let dir = self.inner.dir.as_fd();

@@ -193,6 +193,12 @@ pub trait Files: Send + Sync {
     /// Create a file of `capacity` bytes, allocated; zeroed by real writes if `written`. Durable with its name.
     /// A file that exists is an error (`AlreadyExists`); after an error nothing is left behind.
     fn create(&self, path: &std::path::Path, capacity: u64, written: bool) -> io::Result<()>;
+    /// Shorten a file that nobody uses any more, to `len` bytes: a step of its removal, not durable. Where it does
+    /// nothing, [`Files::remove`] does it all.
+    fn shrink(&self, path: &std::path::Path, len: u64) -> io::Result<()> {
+        let _ = (path, len);
+        Ok(())
+    }
     /// Rename durably (both directories synced).
     fn rename(&self, from: &std::path::Path, to: &std::path::Path) -> io::Result<()>;
     /// Remove durably; fine if it is missing.

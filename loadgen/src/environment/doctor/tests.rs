@@ -53,7 +53,7 @@ fn nothing_is_said_against_a_machine_that_is_as_it_should_be() {
 #[test]
 fn each_fault_is_found_and_has_its_cost_and_its_remedy() {
     type Fault = fn(&mut Environment, &mut Place);
-    let table: [(&str, Verdict, Fault); 14] = [
+    let table: [(&str, Verdict, Fault); 15] = [
         ("kernel", Verdict::Bad, |e, _| e.kernel = "linux 5.15.0-91-generic".into()),
         ("io_uring", Verdict::Bad, |e, _| e.io_uring_disabled = Some(2)),
         ("memlock", Verdict::Warning, |e, _| e.memlock_bytes = Some(8 << 20)),
@@ -65,6 +65,7 @@ fn each_fault_is_found_and_has_its_cost_and_its_remedy() {
         ("cpu-quota", Verdict::Warning, |e, _| e.cpu_quota = Some(1.5)),
         ("clock-source", Verdict::Warning, |e, _| e.clock_source = Some("hpet".into())),
         ("file-system", Verdict::Bad, |_, p| p.file_system = Some("tmpfs".into())),
+        ("file-system", Verdict::Warning, |_, p| p.mount_options = Some("rw,discard".into())),
         ("fill", Verdict::Warning, |_, p| p.fill = Some(0.9)),
         ("write-cache", Verdict::Note, |_, p| p.write_cache = Some("write back".into())),
         ("scheduler", Verdict::Note, |_, p| p.scheduler = Some("bfq".into())),

@@ -2,6 +2,7 @@
 //! where that makes the load more even. Pure.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 /// A shard that can be read.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,14 +48,16 @@ pub(super) fn assign(members: &[u64], places: &[Place], moves: bool) -> Vec<(u32
     }
     let heavy_first = |a: &(f64, u32), b: &(f64, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     free.sort_by(heavy_first);
-    let mut changes = Vec::new();
+    let mut changes = BTreeMap::new();
     for (weight, shard) in free {
         let to = least(&loads);
         loads[to] += weight;
-        changes.push((shard, members[to]));
+        // Where it comes to now may be moved below like any other, or the next call would move it.
+        owned[to].push((weight, shard));
+        changes.insert(shard, members[to]);
     }
-    // Each move makes the difference of two members smaller, so there is an end to it.
-    for _ in 0..if moves { places.len() } else { 0 } {
+    // Each move makes the difference of two members smaller by a fixed least amount, so there is an end to it.
+    for _ in 0..if moves { 4 * places.len() } else { 0 } {
         let (from, to) = (most(&loads, &owned), least(&loads));
         let difference = loads[from] - loads[to];
         let after = |weight: f64| (difference - 2.0 * weight).abs();
@@ -69,9 +72,10 @@ pub(super) fn assign(members: &[u64], places: &[Place], moves: bool) -> Vec<(u32
         owned[from].retain(|(_, owned)| *owned != shard);
         loads[from] -= weight;
         loads[to] += weight;
-        changes.push((shard, members[to]));
+        owned[to].push((weight, shard));
+        changes.insert(shard, members[to]);
     }
-    changes
+    changes.into_iter().collect()
 }
 
 fn least(loads: &[f64]) -> usize {

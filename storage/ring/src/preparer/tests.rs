@@ -159,8 +159,9 @@ fn what_a_former_process_left_is_taken_over_or_removed() {
 
 #[test]
 fn names_of_pool_files() {
-    assert_eq!(parse_name("100000-1f.ready"), Some((MIB, 31, true)));
-    assert_eq!(parse_name("100000-1f.part"), Some((MIB, 31, false)));
+    assert_eq!(parse_name("100000-1f.ready"), Some((MIB, 31, State::Ready)));
+    assert_eq!(parse_name("100000-1f.part"), Some((MIB, 31, State::Part)));
+    assert_eq!(parse_name("100000-1f.gone"), Some((MIB, 31, State::Gone)));
     for bad in ["", "1.ready", "x-1.ready", "1-1", "1-1.tmp", "1-1.ready.x", "1--1.ready"] {
         assert_eq!(parse_name(bad), None, "{bad}");
     }
@@ -178,12 +179,17 @@ fn a_crash_at_every_operation_leaves_a_usable_pool() {
                 fill(&mut preparer);
                 take(&mut preparer, "s/b", MIB)?;
                 preparer.handle(Job::Recycle { path: "s/a".into() })?;
+                take(&mut preparer, "s/c", 6 * MIB)?;
                 preparer.handle(Job::RemoveDir { path: "s".into() })?;
+                while !preparer.gone.is_empty() {
+                    preparer.step()?;
+                }
                 Ok(())
             };
             let _ = run();
             world.crash(kind);
             let mut preparer = start(&world);
+            fill(&mut preparer);
             let names = world.files().list(Path::new("pool")).unwrap();
             assert!(names.iter().all(|n| n.ends_with(".ready")), "{names:?}");
             for name in &names {
@@ -193,6 +199,55 @@ fn a_crash_at_every_operation_leaves_a_usable_pool() {
             take(&mut preparer, "t/a", MIB).unwrap();
         }
     }
+}
+
+/// A file system mounted with `discard` held up every request for 100 to 250 ms while a segment was removed.
+#[test]
+fn what_is_removed_goes_in_steps() {
+    let world = world(40 * MIB);
+    let files = world.files();
+    let mut preparer =
+        Preparer::new(files.clone(), PreparerOptions { max_bytes: 0, ..options() }).unwrap();
+    take(&mut preparer, "s/0/a", 16 * MIB).unwrap();
+    take(&mut preparer, "s/0/b", 10 * MIB).unwrap();
+    take(&mut preparer, "s/0/c", 4 * MIB).unwrap();
+    preparer.handle(Job::Recycle { path: "s/0/a".into() }).unwrap();
+    preparer.handle(Job::RemoveDir { path: "s/0".into() }).unwrap();
+    assert_eq!(files.list(Path::new("s")).unwrap(), [""; 0], "out of use at once");
+    let used = || 40 - files.space().unwrap().0 / MIB;
+    let mut seen = vec![used()];
+    while preparer.idle() {
+        seen.push(used());
+    }
+    assert_eq!(seen, [26, 22, 18, 14, 10, 6, 2, 0]);
+    assert_eq!(preparer.status().last_error, None);
+    assert_eq!(files.list(Path::new("pool")).unwrap(), [""; 0]);
+}
+
+#[test]
+fn space_that_is_being_given_back_in_steps_is_there_for_who_needs_it() {
+    let world = world(24 * MIB);
+    let mut preparer =
+        Preparer::new(world.files(), PreparerOptions { max_bytes: 0, ..options() }).unwrap();
+    take(&mut preparer, "s/0/a", 16 * MIB).unwrap();
+    preparer.handle(Job::Recycle { path: "s/0/a".into() }).unwrap();
+    assert!(preparer.idle());
+    assert!(take(&mut preparer, "s/0/b", 20 * MIB).is_ok());
+}
+
+#[test]
+fn what_a_former_process_was_removing_goes_in_steps_too() {
+    let world = world(64 * MIB);
+    let mut preparer =
+        Preparer::new(world.files(), PreparerOptions { max_bytes: 0, ..options() }).unwrap();
+    take(&mut preparer, "s/0/a", 16 * MIB).unwrap();
+    preparer.handle(Job::Recycle { path: "s/0/a".into() }).unwrap();
+    assert!(preparer.idle());
+    world.crash(Crash::ProcessKill);
+    let mut preparer = start(&world);
+    assert_eq!(preparer.gone.len(), 1);
+    fill(&mut preparer);
+    assert_eq!(world.files().list(Path::new("pool")).unwrap(), [""; 0]);
 }
 
 #[test]

@@ -195,6 +195,15 @@ impl Files for SimFiles {
         Ok(())
     }
 
+    fn shrink(&self, path: &Path, len: u64) -> io::Result<()> {
+        self.step(14, path, |state| {
+            let inode = state.inode(path)?;
+            let image = state.image(inode)?;
+            image.len = image.len.min(len);
+            Ok(())
+        })
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step(9, to, |state| {
             parent_exists(state, to)?;
