@@ -36,6 +36,9 @@ mod crash;
 #[path = "product/doctor.rs"]
 mod doctor;
 
+#[path = "product/filters.rs"]
+mod filters;
+
 #[path = "product/formats.rs"]
 mod formats;
 

@@ -43,6 +43,9 @@ pub struct ServeArgs {
     /// Most connections per core [default: 4096, or as many as --memory has room for]
     #[arg(long, value_name = "N")]
     max_connections: Option<usize>,
+    /// Threads that evaluate the filters of consumers, beside the cores and at a lower priority
+    #[arg(long, value_name = "N", default_value = "1", value_parser = units::count)]
+    filter_threads: u64,
     /// Serve from a file system without O_DIRECT too (slower, and said so)
     #[arg(long)]
     allow_buffered: bool,
@@ -182,6 +185,7 @@ impl ServeArgs {
             options.store.prepared_bytes = bytes;
         }
         options.max_connections = self.max_connections;
+        options.filter_threads = usize::try_from(self.filter_threads).unwrap_or(usize::MAX);
         options
     }
 }

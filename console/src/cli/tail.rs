@@ -12,14 +12,14 @@ use std::io::Write;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use highwater_client::{Client, ConsumerOptions, Start, StreamConsumer};
+use highwater_client::{Client, ConsumerOptions, Delivery, Start, StreamConsumer};
 use highwater_wire::{GroupName, RecordView, ShardDescription, StreamDescription, StreamName};
 
 use super::Target;
 use crate::failure::Failure;
 use crate::signals::Stop;
 use crate::{output, units};
-use filter::Sieve;
+use filter::Found;
 pub use from::From;
 use group::Group;
 use window::{Counting, WindowArgs};
@@ -86,11 +86,11 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// Carries it out.
 pub fn run(args: TailArgs) -> Result<(), Failure> {
-    let mut sieve = Sieve::new(args.filter.as_deref())?;
+    let mut found = Found::new(args.filter.as_deref())?;
     let mut counting = args.windows.plan()?;
     let stop = Stop::on_signals()?;
-    let read = super::runtime()?.block_on(tail(&args, &mut sieve, counting.as_mut(), &stop));
-    sieve.report();
+    let read = super::runtime()?.block_on(tail(&args, &mut found, counting.as_mut(), &stop));
+    found.report();
     if let Some(counting) = &counting {
         counting.report();
     }
@@ -99,7 +99,7 @@ pub fn run(args: TailArgs) -> Result<(), Failure> {
 
 async fn tail(
     args: &TailArgs,
-    sieve: &mut Sieve,
+    found: &mut Found,
     counting: Option<&mut Counting>,
     stop: &Stop,
 ) -> Result<(), Failure> {
@@ -108,7 +108,7 @@ async fn tail(
     // Windows are over all of a stream, not over what one member reads of it.
     if let Some(group) = args.group.as_ref().filter(|_| args.shard.is_none() && counting.is_none())
     {
-        let mut printer = Printer { args, sieve, counting, left: args.limit.unwrap_or(u64::MAX) };
+        let mut printer = Printer { args, found, counting, left: args.limit.unwrap_or(u64::MAX) };
         return member::read(&mut printer, &client, group.as_str(), stop).await;
     }
     let reading = |e| Failure::doing(format!("cannot read stream {name}"), e);
@@ -118,7 +118,7 @@ async fn tail(
         None => None,
     };
     let mut inbox = subscribe(args, &client, &stream, group.as_ref()).await?;
-    let mut printer = Printer { args, sieve, counting, left: args.limit.unwrap_or(u64::MAX) };
+    let mut printer = Printer { args, found, counting, left: args.limit.unwrap_or(u64::MAX) };
     if let Some(counting) = &mut printer.counting {
         counting.expect(&stream, args.shard);
     }
@@ -149,6 +149,7 @@ async fn subscribe(
     let first: BTreeSet<u32> = stream.shards.iter().map(|s| s.shard).collect();
     let positions = group.map(Group::positions).cloned().unwrap_or_default();
     let (wanted, from, follow) = (args.shard, args.from.start(), args.follow);
+    let filter = args.filter.clone();
     let span = move |shard: &ShardDescription| {
         if wanted.is_some_and(|wanted| wanted != shard.shard) {
             return None;
@@ -160,7 +161,7 @@ async fn subscribe(
             None if wanted.is_none() && first.len() > 1 => clamp(shard, from),
             None => from,
         };
-        let mut options = ConsumerOptions::default();
+        let mut options = ConsumerOptions { filter: filter.clone(), ..ConsumerOptions::default() };
         // A position beyond the mark is an error, not the end.
         let beyond = matches!(start, Start::At(position) if position > shard.high_water);
         if !follow && !shard.closed && !beyond {
@@ -187,10 +188,28 @@ pub fn clamp(shard: &ShardDescription, start: Start) -> Start {
     }
 }
 
+/// How much of a delivery was taken.
+struct Part {
+    records: u64,
+    next: u64,
+    /// There is more of it.
+    cut: bool,
+}
+
+impl Part {
+    fn of(delivery: &Delivery) -> Part {
+        Part { records: 0, next: delivery.from(), cut: false }
+    }
+
+    fn took(&mut self, sequence: u64) {
+        (self.records, self.next) = (self.records + 1, sequence + 1);
+    }
+}
+
 /// What is done with records.
 struct Printer<'a> {
     args: &'a TailArgs,
-    sieve: &'a mut Sieve,
+    found: &'a mut Found,
     counting: Option<&'a mut Counting>,
     /// Lines still to be printed.
     left: u64,
@@ -206,9 +225,6 @@ impl Printer<'_> {
         arrival_ns: u64,
         out: &mut impl Write,
     ) -> Result<(), Failure> {
-        if !self.sieve.lets_pass(record, arrival_ns) {
-            return Ok(());
-        }
         if let Some(counting) = &mut self.counting {
             counting.observe(shard, record, arrival_ns);
             return Ok(());
@@ -219,6 +235,16 @@ impl Printer<'_> {
             OutputFormat::Payload => format::payload(record, out),
             OutputFormat::Json => format::json(stream, shard, record, arrival_ns, out),
         }
+    }
+
+    /// A delivery was taken so far. Where its shard is by that, if its last record does not say so.
+    fn took(&mut self, delivery: &Delivery, part: &Part) -> Option<u64> {
+        // With the last record that is wanted it ends right there.
+        if part.cut || self.left == 0 {
+            self.found.took_part(delivery, part.records, part.next);
+            return None;
+        }
+        self.found.took(delivery)
     }
 
     /// Prints windows that are over; with `all`, those that are not, too.
@@ -278,15 +304,23 @@ async fn print(
             () = stop.wait() => break,
         };
         let mut arrivals = format::Arrivals::new(delivery.batches());
+        let mut part = Part::of(&delivery);
         for record in delivery.records() {
             if printer.left == 0 || stop.requested() {
+                part.cut = true;
                 break;
             }
             let arrival_ns = arrivals.of(record.sequence);
             printer.take(&stream.name, shard, &record, arrival_ns, &mut out)?;
+            part.took(record.sequence);
             if let Some(group) = &mut group {
                 group.advance(shard, record.sequence + 1);
             }
+        }
+        if let Some(next) = printer.took(&delivery, &part)
+            && let Some(group) = &mut group
+        {
+            group.advance(shard, next);
         }
         if let Some(counting) = &mut printer.counting {
             counting.delivered(shard, &delivery);

@@ -11,8 +11,8 @@ use highwater_wire::{
 };
 use tokio::time::Instant;
 
-use crate::connection::{Reply, unexpected};
-use crate::delivery::{Flaw, Inflated, check, inflate};
+use crate::connection::{Reply, tally, unexpected};
+use crate::delivery::{Flaw, Inflated, check, check_found, inflate};
 use crate::pool::Pool;
 use crate::writer::Control;
 use crate::{
@@ -161,7 +161,7 @@ impl Client {
         let control = request.to_array();
         let wait = self.options().request_timeout;
         let make = || Control::fixed(control);
-        let reply = self.exchange(port, Kind::Locate, make, wait, Repeat::Yes).await?;
+        let reply = self.exchange(port, Kind::Locate, make, None, wait, Repeat::Yes).await?;
         match LocateReply::view(&reply.control) {
             Some(located) if reply.kind == Kind::LocateReply => Ok(Located {
                 sequence: located.sequence.to_native(),
@@ -180,6 +180,30 @@ impl Client {
         from: u64,
         options: FetchOptions,
     ) -> Result<Fetched, ClientError> {
+        self.fetch_with(stream, shard, from, options, None).await
+    }
+
+    /// The same with a filter, see [`ConsumerOptions::filter`]: brings those of the records read that match, perhaps none.
+    /// It may end before as much was read as was asked for: go on at [`Delivery::next`].
+    pub async fn fetch_filtered(
+        &self,
+        stream: &StreamDescription,
+        shard: u32,
+        from: u64,
+        options: FetchOptions,
+        filter: &str,
+    ) -> Result<Fetched, ClientError> {
+        self.fetch_with(stream, shard, from, options, Some(filter)).await
+    }
+
+    async fn fetch_with(
+        &self,
+        stream: &StreamDescription,
+        shard: u32,
+        from: u64,
+        options: FetchOptions,
+        filter: Option<&str>,
+    ) -> Result<Fetched, ClientError> {
         let port = find(stream, shard)?.port;
         let max_wait_ms = u32::try_from(options.max_wait.as_millis()).unwrap_or(u32::MAX);
         let request = FetchRequest {
@@ -193,12 +217,19 @@ impl Client {
             lease: 0.into(),
         };
         let control = request.to_array();
+        let body = filter.map(|filter| Arc::new(filter.as_bytes().to_vec()));
         let wait = self.options().request_timeout.saturating_add(options.max_wait);
         let make = || Control::fixed(control);
-        let reply = self.exchange(port, Kind::Fetch, make, wait, Repeat::Yes).await?;
+        let reply = self.exchange(port, Kind::Fetch, make, body, wait, Repeat::Yes).await?;
         let header = match FetchReply::view(&reply.control) {
             Some(header) if reply.kind == Kind::FetchReply => header,
             _ => return Err(unexpected(reply.kind)),
+        };
+        let filtered = match filter {
+            Some(_) => {
+                Some(tally(&reply, FetchReply::LEN).ok_or_else(|| unexpected(Kind::FetchReply))?)
+            }
+            None => None,
         };
         let flawed = |flaw| match flaw {
             Flaw::Corrupt(error) => ClientError::Corrupt(error),
@@ -209,7 +240,11 @@ impl Client {
         let (limit, verify_crc) = (self.pool.info().max_batch, options.verify_crc);
         let Inflated { bytes, more } =
             inflate(reply.data.clone(), limit, verify_crc).map_err(flawed)?;
-        let sound = check(&bytes, from, verify_crc).map_err(flawed)?;
+        let sound = match filtered {
+            Some(_) => check_found(&bytes, from, header.next.to_native(), more, verify_crc),
+            None => check(&bytes, from, verify_crc),
+        };
+        let sound = sound.map_err(flawed)?;
         let delivery = Delivery {
             bytes,
             from,
@@ -218,6 +253,7 @@ impl Client {
             high_water: header.high_water.to_native(),
             next: sound.next,
             sent_ns: 0,
+            filtered,
         };
         Ok(Fetched { delivery, oldest: header.oldest.to_native() })
     }
@@ -288,7 +324,7 @@ impl Client {
         let control = Control::Archive(encode_control_request(request));
         let connection = self.pool.shared().await?;
         let wait = self.options().request_timeout;
-        control_reply(&connection.request(Kind::Control, control, wait).await?)
+        control_reply(&connection.request(Kind::Control, control, None, wait).await?)
     }
 
     pub(crate) async fn control(
@@ -299,7 +335,7 @@ impl Client {
         let archive = encode_control_request(&request);
         let make = || Control::Archive(archive.clone());
         let wait = self.options().request_timeout;
-        control_reply(&self.exchange(0, Kind::Control, make, wait, repeat).await?)
+        control_reply(&self.exchange(0, Kind::Control, make, None, wait, repeat).await?)
     }
 
     /// One request and its reply. Tried again after a refusal that will pass, until the retry deadline, and
@@ -310,6 +346,7 @@ impl Client {
         port: u16,
         kind: Kind,
         control: impl Fn() -> Control,
+        body: Option<Arc<Vec<u8>>>,
         wait: Duration,
         repeat: Repeat,
     ) -> Result<Reply, ClientError> {
@@ -319,7 +356,7 @@ impl Client {
         let mut refusals = 0;
         loop {
             let connection = self.pool.to_core(port).await?;
-            let error = match connection.request(kind, control(), wait).await {
+            let error = match connection.request(kind, control(), body.clone(), wait).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use highwater_wire::{
     AppendReply, ClusterInfo, ControlReply, ControlRequest, Decoded, DeliverHeader,
-    FRAME_HEADER_LEN, Frame, Kind, PROTOCOL_VERSION, SubscribeReply, decode_control_reply,
-    decode_error, decode_frame, encode_control_request, encode_frame,
+    FRAME_HEADER_LEN, FilterCounts, FilterTally, Frame, Kind, PROTOCOL_VERSION, SubscribeReply,
+    decode_control_reply, decode_error, decode_frame, encode_control_request, encode_frame,
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,8 +52,17 @@ pub(crate) struct Reply {
 /// What a subscription hears. Bounded by the credit given to the server.
 #[derive(Debug)]
 pub(crate) enum SubscriptionEvent {
-    Started { high_water: u64 },
-    Delivery { high_water: u64, next: u64, sent_ns: u64, data: Bytes },
+    Started {
+        high_water: u64,
+    },
+    /// With what a filter found, if there is one.
+    Delivery {
+        high_water: u64,
+        next: u64,
+        sent_ns: u64,
+        tally: Option<FilterTally>,
+        data: Bytes,
+    },
     Ended(ClientError),
 }
 
@@ -205,12 +214,13 @@ impl Connection {
         &self,
         kind: Kind,
         control: Control,
+        body: Option<Arc<Vec<u8>>>,
         after: Duration,
     ) -> Result<Reply, ClientError> {
         let exchange = async {
             let (sender, reply) = oneshot::channel();
             let permit = self.permit().await?;
-            let correlation = permit.submit(Slot::Once(sender), kind, control, None)?;
+            let correlation = permit.submit(Slot::Once(sender), kind, control, body)?;
             let _forget = Forget { connection: self, correlation };
             reply.await.unwrap_or_else(|_| Err(self.closed()))
         };
@@ -480,17 +490,29 @@ fn subscription_event(reply: &Reply) -> SubscriptionEvent {
     let event = match reply.kind {
         Kind::SubscribeReply => SubscribeReply::view(&reply.control)
             .map(|r| SubscriptionEvent::Started { high_water: r.high_water.to_native() }),
-        Kind::Deliver => {
-            DeliverHeader::view(&reply.control).map(|header| SubscriptionEvent::Delivery {
-                high_water: header.high_water.to_native(),
-                next: header.next.to_native(),
-                sent_ns: header.sent_ns.to_native(),
-                data: reply.data.clone(),
-            })
+        Kind::Deliver => delivery(reply, None),
+        Kind::DeliverFiltered => {
+            tally(reply, DeliverHeader::LEN).and_then(|tally| delivery(reply, Some(tally)))
         }
         _ => None,
     };
     event.unwrap_or_else(|| SubscriptionEvent::Ended(unexpected(reply.kind)))
+}
+
+fn delivery(reply: &Reply, tally: Option<FilterTally>) -> Option<SubscriptionEvent> {
+    let header = DeliverHeader::view(&reply.control)?;
+    Some(SubscriptionEvent::Delivery {
+        high_water: header.high_water.to_native(),
+        next: header.next.to_native(),
+        sent_ns: header.sent_ns.to_native(),
+        tally,
+        data: reply.data.clone(),
+    })
+}
+
+/// What a filter found, as told behind the first `header` bytes of a control part.
+pub(crate) fn tally(reply: &Reply, header: usize) -> Option<FilterTally> {
+    FilterCounts::view(reply.control.get(header..)?).map(FilterTally::from)
 }
 
 /// A reply of the wrong kind or with a control part that is too short.

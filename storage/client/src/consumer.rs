@@ -2,19 +2,20 @@
 //! connection breaks.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use highwater_wire::{
-    CreditRequest, ErrorCode, Kind, StreamDescription, SubscribeRequest, UnsubscribeRequest,
-    WireError,
+    CreditRequest, ErrorCode, FilterTally, Kind, NO_END, StreamDescription, SubscribeRequest,
+    UnsubscribeRequest, WireError,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use crate::client::find;
 use crate::connection::{Connection, Permit, Slot, SubscriptionEvent};
-use crate::delivery::{Flaw, Inflated, check, inflate};
+use crate::delivery::{Flaw, Inflated, check, check_found, inflate};
 use crate::delivery_receipts::DeliveryReceipts;
 use crate::writer::Control;
 use crate::{Client, ClientError, ConsumeError, ConsumerOptions, Delivery, OnTrimmed, Start};
@@ -127,7 +128,8 @@ impl ShardConsumer {
         ShardConsumer { lease, ..self }
     }
 
-    /// The next records; waits for them. `None` once the position has reached the `end` of the options, or the end
+    /// The next records; waits for them. With a filter also deliveries without records, from which follows how far it is,
+    /// about once a second while it advances. `None` once the position has reached the `end` of the options, or the end
     /// of a shard that a split or merge closed: see [`ended`](Self::ended).
     /// Cancelled, it loses nothing. Lost connections and refusals that will pass are retried until the
     /// retry deadline.
@@ -209,12 +211,16 @@ impl ShardConsumer {
             max_bytes: self.options.max_delivery_bytes.into(),
             reserved: 0.into(),
             lease: self.lease.into(),
+            until: self.options.end.unwrap_or(NO_END).into(),
+            since_ns: self.since_ns.into(),
         };
+        let filter =
+            self.options.filter.as_ref().map(|filter| Arc::new(filter.clone().into_bytes()));
         let after = self.client.options().request_timeout;
         let submitted = match connection.permit_within(after).await {
             Ok(permit) => {
                 let control = Control::fixed(request.to_array());
-                permit.submit(Slot::Subscription(sender), Kind::Subscribe, control, None)
+                permit.submit(Slot::Subscription(sender), Kind::Subscribe, control, filter)
             }
             Err(error) => Err(error),
         };
@@ -242,10 +248,13 @@ impl ShardConsumer {
                 self.high_water = self.high_water.max(high_water);
                 Ok(None)
             }
-            SubscriptionEvent::Delivery { high_water, next, sent_ns, data } => {
+            SubscriptionEvent::Delivery { high_water, next, sent_ns, tally, data } => {
                 self.high_water = self.high_water.max(high_water);
                 self.retry = Retry::default();
-                let delivery = self.take(high_water, sent_ns, data)?;
+                let delivery = match tally {
+                    None => self.take(high_water, sent_ns, data)?,
+                    Some(tally) => Some(self.take_found(high_water, next, sent_ns, tally, data)?),
+                };
                 if let Some(subscription) = &mut self.subscription {
                     subscription.handed_out(next);
                 }
@@ -267,10 +276,7 @@ impl ShardConsumer {
         let from = self.position;
         let limit = self.client.pool().info().max_batch;
         let verify_crc = self.options.verify_crc;
-        let flawed = |flaw| match flaw {
-            Flaw::Corrupt(error) => ConsumeError::Corrupt { position: from, error },
-            Flaw::Gap { expected, found } => ConsumeError::Gap { expected, found },
-        };
+        let flawed = |flaw| flawed(from, flaw);
         let Inflated { bytes, more } = inflate(bytes, limit, verify_crc).map_err(flawed)?;
         let sound = check(&bytes, from, verify_crc).map_err(flawed)?;
         let mut end = self.options.end.unwrap_or(u64::MAX);
@@ -282,7 +288,8 @@ impl ShardConsumer {
         }
         self.position = next;
         let since_ns = self.since_ns;
-        let delivery = Delivery { bytes, from, end, since_ns, high_water, next, sent_ns };
+        let filtered = None;
+        let delivery = Delivery { bytes, from, end, since_ns, high_water, next, sent_ns, filtered };
         if delivery.batches().next().is_none() {
             return Ok(None);
         }
@@ -290,6 +297,36 @@ impl ShardConsumer {
         self.since_ns = 0;
         self.at_oldest = false;
         Ok(Some(delivery))
+    }
+
+    /// What a filter found up to `next`.
+    fn take_found(
+        &mut self,
+        high_water: u64,
+        next: u64,
+        sent_ns: u64,
+        tally: FilterTally,
+        bytes: Bytes,
+    ) -> Result<Delivery, ConsumeError> {
+        let from = self.position;
+        let limit = self.client.pool().info().max_batch;
+        let verify_crc = self.options.verify_crc;
+        let flawed = |flaw| flawed(from, flaw);
+        let Inflated { bytes, more } = inflate(bytes, limit, verify_crc).map_err(flawed)?;
+        let end = self.options.end.unwrap_or(u64::MAX);
+        let until = next.min(end);
+        let sound = check_found(&bytes, from, until, more, verify_crc).map_err(flawed)?;
+        if sound.cut {
+            self.subscription = None;
+        }
+        self.position = sound.next.max(from);
+        if tally.looked > 0 {
+            // The server has passed over what arrived earlier.
+            self.since_ns = 0;
+            self.at_oldest = false;
+        }
+        let (end, next, filtered) = (end.min(self.position), self.position, Some(tally));
+        Ok(Delivery { bytes, from, end, since_ns: 0, high_water, next, sent_ns, filtered })
     }
 
     /// The server refused the subscription, or ended it.
@@ -409,6 +446,13 @@ impl Subscription {
                 reason: "the connection ended".to_owned(),
             }),
         }
+    }
+}
+
+fn flawed(position: u64, flaw: Flaw) -> ConsumeError {
+    match flaw {
+        Flaw::Corrupt(error) => ConsumeError::Corrupt { position, error },
+        Flaw::Gap { expected, found } => ConsumeError::Gap { expected, found },
     }
 }
 

@@ -1,7 +1,9 @@
 //! Batches received, read in place.
 
 use bytes::Bytes;
-use highwater_wire::{BatchError, BatchIter, BatchView, ENCODING_RECORDS, RecordView, Unpacker};
+use highwater_wire::{
+    BatchError, BatchIter, BatchView, ENCODING_RECORDS, FilterTally, RecordView, Unpacker,
+};
 
 /// Batches as they came from the server, with the records wanted in them. The memory is shared with the
 /// connection's receive buffer: keep a delivery as long as needed for its records, not longer.
@@ -20,9 +22,17 @@ pub struct Delivery {
     pub next: u64,
     /// The server's clock when it handed this out, nanoseconds since 1970 UTC; 0 for a fetch.
     pub sent_ns: u64,
+    /// Of a consumer with a filter: what that found from the position before to [`next`](Self::next), which may be
+    /// nothing.
+    pub filtered: Option<FilterTally>,
 }
 
 impl Delivery {
+    /// The position before: everything from here to [`next`](Self::next) is in this delivery, or did not match.
+    pub fn from(&self) -> u64 {
+        self.from
+    }
+
     /// The records wanted, in order, with their sequence numbers.
     pub fn records(&self) -> impl Iterator<Item = RecordView<'_>> {
         self.batches()
@@ -104,13 +114,32 @@ pub(crate) fn inflate(bytes: Bytes, limit: u32, verify_crc: bool) -> Result<Infl
 /// a flaw is given out first: asked for what follows, the server shows it again, if it is its own.
 pub(crate) fn check(bytes: &[u8], from: u64, verify_crc: bool) -> Result<Sound, Flaw> {
     let mut next = from;
-    match check_each(bytes, &mut next, verify_crc) {
+    match check_each(bytes, &mut next, false, verify_crc) {
         Err(flaw) if next == from => Err(flaw),
         checked => Ok(Sound { next, cut: checked.is_err() }),
     }
 }
 
-fn check_each(bytes: &[u8], next: &mut u64, verify_crc: bool) -> Result<(), Flaw> {
+/// The same of what a filter found from `from` to `until`: batches in order, with gaps; `more`: they are not all of it.
+pub(crate) fn check_found(
+    bytes: &[u8],
+    from: u64,
+    until: u64,
+    more: bool,
+    verify_crc: bool,
+) -> Result<Sound, Flaw> {
+    let mut next = from;
+    match check_each(bytes, &mut next, true, verify_crc) {
+        Err(flaw) if next == from => Err(flaw),
+        Err(_) => Ok(Sound { next, cut: true }),
+        Ok(()) if more => Ok(Sound { next, cut: true }),
+        // They say more than they tell, or tell it again.
+        Ok(()) if next > until => Err(Flaw::Gap { expected: until, found: next }),
+        Ok(()) => Ok(Sound { next: until, cut: false }),
+    }
+}
+
+fn check_each(bytes: &[u8], next: &mut u64, gaps: bool, verify_crc: bool) -> Result<(), Flaw> {
     for batch in BatchIter::new(bytes) {
         let batch = batch.map_err(Flaw::Corrupt)?;
         let header = batch.header();
@@ -124,7 +153,7 @@ fn check_each(bytes: &[u8], next: &mut u64, verify_crc: bool) -> Result<(), Flaw
         if batch.end_sequence() <= *next {
             continue;
         }
-        if batch.base_sequence() > *next {
+        if batch.base_sequence() > *next && !gaps {
             return Err(Flaw::Gap { expected: *next, found: batch.base_sequence() });
         }
         *next = batch.end_sequence();
@@ -219,6 +248,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_filter_found_has_gaps_and_stays_within_what_it_looked_at() {
+        let gaps = [batch(10, 0), batch(15, 0), batch(20, 0)].concat();
+        let found = |until| check_found(&gaps, 8, until, false, true).map_err(|_| ());
+        let sound = found(30).unwrap();
+        assert_eq!((sound.next, sound.cut), (30, false));
+        assert_eq!(found(22).unwrap().next, 22);
+        assert!(found(21).is_err(), "beyond what was looked at");
+        let some = check_found(&gaps, 8, 30, true, true).map_err(|_| ()).unwrap();
+        assert_eq!((some.next, some.cut), (22, true), "the rest is asked for again");
+        assert_eq!(check_found(&[], 8, 30, false, true).map_err(|_| ()).unwrap().next, 30);
+        let mut damaged = gaps;
+        *damaged.last_mut().unwrap() ^= 1;
+        let sound = check_found(&damaged, 8, 30, false, true).map_err(|_| ()).unwrap();
+        assert_eq!((sound.next, sound.cut), (17, true));
+    }
+
+    #[test]
     fn from_the_first_batch_that_came_late_enough_all_are_given() {
         // The server's clock steps back after the second.
         let bytes = [batch(0, 50), batch(2, 100), batch(4, 60)].concat();
@@ -230,6 +276,7 @@ mod tests {
             high_water: 6,
             next: 6,
             sent_ns: 0,
+            filtered: None,
         };
         assert!(delivery.records().map(|record| record.sequence).eq(2..6));
     }

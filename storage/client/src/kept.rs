@@ -94,6 +94,7 @@ mod tests {
             high_water: 14,
             next: 14,
             sent_ns: 0,
+            filtered: None,
         };
         let copies: Vec<_> = delivery
             .records()

@@ -133,6 +133,10 @@ pub struct ConsumerOptions {
     pub on_trimmed: OnTrimmed,
     /// End before this sequence number: `next` returns `None` there. Default: go on for ever.
     pub end: Option<u64>,
+    /// Only records for which this expression is true (CEL; `docs/consuming.md` has the language), as the server evaluates
+    /// it: the others do not cross the network. Deliveries then have gaps, some have no records at all, and each tells
+    /// what was found: see [`Delivery::filtered`](crate::Delivery::filtered). Default: all records.
+    pub filter: Option<String>,
 }
 
 impl Default for ConsumerOptions {
@@ -143,6 +147,7 @@ impl Default for ConsumerOptions {
             verify_crc: true,
             on_trimmed: OnTrimmed::Fail,
             end: None,
+            filter: None,
         }
     }
 }

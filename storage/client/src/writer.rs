@@ -17,15 +17,15 @@ const COPIED: usize = 8 << 10;
 /// A control part: most are small and of fixed size.
 #[derive(Debug)]
 pub(crate) enum Control {
-    Fixed { bytes: [u8; 40], len: u8 },
+    Fixed { bytes: [u8; 56], len: u8 },
     Archive(Vec<u8>),
 }
 
 impl Control {
-    /// A fixed header of at most 40 bytes.
+    /// A fixed header of at most 56 bytes.
     pub(crate) fn fixed<const N: usize>(header: [u8; N]) -> Control {
-        const { assert!(N <= 40) }
-        let mut bytes = [0; 40];
+        const { assert!(N <= 56) }
+        let mut bytes = [0; 56];
         bytes[..N].copy_from_slice(&header);
         Control::Fixed { bytes, len: N as u8 }
     }

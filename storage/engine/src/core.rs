@@ -19,7 +19,7 @@ use crate::shard::{ReadRequest, Shard, ShardLog};
 use crate::snapshot::CoreReport;
 use crate::types::{
     AppendError, AppendTerms, Arrivals, Backlog, Located, Now, Output, Policy, ReadError, ReaderId,
-    ShardSpec, ShardStatus, Start,
+    ShardSpec, ShardStatus, Sifted, Start,
 };
 
 /// How often retention looks and refused segments are asked for again, ns.
@@ -424,6 +424,20 @@ impl<D: Disk> Core<D> {
     pub fn bind(&mut self, reader: ReaderId, lease: u64) {
         if let Some(shard) = self.readers.get(&reader).and_then(|id| self.shards.get_mut(id)) {
             shard.bind(reader, lease);
+        }
+    }
+
+    /// Has what a subscription reads go to a filter: it counts as handed out when [`Core::sifted`] says so.
+    pub fn filter(&mut self, reader: ReaderId) {
+        if let Some(shard) = self.readers.get(&reader).and_then(|id| self.shards.get_mut(id)) {
+            shard.filter(reader);
+        }
+    }
+
+    /// What a filter made of records that were read for it.
+    pub fn sifted(&mut self, sifted: &Sifted) {
+        if let Some(shard) = self.shards.get_mut(&sifted.shard) {
+            shard.sifted(sifted);
         }
     }
 

@@ -291,7 +291,8 @@ impl Engine {
         wait: Duration,
     ) -> Result<Chunk, ReadError> {
         let (sender, reply) = self.reply(closing_read);
-        let request = ReadRequest { from, max_bytes, min_bytes, deadline_ns: 0, lease: 0 };
+        let request =
+            ReadRequest { from, max_bytes, min_bytes, deadline_ns: 0, lease: 0, filtered: false };
         self.ask_to_read(shard, request, wait, Answer::reply(sender, closing_read))?;
         reply.wait()
     }
@@ -311,7 +312,8 @@ impl Engine {
         wait: Duration,
         then: impl FnOnce(Result<Chunk, ReadError>) + Send + 'static,
     ) -> Result<(), ReadError> {
-        let request = ReadRequest { from, max_bytes, min_bytes, deadline_ns: 0, lease: 0 };
+        let request =
+            ReadRequest { from, max_bytes, min_bytes, deadline_ns: 0, lease: 0, filtered: false };
         self.ask_to_read(shard, request, wait, Answer::call(then, closing_read))
     }
 

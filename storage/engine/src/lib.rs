@@ -51,6 +51,6 @@ pub use crate::stats::Durations;
 pub use crate::store::{CoreSeed, OpenError, Store, StoreOptions, in_flight_bytes};
 pub use crate::types::{
     AppendError, AppendTerms, Appended, Arrivals, Backlog, Chunk, Located, Now, Output, Parts,
-    Policy, ReadError, ReaderId, ShardSpec, ShardStatus, Slice, Start,
+    Policy, ReadError, ReaderId, ShardSpec, ShardStatus, Sifted, Slice, Start,
 };
 pub use crate::watermark::{Level, Watermark, reserve_of};

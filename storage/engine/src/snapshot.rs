@@ -110,6 +110,8 @@ fn numbers(core: usize, shard: &Shard) -> ShardSnapshot {
         batches_in: stats.batches_in,
         records_out: stats.records_out,
         bytes_out: stats.bytes_out,
+        filter_looked: stats.filter_looked,
+        filter_matched: stats.filter_matched,
         groups: stats.groups,
         disk_bytes: stats.disk_bytes,
         duplicates: stats.duplicates,

@@ -102,6 +102,10 @@ pub struct ShardStats {
     pub records_out: u64,
     /// Bytes handed out.
     pub bytes_out: u64,
+    /// Records that filters looked at.
+    pub filter_looked: u64,
+    /// Of these, records that matched.
+    pub filter_matched: u64,
     /// Commit groups written.
     pub groups: u64,
     /// Bytes written to the device.

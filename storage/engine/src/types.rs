@@ -399,6 +399,19 @@ pub struct Arrivals {
     pub batches: Vec<(u64, u32)>,
 }
 
+/// What a filter made of records of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sifted {
+    /// Whose they are.
+    pub shard: ShardId,
+    /// Records looked at.
+    pub looked: u64,
+    /// Of these, records that matched: they are handed out.
+    pub matched: u64,
+    /// Bytes of the batches they are handed out in.
+    pub bytes: u64,
+}
+
 /// A subscription, by the number its owner gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReaderId(pub u64);

@@ -345,8 +345,14 @@ fn what_is_compressed_is_looked_into_within_bounds() {
     }
     m.run(&mut node, 5_000_000);
     // Delivered as they came.
-    let request =
-        ReadRequest { from: 0, max_bytes: 1 << 20, min_bytes: 1, deadline_ns: 0, lease: 0 };
+    let request = ReadRequest {
+        from: 0,
+        max_bytes: 1 << 20,
+        min_bytes: 1,
+        deadline_ns: 0,
+        lease: 0,
+        filtered: false,
+    };
     node.core.read(m.now, SHARD, request, 5);
     let said = node.poll(m.now);
     let Some(Output::Read { result: Ok(chunk), .. }) = said.into_iter().next() else { panic!() };
@@ -395,7 +401,14 @@ fn readers_share_the_quota_of_what_is_read() {
     // A second, a burst of a tenth, and the last batches in debt.
     assert!((100_000..120_000).contains(&sum), "{sum}");
     assert!(m.delivered.iter().any(|(at, _)| at - began > 900_000_000), "{:?}", m.delivered);
-    let request = ReadRequest { from: 0, max_bytes: 100, min_bytes: 1, deadline_ns: 0, lease: 0 };
+    let request = ReadRequest {
+        from: 0,
+        max_bytes: 100,
+        min_bytes: 1,
+        deadline_ns: 0,
+        lease: 0,
+        filtered: false,
+    };
     node.core.read(m.now, SHARD, request, 5);
     let told = node.poll(m.now).into_iter().find_map(|output| match output {
         Output::Read { result: Err(error), .. } => Some(error),

@@ -34,7 +34,7 @@ fn batch(sequence: u64, len: usize) -> Vec<u8> {
 }
 
 fn once(from: u64, min_bytes: usize, deadline_ns: u64) -> ReadRequest {
-    ReadRequest { from, max_bytes: 1 << 20, min_bytes, deadline_ns, lease: 0 }
+    ReadRequest { from, max_bytes: 1 << 20, min_bytes, deadline_ns, lease: 0, filtered: false }
 }
 
 impl Machine {

@@ -38,7 +38,7 @@ fn batch(len: usize) -> Vec<u8> {
 }
 
 fn read(from: u64, min_bytes: usize, deadline_ns: u64) -> ReadRequest {
-    ReadRequest { from, max_bytes: 1 << 20, min_bytes, deadline_ns, lease: 0 }
+    ReadRequest { from, max_bytes: 1 << 20, min_bytes, deadline_ns, lease: 0, filtered: false }
 }
 
 impl Machine {

@@ -27,7 +27,7 @@ use highwater_wire::RecordView;
 
 pub use value::{Text, Value};
 
-use compile::Node;
+use compile::Tree;
 
 /// Longest expression, in bytes.
 pub const MAX_SOURCE: usize = 4096;
@@ -126,6 +126,11 @@ macro_rules! eval_errors {
         impl EvalError {
             /// All of them.
             pub const ALL: &[EvalError] = &[ $( EvalError::$name, )* ];
+
+            /// Its place among them, and in [`highwater_wire::UNANSWERED`].
+            pub fn index(self) -> usize {
+                self as usize
+            }
         }
     };
 }
@@ -155,7 +160,7 @@ eval_errors! {
 #[derive(Debug)]
 pub struct Expression {
     source: String,
-    root: Node,
+    tree: Tree,
     wanted: Wanted,
 }
 
@@ -165,10 +170,10 @@ impl Expression {
     /// # Errors
     /// See [`CompileError`].
     pub fn compile(source: &str) -> Result<Expression, CompileError> {
-        let root = compile::compile(source)?;
+        let tree = compile::compile(source)?;
         let mut wanted = Wanted::default();
-        root.wants(&mut wanted);
-        Ok(Expression { source: source.to_owned(), root, wanted })
+        tree.root.wants(&mut wanted);
+        Ok(Expression { source: source.to_owned(), tree, wanted })
     }
 
     /// As it was given.
@@ -181,12 +186,18 @@ impl Expression {
         &self.wanted
     }
 
+    /// Memory that it takes at most while so many `threads` use it, in bytes: the tree, its patterns, and what each thread
+    /// keeps of those.
+    pub fn memory(&self, threads: usize) -> usize {
+        self.tree.memory(threads)
+    }
+
     /// Its value for a record, which has to have been made for it (see [`Record::new`]).
     ///
     /// # Errors
     /// See [`EvalError`]. None of them says anything about other records.
     pub fn value<'a>(&'a self, record: &Record<'a>) -> Result<Value<'a>, EvalError> {
-        eval::evaluate(&self.root, record)
+        eval::evaluate(&self.tree.root, record)
     }
 }
 
@@ -201,7 +212,7 @@ impl Filter {
     /// See [`CompileError`].
     pub fn compile(source: &str) -> Result<Filter, CompileError> {
         let expression = Expression::compile(source)?;
-        match expression.root.other_than_truth() {
+        match expression.tree.root.other_than_truth() {
             Some(what) => Err(CompileError::NotTruth { what }),
             None => Ok(Filter(expression)),
         }

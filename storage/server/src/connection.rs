@@ -17,12 +17,13 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
 use crate::core_state::CoreState;
+use crate::filter::Filtering;
 use crate::flow::Flow;
 use crate::options::bounds::{
     APPEND_WAIT_MS, FRAME_SLOW_S, FRAME_STALL_S, GREETING_MS, LINGER_MS, OUT_HIGH, OUT_PRESSED,
     OUT_SHARE, PENDING, REPLY_STALL_S, WRITE_STALL_S,
 };
-use crate::outgoing::{Common, Outgoing, Queued, Sent, advance};
+use crate::outgoing::{Common, Outgoing, Queued, Sent, Way, advance};
 use crate::receipts::Receipts;
 use crate::receive::{Exhausted, ReceiveBuffer};
 use crate::request::frame_error;
@@ -40,6 +41,8 @@ pub(crate) struct Subscription {
     pub flow: Flow,
     pub remote: Option<RemoteCredit>,
     pub receipts: Receipts,
+    /// Of one with a filter.
+    pub filtering: Option<Box<Filtering>>,
 }
 
 /// What the tasks of a connection share.
@@ -203,6 +206,26 @@ impl Connection {
             // Of those that had not caught up it says nothing.
             if since_ns > 0 {
                 out.note_delivery(since_ns, records, arrivals);
+            }
+            self.out_ready.notify_one();
+        }
+    }
+
+    /// Queues batches that a filter found, and what is to be measured of their way.
+    pub fn send_found(
+        &self,
+        kind: Kind,
+        correlation: u64,
+        control: &[u8],
+        data: Vec<u8>,
+        next: u64,
+        way: Way,
+    ) {
+        if self.answers() {
+            let mut out = self.out.borrow_mut();
+            out.push_found(kind, correlation, control, data, next);
+            if way.since_ns > 0 && way.records > 0 {
+                out.note_delivery(way.since_ns, way.records, way.arrivals);
             }
             self.out_ready.notify_one();
         }

@@ -20,11 +20,12 @@ use crate::clock::{Clock, wall_ns};
 use crate::connection::Connection;
 use crate::control_thread::ControlJob;
 use crate::figures::Figures;
+use crate::filter::{FilterLink, Filters};
 use crate::flow::Flow;
 use crate::handover::Admitted;
 use crate::memory::MemoryShares;
 use crate::options::bounds::{FETCH_BYTES, OUT_HARD, OUT_HIGH, RECEIVE_MIN, RETRY_MS, WINDOW_MIN};
-use crate::outgoing::Queued;
+use crate::outgoing::{Queued, Way};
 use crate::pending::PendingTable;
 use crate::receive::ReceiveBudget;
 use crate::router::{Answer, CoreLink, Signal, address, core_of, number_of};
@@ -47,6 +48,10 @@ pub(crate) struct CoreParts {
     pub memory: MemoryShares,
     /// Most connections.
     pub connections: usize,
+    /// The filter threads.
+    pub filters: Arc<FilterLink>,
+    /// Memory for compiled filters, bytes.
+    pub filter_bytes: usize,
 }
 
 pub(crate) struct CoreState {
@@ -68,12 +73,14 @@ pub(crate) struct CoreState {
     pub published: Arc<Published>,
     pub receive_budget: Rc<ReceiveBudget>,
     /// Capacity of log buffers held by queues to clients.
-    pub held: Cell<usize>,
+    pub held: Rc<Cell<usize>>,
     pub held_limit: usize,
     /// What is queued for clients.
     pub queued: Rc<Queued>,
     /// What it may use for what.
     pub memory: MemoryShares,
+    /// What filters look at.
+    pub filters: Filters,
     /// Bytes of control requests under way.
     pub control_bytes: Cell<usize>,
     /// Batches delivered whose receipts are awaited.
@@ -131,10 +138,11 @@ impl CoreState {
             figures: Figures::default(),
             published,
             receive_budget: ReceiveBudget::new(receive),
-            held: Cell::new(0),
+            held: Rc::default(),
             held_limit: parts.held_limit,
             queued: Rc::new(Queued::new(parts.memory.queued)),
             memory: parts.memory,
+            filters: Filters::new(parts.filters, parts.filter_bytes),
             control_bytes: Cell::new(0),
             unreceipted: Rc::default(),
             space: Notify::new(),
@@ -216,6 +224,18 @@ impl CoreState {
 
     /// One of this core's requests has its answer.
     pub fn answered(&self, slot: u64, answer: Answer) {
+        let answer = match answer {
+            Answer::Read(Ok(chunk)) => match self.fetch_read(slot, chunk) {
+                Some(answer) => answer,
+                // A filter looks at it first.
+                None => return,
+            },
+            Answer::Read(Err(error)) => {
+                self.filters.fetches.borrow_mut().remove(&slot);
+                Answer::Read(Err(error))
+            }
+            answer => answer,
+        };
         let Some(pending) = self.pending.borrow_mut().remove(slot) else { return };
         if let Some((core, bytes)) = pending.forwarded {
             self.admitted[core].leave(bytes, pending.waits);
@@ -282,14 +302,35 @@ impl CoreState {
                 if connection.queued() + chunk.bytes > OUT_HIGH + FETCH_BYTES
                     || (self.queued.spent() && connection.queued() > 0) =>
             {
-                let queued = connection.queued();
-                let message = format!(
-                    "{queued} bytes are queued for this connection and {} for this core; a fetch of {} bytes \
-                     finds no room",
-                    self.queued.bytes(),
-                    chunk.bytes
+                self.no_room(connection, chunk.bytes)
+            }
+            Answer::Found(Ok(found))
+                if connection.queued() + found.data.len() > OUT_HIGH + FETCH_BYTES
+                    || (self.queued.spent() && connection.queued() > 0) =>
+            {
+                self.no_room(connection, found.data.len())
+            }
+            Answer::Found(Ok(found)) => {
+                let meters = connection.meters(&self.quotas);
+                if let Some(out) = meters.as_deref().and_then(Meters::out) {
+                    out.take(self.clock.now(), found.read);
+                }
+                let reply = FetchReply {
+                    high_water: found.high_water.into(),
+                    oldest: found.oldest.into(),
+                    next: found.next.into(),
+                };
+                let mut control = reply.to_array().to_vec();
+                control.extend_from_slice(&found.tally.to_array());
+                let (kind, way) = (Kind::FetchReply, Way::delivery(None));
+                return connection.send_found(
+                    kind,
+                    correlation,
+                    &control,
+                    found.data,
+                    found.next,
+                    way,
                 );
-                WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS)
             }
             Answer::Read(Ok(chunk)) => {
                 if let Some(out) = connection.meters(&self.quotas).as_deref().and_then(Meters::out)
@@ -326,15 +367,30 @@ impl CoreState {
             Answer::Read(Err(error))
             | Answer::Subscribed(_, Err(error))
             | Answer::Located(Err(error)) => error.to_wire(),
-            Answer::Control(Err(error)) => error,
+            Answer::Control(Err(error)) | Answer::Found(Err(error)) => error,
         };
         connection.refuse(self, correlation, &refusal);
+    }
+
+    /// A fetch brought more than can be queued.
+    fn no_room(&self, connection: &Connection, bytes: usize) -> WireError {
+        let (queued, all) = (connection.queued(), self.queued.bytes());
+        let message = format!(
+            "{queued} bytes are queued for this connection and {all} for this core; a fetch of {bytes} bytes \
+             finds no room"
+        );
+        WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS)
     }
 
     /// Records for one of this core's subscriptions.
     pub fn deliver(&self, reader: ReaderId, mut chunk: highwater_engine::Chunk) {
         let Some((connection, correlation)) = self.subscriber(reader) else { return };
-        let queued = connection.queued();
+        let filtered = {
+            let subscriptions = connection.subscriptions.borrow();
+            let filtered = subscriptions.get(&correlation).filter(|s| s.filtering.is_some());
+            filtered.map(|subscription| subscription.flow.in_hand() as usize)
+        };
+        let queued = connection.queued() + filtered.unwrap_or(0);
         let all = self.queued.bytes();
         if queued > OUT_HARD || (self.queued.spent() && queued > 0) {
             // Credit is handed on by the window, so only very many subscriptions come here.
@@ -343,11 +399,10 @@ impl CoreState {
                  core: read faster or subscribe to less at once"
             );
             let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
-            if let Some(mut gone) = connection.subscriptions.borrow_mut().remove(&correlation) {
-                gone.receipts.settle(|arrivals, at_ns| self.handed_over(arrivals, at_ns));
-                self.unsubscribe(reader, gone.flow.owner);
-            }
-            return connection.refuse(self, correlation, &error);
+            return self.end(reader, &connection, correlation, &error);
+        }
+        if filtered.is_some() {
+            return self.hold(&connection, correlation, reader, chunk);
         }
         let sent_ns = wall_ns();
         if let Some(subscription) = connection.subscriptions.borrow_mut().get_mut(&correlation) {
@@ -372,17 +427,38 @@ impl CoreState {
         }
     }
 
-    /// One of this core's subscriptions is over.
+    /// The engine has ended one of this core's subscriptions.
     pub fn ended(&self, reader: ReaderId, error: &WireError) {
         let Some((connection, correlation)) = self.subscriber(reader) else { return };
+        if let Some(subscription) = connection.subscriptions.borrow_mut().get_mut(&correlation)
+            && let Some(filtering) = &mut subscription.filtering
+            && filtering.ends_later(error)
+        {
+            return;
+        }
+        self.end(reader, &connection, correlation, error);
+    }
+
+    /// Ends one of this core's subscriptions with an error.
+    pub fn end(
+        &self,
+        reader: ReaderId,
+        connection: &Connection,
+        correlation: u64,
+        error: &WireError,
+    ) {
         self.readers.borrow_mut().remove(&reader);
-        if let Some(mut gone) = connection.subscriptions.borrow_mut().remove(&correlation) {
+        let gone = connection.subscriptions.borrow_mut().remove(&correlation);
+        if let Some(mut gone) = gone {
+            self.tell_progress_of(connection, correlation, &mut gone);
             gone.receipts.settle(|arrivals, at_ns| self.handed_over(arrivals, at_ns));
+            self.unsubscribe(reader, gone.flow.owner);
         }
         connection.refuse(self, correlation, error);
     }
 
-    fn subscriber(&self, reader: ReaderId) -> Option<(Rc<Connection>, u64)> {
+    /// Whose a reader is: the connection, and its name for the subscription.
+    pub fn subscriber(&self, reader: ReaderId) -> Option<(Rc<Connection>, u64)> {
         let (connection, correlation) = *self.readers.borrow().get(&reader)?;
         let connection = Rc::clone(self.connections.borrow().get(&connection)?);
         Some((connection, correlation))
@@ -398,7 +474,7 @@ impl CoreState {
     }
 
     /// Bytes that one of `subscriptions` of a connection may have granted or queued.
-    fn window(&self, subscriptions: usize) -> u64 {
+    pub fn window(&self, subscriptions: usize) -> u64 {
         let of_core = self.queued.bound() / self.readers.borrow().len().max(1);
         (OUT_HIGH / subscriptions.max(1)).min(of_core).max(WINDOW_MIN) as u64
     }
@@ -427,6 +503,8 @@ impl CoreState {
     /// Hands credit of a connection's subscriptions to their engines as far as its queue allows; true if
     /// this core's engine got some.
     pub fn top_up(&self, connection: &Connection) -> bool {
+        // Also on a core that is pressed: what is looked at is gone.
+        self.list_all(connection);
         if self.paused(connection) {
             return false;
         }
@@ -434,6 +512,9 @@ impl CoreState {
         let mut subscriptions = connection.subscriptions.borrow_mut();
         let window = self.window(subscriptions.len());
         for subscription in subscriptions.values_mut() {
+            if subscription.filtering.as_ref().is_some_and(|filtering| !filtering.reads()) {
+                continue;
+            }
             let bytes = subscription.flow.grant(window);
             if bytes == 0 {
                 continue;

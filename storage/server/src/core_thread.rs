@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::control_thread::ControlJob;
 use crate::core_state::{CoreParts, CoreState};
+use crate::filter::FilterLink;
 use crate::memory::MemoryShares;
 use crate::publisher::Publisher;
 use crate::router::{CoreLink, Inbox};
@@ -101,6 +102,9 @@ pub(crate) struct CoreThread {
     pub report: Arc<Handed>,
     pub phase: watch::Receiver<Phase>,
     pub rest: Arc<Rest>,
+    pub filters: Arc<FilterLink>,
+    /// Memory for compiled filters, bytes.
+    pub filter_bytes: usize,
 }
 
 /// Counts a core as at rest when its thread ends in whatever way, so that the others do not wait for it.
@@ -163,6 +167,8 @@ impl CoreThread {
             held_limit: self.memory.groups / 4,
             memory: self.memory,
             connections: self.max_connections,
+            filters: self.filters,
+            filter_bytes: self.filter_bytes,
         }));
         let served = Served {
             max_connections: self.max_connections,
@@ -249,6 +255,7 @@ impl Served {
                     core.follow_quotas();
                     all(&core).iter().for_each(|connection| {
                         connection.tick(core.clock.now().mono_ns, core.receive_budget.short());
+                        core.tell_progress(connection);
                     });
                 }
                 _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => break,
@@ -271,7 +278,7 @@ impl Served {
             async move { drop(phase.wait_for(|phase| *phase >= wanted).await) }
         };
         let rest = async {
-            while !(core.engine.borrow().stopped() && core.pending.borrow().len() == 0) {
+            while !(core.engine.borrow().stopped() && core.at_rest()) {
                 core.progress.notified().await;
             }
         };

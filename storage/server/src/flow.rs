@@ -1,7 +1,12 @@
 //! Flow control of one subscription: the client's credit is handed to the engine a window at a time, and
 //! no more of it while the connection's queue is long, so that a peer that does not read costs no memory.
+//!
+//! With a filter what is read is not what is delivered: reading goes on by the window, whatever credit there is; what is
+//! found is delivered as credit allows.
 
 use highwater_engine::ReaderId;
+
+use crate::options::bounds::FILTER_AHEAD;
 
 /// One subscription of a connection.
 #[derive(Debug)]
@@ -16,22 +21,39 @@ pub(crate) struct Flow {
     granted: u64,
     /// Delivered, not yet sent.
     queued: u64,
+    /// What is read goes to a filter.
+    filtered: bool,
+    /// Read for the filter and not looked at to the end.
+    in_hand: u64,
+    /// Found and delivered beyond the credit there was: paid from what comes next.
+    owed: u64,
 }
 
 impl Flow {
     pub fn new(reader: ReaderId, owner: usize, credit: u64) -> Flow {
-        Flow { reader, owner, credit, granted: 0, queued: 0 }
+        let filtered = false;
+        Flow { reader, owner, credit, granted: 0, queued: 0, filtered, in_hand: 0, owed: 0 }
+    }
+
+    /// Of a subscription with a filter.
+    pub fn filtered(reader: ReaderId, owner: usize, credit: u64) -> Flow {
+        Flow { filtered: true, ..Flow::new(reader, owner, credit) }
     }
 
     /// More credit from the client.
     pub fn add_credit(&mut self, bytes: u64) {
-        self.credit = self.credit.saturating_add(bytes);
+        let paid = self.owed.min(bytes);
+        self.owed -= paid;
+        self.credit = self.credit.saturating_add(bytes - paid);
     }
 
     /// Credit to hand to the engine now, if `window` bytes may be granted or queued. Dribbles are held
     /// back while the engine has any (it delivers at least a batch on whatever it has): with little credit
     /// it would read large stretches of disk for little.
     pub fn grant(&mut self, window: u64) -> u64 {
+        if self.filtered {
+            return self.grant_ahead(window.min(FILTER_AHEAD));
+        }
         let room = window.saturating_sub(self.granted).saturating_sub(self.queued);
         let bytes = room.min(self.credit);
         if self.granted > 0 && bytes < window / 4 {
@@ -40,6 +62,45 @@ impl Flow {
         self.credit -= bytes;
         self.granted += bytes;
         bytes
+    }
+
+    /// The same for a filter, which always has a good part of its window to read.
+    fn grant_ahead(&mut self, window: u64) -> u64 {
+        let room = window.saturating_sub(self.granted + self.in_hand + self.queued);
+        if room < (window / 4).max(1) {
+            return 0;
+        }
+        self.granted += room;
+        room
+    }
+
+    /// The engine read `bytes` for the filter.
+    pub fn read(&mut self, bytes: u64) {
+        self.granted = self.granted.saturating_sub(bytes);
+        self.in_hand += bytes;
+    }
+
+    /// Of these, `bytes` are looked at to the end.
+    pub fn sifted(&mut self, bytes: u64) {
+        self.in_hand = self.in_hand.saturating_sub(bytes);
+    }
+
+    /// Bytes that the filter may find now: as far as credit and the window allow.
+    pub fn room(&self, window: u64) -> u64 {
+        window.saturating_sub(self.queued).min(self.credit)
+    }
+
+    /// The filter found `bytes`; they are queued.
+    pub fn found(&mut self, bytes: u64) {
+        let paid = self.credit.min(bytes);
+        self.credit -= paid;
+        self.owed += bytes - paid;
+        self.queued += bytes;
+    }
+
+    /// Bytes read for the filter that are still here.
+    pub fn in_hand(&self) -> u64 {
+        self.in_hand
     }
 
     /// The engine delivered `bytes`; they are queued.
@@ -87,5 +148,28 @@ mod tests {
         flow.delivered(40);
         flow.sent(40);
         assert_eq!(flow.grant(100), 20);
+    }
+
+    #[test]
+    fn a_filter_reads_by_the_window_and_delivers_by_the_credit() {
+        let mut flow = Flow::filtered(ReaderId(1), 0, 10);
+        assert_eq!(flow.grant(100), 100, "not the client's credit");
+        flow.read(40);
+        assert_eq!(flow.grant(100), 0, "what is in hand counts");
+        flow.read(60);
+        assert_eq!((flow.room(100), flow.in_hand()), (10, 100));
+        flow.found(30);
+        flow.sifted(100);
+        assert_eq!(flow.room(100), 0);
+        assert_eq!(flow.grant(100), 70, "what is queued counts");
+        flow.add_credit(15);
+        assert_eq!(flow.room(100), 0, "it has had 20 too many");
+        flow.add_credit(10);
+        assert_eq!(flow.room(100), 5);
+        flow.add_credit(1_000);
+        assert_eq!(flow.room(100), 70);
+        flow.sent(30);
+        assert_eq!(flow.room(100), 100);
+        assert_eq!(flow.grant(100), 30);
     }
 }

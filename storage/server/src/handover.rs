@@ -71,7 +71,7 @@ impl CoreState {
         Ok(())
     }
 
-    /// Hands a request to the core that owns the shard; its answer comes by [`Signal::Answer`].
+    /// Hands a request to the core that owns the shard; its answer comes by [`Signal::Answer`]. The slot it waits in.
     pub fn forward(
         &self,
         connection: &Connection,
@@ -79,7 +79,7 @@ impl CoreState {
         core: usize,
         shard: ShardId,
         ask: Ask,
-    ) -> Result<(), WireError> {
+    ) -> Result<u64, WireError> {
         let bytes = pending.forwarded.map_or(0, |(_, bytes)| bytes);
         let waits = pending.waits;
         self.may_forward(core, bytes, waits)?;
@@ -102,7 +102,7 @@ impl CoreState {
         self.admitted[core].enter(bytes, waits);
         connection.pending.set(connection.pending.get() + 1);
         self.figures.forwarded();
-        Ok(())
+        Ok(slot)
     }
 
     /// Hands a request to the control thread.
@@ -171,10 +171,9 @@ impl CoreState {
                 }
             }
             Ask::Fetch(fetch) => self.engine_read(shard, fetch, tag),
-            Ask::Subscribe { reader, from, max_bytes, credit, client, lease } => {
+            Ask::Subscribe { reader, from, max_bytes, credit, terms } => {
                 let bytes = credit.take();
-                let result =
-                    self.engine_subscribe(shard, reader, from, bytes, max_bytes, client, lease);
+                let result = self.engine_subscribe(shard, reader, from, bytes, max_bytes, terms);
                 self.answer(tag, Answer::Subscribed(reader, result));
             }
             Ask::Locate(start) => {
@@ -196,6 +195,8 @@ impl CoreState {
             }
             Signal::Limit { reader, client } => self.limit(reader, client),
             Signal::Unsubscribe { reader } => self.engine.borrow_mut().unsubscribe(reader),
+            Signal::Filtered(filtered) => self.filtered(filtered),
+            Signal::Sifted(sifted) => self.engine.borrow_mut().sifted(&sifted),
             Signal::HandedOver { arrivals, at_ns } => self.handed_over(arrivals, at_ns),
         }
     }

@@ -3,7 +3,8 @@
 //! Every core has a tokio-uring runtime for its connections and owns some of the shards, whose log runs on
 //! a ring of its own ([`highwater_engine::Core`]). Cores share nothing; a request that arrives on the wrong
 //! one is handed over by a bounded queue. Beside the cores there are a control thread, which may wait for
-//! the disk (catalogue, positions), and a telemetry thread, which never does.
+//! the disk (catalogue, positions), a telemetry thread, which never does, and filter threads, which evaluate the
+//! expressions of subscriptions and fetches.
 //!
 //! ```no_run
 //! use highwater_server::{Server, ServerOptions};
@@ -24,6 +25,7 @@ mod core_state;
 mod core_thread;
 mod error;
 mod figures;
+mod filter;
 mod flow;
 mod handover;
 mod memory;

@@ -28,8 +28,10 @@ pub struct MemoryShares {
     pub held: usize,
     /// Frames being received.
     pub receive: usize,
-    /// Replies and deliveries on their way to clients; requests pause at half of it.
+    /// Replies and deliveries on their way to clients, and what was read for filters; requests pause at half of it.
     pub queued: usize,
+    /// Compiled filters, and the memory in which filter threads inflate batches.
+    pub filters: usize,
     /// Requests handed over to other cores.
     pub forwarded: usize,
     /// Requests to the control plane.
@@ -93,7 +95,8 @@ impl MemoryShares {
             waiting: parts(1),
             held: parts(8),
             receive: parts(4),
-            queued: parts(11),
+            queued: parts(9),
+            filters: parts(2),
             forwarded: parts(1),
             control: parts(1),
         })
@@ -130,8 +133,8 @@ mod tests {
 
     fn sum(shares: &MemoryShares) -> usize {
         let MemoryShares { groups, large, waiting, held, .. } = *shares;
-        let MemoryShares { receive, queued, forwarded, control, .. } = *shares;
-        groups + large + waiting + held + receive + queued + forwarded + control
+        let MemoryShares { receive, queued, filters, forwarded, control, .. } = *shares;
+        groups + large + waiting + held + receive + queued + filters + forwarded + control
     }
 
     #[test]
@@ -160,7 +163,8 @@ mod tests {
             let refused = MemoryShares::divide(2 * least - 1, 2, &limits);
             assert!(matches!(refused, Err(MemoryError::TooLittle { .. })), "{refused:?}");
             let shares = MemoryShares::divide(2 * least, 2, &limits).unwrap();
-            for share in [shares.large, shares.receive, shares.held, shares.queued] {
+            for share in [shares.large, shares.receive, shares.held, shares.queued, shares.filters]
+            {
                 assert!(share >= 2 * limits.max_batch as usize, "{record}: {shares:?}");
             }
         }

@@ -25,6 +25,8 @@ pub struct ServerOptions {
     /// Memory for all cores together, in bytes; it decides over the sizes of the store's buffers, whatever is said
     /// there. `None`: [`MemoryShares::default_bound`](crate::MemoryShares::default_bound).
     pub memory: Option<u64>,
+    /// Threads that evaluate the filters of subscriptions and fetches, 1 to 64.
+    pub filter_threads: usize,
     /// How long [`crate::Server::stop`] waits for work in flight before it cuts connections.
     pub stop_deadline: Duration,
     /// Settings of the store; its `cores` are set from [`ServerOptions::cores`].
@@ -32,7 +34,8 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// Defaults for a data directory: `127.0.0.1:7411`, no HTTP, 4,096 connections and 512 MiB per core, 10 s to stop.
+    /// Defaults for a data directory: `127.0.0.1:7411`, no HTTP, 4,096 connections and 512 MiB per core, one
+    /// filter thread, 10 s to stop.
     pub fn new(data: impl Into<PathBuf>) -> ServerOptions {
         ServerOptions {
             data: data.into(),
@@ -42,6 +45,7 @@ impl ServerOptions {
             core_port_base: None,
             max_connections: None,
             memory: None,
+            filter_threads: 1,
             stop_deadline: Duration::from_secs(10),
             store: StoreOptions::default(),
         }
@@ -105,6 +109,20 @@ pub(crate) mod bounds {
     pub const GREETING_MS: u64 = 10_000;
     /// After the last reply a peer has this long to close, in milliseconds.
     pub const LINGER_MS: u64 = 1000;
+    /// Most filter threads.
+    pub const FILTER_THREADS: usize = 64;
+    /// Bytes a filter may have read ahead of what it looks at.
+    pub const FILTER_AHEAD: u64 = 2 << 20;
+    /// Bytes that are read for a filter at once.
+    pub const FILTER_READ: usize = 1 << 20;
+    /// Bytes a filter may find in one turn, about.
+    pub const FILTER_PIECE: usize = 256 << 10;
+    /// Milliseconds a turn of a filter takes, about: whoever waits behind it waits as long.
+    pub const FILTER_TURN_MS: u64 = 5;
+    /// Turns of one core that filter threads may have at once.
+    pub const FILTER_TURNS: usize = 32;
+    /// Different filters of one core, those that are kept though nobody uses them included.
+    pub const FILTERS: usize = 256;
     /// What `Busy` tells clients to wait, in milliseconds.
     pub const RETRY_MS: u32 = 10;
 }

@@ -78,6 +78,13 @@ pub(crate) struct Way {
     pub arrivals: Option<Arrivals>,
 }
 
+impl Way {
+    /// Of a delivery; what it carries and since when is to be said.
+    pub fn delivery(arrivals: Option<Arrivals>) -> Way {
+        Way { stage: Stage::Deliver, end: 0, since_ns: 0, records: 0, arrivals }
+    }
+}
+
 /// What is queued on all connections of a core.
 #[derive(Debug, Default)]
 pub(crate) struct Queued {
@@ -104,14 +111,16 @@ impl Queued {
         self.bytes.get() > self.most
     }
 
-    fn add(&self, bytes: usize) {
+    /// Counts bytes.
+    pub fn add(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes);
         if self.bytes.get() > self.bound() {
             self.pressed.set(true);
         }
     }
 
-    fn subtract(&self, bytes: usize) {
+    /// Counts them no more.
+    pub fn subtract(&self, bytes: usize) {
         self.bytes.set(self.bytes.get().saturating_sub(bytes));
     }
 
@@ -228,6 +237,23 @@ impl Outgoing {
             held,
         });
         held
+    }
+
+    /// A frame with batches that a filter found.
+    pub fn push_found(
+        &mut self,
+        kind: Kind,
+        correlation: u64,
+        control: &[u8],
+        data: Vec<u8>,
+        next: u64,
+    ) {
+        let bytes = data.len();
+        self.push_frame(kind, correlation, control, bytes);
+        self.queue.push_back(SendBuf::Owned(data));
+        self.count(bytes);
+        let subscription = if kind == Kind::DeliverFiltered { correlation } else { 0 };
+        self.marks.push_back(Mark { end: self.pushed, subscription, next, bytes, held: 0 });
     }
 
     /// The reply pushed last answers for `records`, durable since `since_ns`. Replies of one turn count as one.

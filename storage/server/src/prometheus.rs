@@ -224,6 +224,7 @@ fn record(snapshot: &Snapshot, mut before: BTreeMap<(u32, u32), Fed>) -> BTreeMa
     gauge!("highwater_disk_total_bytes").set(snapshot.disk_total as f64);
     gauge!("highwater_resident_bytes").set(snapshot.resident as f64);
     gauge!("highwater_memory_bound_bytes").set(snapshot.memory as f64);
+    gauge!("highwater_filter_busy_seconds").set(snapshot.filter_busy_ns as f64 / 1e9);
     for core in &snapshot.cores {
         let labels = [("core", core.core.to_string())];
         gauge!("highwater_connections", &labels).set(f64::from(core.connections));
@@ -249,6 +250,8 @@ fn record(snapshot: &Snapshot, mut before: BTreeMap<(u32, u32), Fed>) -> BTreeMa
         counter!("highwater_appended_batches_total", &labels).absolute(shard.batches_in);
         counter!("highwater_delivered_records_total", &labels).absolute(shard.records_out);
         counter!("highwater_delivered_bytes_total", &labels).absolute(shard.bytes_out);
+        counter!("highwater_filter_looked_records_total", &labels).absolute(shard.filter_looked);
+        counter!("highwater_filter_matched_records_total", &labels).absolute(shard.filter_matched);
         counter!("highwater_duplicates_total", &labels).absolute(shard.duplicates);
         counter!("highwater_refused_total", &labels).absolute(shard.refused);
         let counters = &shard.counters;
@@ -317,6 +320,7 @@ fn describe() {
         ("highwater_disk_total_bytes", "Size of the data file system"),
         ("highwater_resident_bytes", "Memory of the process"),
         ("highwater_memory_bound_bytes", "Bound of the server's buffers, over all cores"),
+        ("highwater_filter_busy_seconds", "CPU time of the filter threads since they started"),
         ("highwater_receive_used_bytes", "Memory beyond its least that connections receive into"),
         ("highwater_queued_bytes", "Bytes queued for clients"),
         (
@@ -370,6 +374,8 @@ fn describe() {
         ("highwater_appended_batches_total", "Batches acknowledged"),
         ("highwater_delivered_records_total", "Records handed to consumers"),
         ("highwater_delivered_bytes_total", "Bytes handed to consumers"),
+        ("highwater_filter_looked_records_total", "Records that filters looked at"),
+        ("highwater_filter_matched_records_total", "Of these, records that matched"),
         ("highwater_duplicates_total", "Batches recognised as stored before"),
         ("highwater_refused_total", "Appends refused"),
         ("highwater_records_offered_total", "Records in sound batches that came for the shard"),

@@ -1,6 +1,8 @@
 //! A frame's control part as a request: pure, checked, in place.
 
 use highwater_engine::Start;
+use highwater_process::CompileError;
+use highwater_process::expression::MAX_SOURCE;
 use highwater_wire::{
     ANY_SEQUENCE, APPEND_PARTIAL, APPEND_TELL, AppendRequest, ControlRequest, CreditRequest,
     DeliveryReceipt, ErrorCode, FetchRequest, Frame, FrameError, Kind, LocateRequest, ShardId,
@@ -18,13 +20,17 @@ pub(crate) enum Request<'a> {
         append: Append,
         batch: &'a [u8],
     },
+    /// With a filter, or an empty text.
     Fetch {
         shard: ShardId,
         fetch: Fetch,
+        filter: &'a str,
     },
+    /// With a filter, or an empty text.
     Subscribe {
         shard: ShardId,
         subscribe: Subscribe,
+        filter: &'a str,
     },
     /// With [`DeliveryReceipt`]s back to back, any number of them.
     Credit {
@@ -59,6 +65,8 @@ pub(crate) struct Fetch {
     pub wait_ms: u32,
     /// 0 for none.
     pub lease: u64,
+    /// What is read goes to a filter.
+    pub filtered: bool,
 }
 
 /// One subscription.
@@ -69,6 +77,9 @@ pub(crate) struct Subscribe {
     pub max_bytes: u32,
     /// 0 for none.
     pub lease: u64,
+    /// For a filter: where it ends, and when batches have to have arrived.
+    pub until: u64,
+    pub since_ns: u64,
 }
 
 /// Why a frame is not served.
@@ -88,7 +99,7 @@ fn fatal(code: ErrorCode, message: String) -> Refusal {
 pub(crate) fn parse<'a>(frame: &Frame<'a>) -> Result<Request<'a>, Refusal> {
     let control = frame.control;
     let surplus = match frame.kind {
-        Kind::Append => 0,
+        Kind::Append | Kind::Fetch | Kind::Subscribe => 0,
         Kind::Credit => frame.data.len() % DeliveryReceipt::LEN,
         _ => frame.data.len(),
     };
@@ -135,8 +146,9 @@ pub(crate) fn parse<'a>(frame: &Frame<'a>) -> Result<Request<'a>, Refusal> {
                 min_bytes: header.min_bytes.to_native(),
                 wait_ms: header.max_wait_ms.to_native().min(FETCH_WAIT_MS),
                 lease: header.lease.to_native(),
+                filtered: !frame.data.is_empty(),
             };
-            Request::Fetch { shard: header.shard_id(), fetch }
+            Request::Fetch { shard: header.shard_id(), fetch, filter: filter(frame.data)? }
         }
         Kind::Subscribe => {
             let header = header!(SubscribeRequest);
@@ -145,8 +157,11 @@ pub(crate) fn parse<'a>(frame: &Frame<'a>) -> Result<Request<'a>, Refusal> {
                 credit: header.credit_bytes.to_native(),
                 max_bytes: header.max_bytes.to_native(),
                 lease: header.lease.to_native(),
+                until: header.until.to_native(),
+                since_ns: header.since_ns.to_native(),
             };
-            Request::Subscribe { shard: header.shard_id(), subscribe }
+            let filter = filter(frame.data)?;
+            Request::Subscribe { shard: header.shard_id(), subscribe, filter }
         }
         Kind::Credit => {
             let header = header!(CreditRequest);
@@ -182,6 +197,19 @@ pub(crate) fn parse<'a>(frame: &Frame<'a>) -> Result<Request<'a>, Refusal> {
             let message = format!("{kind:?} is a reply, not a request");
             return Err(Refusal::Request(WireError::new(ErrorCode::UnknownRequest, message)));
         }
+    })
+}
+
+/// The text of a filter; empty for none.
+fn filter(data: &[u8]) -> Result<&str, Refusal> {
+    let wrong =
+        |message: String| Refusal::Request(WireError::new(ErrorCode::InvalidFilter, message));
+    // Before anything is kept of it.
+    if data.len() > MAX_SOURCE {
+        return Err(wrong(CompileError::TooLong { bytes: data.len() }.to_string()));
+    }
+    std::str::from_utf8(data).map_err(|error| {
+        wrong(format!("the expression is not UTF-8 from byte {} on", error.valid_up_to()))
     })
 }
 
@@ -249,9 +277,19 @@ mod tests {
             lease: 0.into(),
         };
         with(Kind::Fetch, &fetch.to_array(), b"", |request| {
-            let Ok(Request::Fetch { fetch, .. }) = request else { panic!() };
-            assert_eq!(fetch.wait_ms, FETCH_WAIT_MS);
+            let Ok(Request::Fetch { fetch, filter, .. }) = request else { panic!() };
+            assert_eq!((fetch.wait_ms, fetch.filtered, filter), (FETCH_WAIT_MS, false, ""));
         });
+        with(Kind::Fetch, &fetch.to_array(), b"size > 1", |request| {
+            let Ok(Request::Fetch { fetch, filter, .. }) = request else { panic!() };
+            assert_eq!((fetch.filtered, filter), (true, "size > 1"));
+        });
+        for wrong in [&b"key == '\xff'"[..], &[b' '; MAX_SOURCE + 1]] {
+            with(Kind::Fetch, &fetch.to_array(), wrong, |refusal| {
+                let Err(Refusal::Request(error)) = refusal else { panic!("{refusal:?}") };
+                assert_eq!(error.code, ErrorCode::InvalidFilter);
+            });
+        }
     }
 
     #[test]

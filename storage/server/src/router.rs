@@ -1,6 +1,7 @@
 //! What cores say to each other. A request that arrives on a core which does not own the shard is handed
 //! over by a bounded queue; a full queue is a refusal. What comes back needs no bound of its own: answers
-//! are bounded by the requests admitted, deliveries by the credit granted, signals by subscriptions.
+//! are bounded by the requests admitted, deliveries by the credit granted, signals by subscriptions, what filter
+//! threads send by what they were given.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use highwater_engine::quota::Meters;
 use highwater_engine::{
     AppendError, AppendTerms, Appended, Arrivals, Chunk, CoreCommand, Located, ReadError, ReaderId,
-    Start,
+    Sifted, Start,
 };
 use highwater_wire::{ShardId, WireError};
 use tokio::sync::mpsc;
 
+use crate::filter::{Filtered, FoundByFetch};
 use crate::options::bounds::FORWARDED;
 use crate::request::Fetch;
 
@@ -46,20 +48,21 @@ pub(crate) struct Handover {
 /// What is asked.
 #[derive(Debug)]
 pub(crate) enum Ask {
-    Append {
-        batch: Vec<u8>,
-        terms: AppendTerms,
-    },
+    Append { batch: Vec<u8>, terms: AppendTerms },
     Fetch(Fetch),
-    Subscribe {
-        reader: ReaderId,
-        from: u64,
-        max_bytes: usize,
-        credit: RemoteCredit,
-        client: Option<Arc<Meters>>,
-        lease: u64,
-    },
+    Subscribe { reader: ReaderId, from: u64, max_bytes: usize, credit: RemoteCredit, terms: Terms },
     Locate(Start),
+}
+
+/// On what terms a subscription is served.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    /// The meters of whoever reads, if there is a quota for them.
+    pub client: Option<Arc<Meters>>,
+    /// 0 for none.
+    pub lease: u64,
+    /// What is read goes to a filter.
+    pub filtered: bool,
 }
 
 /// What came of a request.
@@ -71,6 +74,8 @@ pub(crate) enum Answer {
         since_ns: u64,
     },
     Read(Result<Chunk, ReadError>),
+    /// What a filter found in what was read.
+    Found(Result<Box<FoundByFetch>, WireError>),
     Subscribed(ReaderId, Result<Located, ReadError>),
     Located(Result<Located, ReadError>),
     /// An encoded control reply.
@@ -104,6 +109,10 @@ pub(crate) enum Signal {
     Unsubscribe {
         reader: ReaderId,
     },
+    /// From a filter thread.
+    Filtered(Filtered),
+    /// What a filter made of records of a shard.
+    Sifted(Sifted),
     /// At `at_ns`, nanoseconds since 1970 UTC, to the socket.
     HandedOver {
         arrivals: Arrivals,

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use highwater_engine::{Control, CoreCommand, CoreSeed, Store};
 use highwater_ring::usable_cpus;
 use highwater_wire::telemetry::Snapshot;
-use highwater_wire::{ControlReply, decode_control_reply};
+use highwater_wire::{ControlReply, Limits, decode_control_reply};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, wall_ns};
 use crate::control_thread::{ControlThread, StoreView};
 use crate::core_thread::{CoreThread, Phase, Rest, StartFailure, advance};
 use crate::error::{CoreDied, StartError, StopError};
+use crate::filter::filter_threads;
 use crate::memory::MemoryShares;
 use crate::net::{close_listener, listen, raise_open_files};
 use crate::options::{ServerOptions, bounds};
@@ -123,6 +124,7 @@ impl Server {
         let limits = options.store.core.limits;
         let bound = options.memory.unwrap_or_else(|| MemoryShares::default_bound(cores, &limits));
         let memory = MemoryShares::divide(bound, cores, &limits)?;
+        let filter_bytes = filter_memory(options.filter_threads, cores, &memory, &limits)?;
         let max_connections =
             memory.connections(options.max_connections, bounds::CONNECTIONS, cores)?;
         options.store.pool_bytes = memory.groups;
@@ -170,6 +172,15 @@ impl Server {
             exits: Arc::default(),
             stopped: Mutex::default(),
         };
+        let signals: Vec<_> = links.iter().map(|link| link.signals.clone()).collect();
+        let (filters, filter_threads) = filter_threads(options.filter_threads, &signals);
+        let filters = Arc::new(filters);
+        for (number, thread) in filter_threads.into_iter().enumerate() {
+            server.spawn(format!("filter-{number}"), None, move || {
+                thread.run();
+                Ok(())
+            })?;
+        }
         let rest = Arc::new(Rest::new(cores, phase.clone()));
         let clock = Clock::new();
         let reports: Vec<Arc<Handed>> = (0..cores).map(|_| Arc::default()).collect();
@@ -198,12 +209,15 @@ impl Server {
                 report: Arc::clone(&reports[index]),
                 phase: phase.subscribe(),
                 rest: Arc::clone(&rest),
+                filters: Arc::clone(&filters),
+                filter_bytes,
             };
             let ready: Sender<_> = ready.clone();
             server.spawn(format!("core-{index}"), Some(index), move || thread.run(ready))?;
         }
         // Now they end with the cores.
-        drop((ready, jobs_in, shared));
+        let gauge = filters.gauge();
+        drop((ready, jobs_in, shared, filters));
         for _ in 0..cores {
             match is_ready.recv() {
                 Ok(Ok(())) => {}
@@ -233,8 +247,16 @@ impl Server {
         })?;
         let published = Arc::clone(&server.published);
         let facts = server.facts.clone();
-        let mut telemetry =
-            TelemetryThread::new(facts, clock, reports, view, published, http, phase.subscribe());
+        let mut telemetry = TelemetryThread::new(
+            facts,
+            clock,
+            reports,
+            view,
+            published,
+            http,
+            phase.subscribe(),
+            gauge,
+        );
         telemetry.publish();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -375,6 +397,21 @@ impl Drop for Server {
         // Whoever wants to know calls `stop` first.
         let _ = self.stop();
     }
+}
+
+/// Memory of each core for compiled filters, bytes: what filter threads do not need to inflate batches in.
+fn filter_memory(
+    threads: usize,
+    cores: usize,
+    memory: &MemoryShares,
+    limits: &Limits,
+) -> Result<usize, StartError> {
+    let each = (threads.saturating_mul(limits.max_batch as usize)).div_ceil(cores.max(1));
+    if threads == 0 || threads > bounds::FILTER_THREADS || each > memory.filters / 2 {
+        let limit = "1 to 64, and the largest batch for each within 1/32 of the memory bound";
+        return Err(StartError::Option { field: "filter_threads", value: threads, limit });
+    }
+    Ok(memory.filters - each)
 }
 
 /// The CPUs to serve on.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use highwater_engine::quota::{Meters, retry_ms};
+use highwater_engine::quota::retry_ms;
 use highwater_engine::{AppendError, AppendTerms, Located, ReadError, ReadRequest, ReaderId};
 use highwater_wire::{
     ClusterInfo, ControlReply, ControlRequest, DeliveryReceipt, ErrorCode, Frame, Kind,
@@ -13,12 +13,13 @@ use highwater_wire::{
 use crate::clock::wall_ns;
 use crate::connection::{Connection, Subscription};
 use crate::core_state::CoreState;
+use crate::filter::{Fetching, Filtering, Program, Span, Wanted};
 use crate::flow::Flow;
-use crate::options::bounds::{APPEND_WAIT_MS, FETCH_BYTES, RETRY_MS, SUBSCRIPTIONS};
+use crate::options::bounds::{APPEND_WAIT_MS, FETCH_BYTES, FILTER_READ, RETRY_MS, SUBSCRIPTIONS};
 use crate::pending::Pending;
 use crate::receipts::Receipts;
 use crate::request::{Append, Fetch, Refusal, Request, Subscribe, parse};
-use crate::router::{Answer, Ask, RemoteCredit, Signal, address};
+use crate::router::{Answer, Ask, RemoteCredit, Signal, Terms, address};
 
 /// What is to be done after a frame.
 #[derive(Debug)]
@@ -67,9 +68,11 @@ pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_
         Request::Append { shard, append, batch } => {
             self::append(core, connection, correlation, shard, append, batch)
         }
-        Request::Fetch { shard, fetch } => self::fetch(core, connection, correlation, shard, fetch),
-        Request::Subscribe { shard, subscribe } => {
-            self::subscribe(core, connection, correlation, shard, subscribe)
+        Request::Fetch { shard, fetch, filter } => {
+            self::fetch(core, connection, correlation, shard, fetch, filter)
+        }
+        Request::Subscribe { shard, subscribe, filter } => {
+            self::subscribe(core, connection, correlation, shard, subscribe, filter)
         }
         Request::Credit { subscription, bytes, receipts } => {
             // For one that ended a moment ago it comes to nothing.
@@ -224,9 +227,37 @@ fn fetch(
     correlation: u64,
     shard: ShardId,
     mut fetch: Fetch,
+    filter: &str,
 ) -> Step {
     fetch.max_bytes = fetch.max_bytes.clamp(1, core.limits.max_batch);
     fetch.min_bytes = fetch.min_bytes.min(fetch.max_bytes);
+    if filter.is_empty() {
+        return begin_fetch(core, connection, correlation, shard, fetch, None);
+    }
+    let wanted = Wanted::Fetch { shard, fetch };
+    match core.program(connection, correlation, filter, wanted) {
+        Ok(None) => Step::Done,
+        Ok(program) => begin_fetch(core, connection, correlation, shard, fetch, program),
+        Err(error) => {
+            connection.refuse(core, correlation, &error);
+            Step::Done
+        }
+    }
+}
+
+/// Reads once, for a filter if there is one.
+pub(crate) fn begin_fetch(
+    core: &CoreState,
+    connection: &Connection,
+    correlation: u64,
+    shard: ShardId,
+    fetch: Fetch,
+    program: Option<Arc<Program>>,
+) -> Step {
+    if core.stopping.get() {
+        connection.refuse(core, correlation, &stopping());
+        return Step::Done;
+    }
     let reserved = fetch.max_bytes as usize;
     let fetching = connection.fetching.get();
     if fetching > 0 && fetching + reserved > FETCH_BYTES {
@@ -267,10 +298,19 @@ fn fetch(
         waits,
         ..Pending::default()
     };
+    let filtered = |slot: u64| {
+        if let Some(program) = program {
+            let fetching = Fetching::new(shard, fetch.from, reserved, program);
+            core.filters.fetches.borrow_mut().insert(slot, fetching);
+        }
+    };
     if forwarded.is_some() {
         connection.fetching.set(fetching + reserved);
         return match core.forward(connection, pending, owner, shard, Ask::Fetch(fetch)) {
-            Ok(()) => Step::Done,
+            Ok(slot) => {
+                filtered(slot);
+                Step::Done
+            }
             Err(error) => {
                 connection.fetching.set(fetching);
                 connection.refuse(core, correlation, &error);
@@ -281,8 +321,21 @@ fn fetch(
     connection.pending.set(connection.pending.get() + 1);
     connection.fetching.set(fetching + reserved);
     let slot = core.pending.borrow_mut().insert(pending);
+    filtered(slot);
     core.engine_read(shard, fetch, address(core.index, slot));
     Step::Worked
+}
+
+/// A subscription to be begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opening {
+    pub reader: ReaderId,
+    pub shard: ShardId,
+    pub from: u64,
+    /// Most bytes that are read at once.
+    pub max_bytes: usize,
+    /// 0 for none.
+    pub lease: u64,
 }
 
 fn subscribe(
@@ -291,8 +344,9 @@ fn subscribe(
     correlation: u64,
     shard: ShardId,
     subscribe: Subscribe,
+    filter: &str,
 ) -> Step {
-    let Subscribe { from, credit, max_bytes, lease } = subscribe;
+    let Subscribe { from, credit, max_bytes, lease, until, since_ns } = subscribe;
     let refuse = |error: WireError| {
         connection.refuse(core, correlation, &error);
         Step::Done
@@ -308,23 +362,74 @@ fn subscribe(
         return refuse(WireError::new(ErrorCode::InvalidArgument, message));
     }
     let limit = core.limits.max_batch;
-    let max_bytes =
-        if max_bytes == 0 { limit.min(256 << 10) } else { max_bytes.min(limit) } as usize;
+    let most = if max_bytes == 0 { limit.min(256 << 10) } else { max_bytes.min(limit) } as usize;
     let owner = core.owner(shard);
     let reader = core.new_reader(connection, correlation);
-    let mut flow = Flow::new(reader, owner, credit);
-    let granted = core.grant(&mut flow, connection, count + 1);
-    let remote = (owner != core.index).then(|| RemoteCredit::opening(granted));
     let receipts = Receipts::new(&core.unreceipted);
-    let subscription = Subscription { flow, remote: remote.clone(), receipts };
-    connection.subscriptions.borrow_mut().insert(correlation, subscription);
-    let forget = || {
-        connection.subscriptions.borrow_mut().remove(&correlation);
-        core.readers.borrow_mut().remove(&reader);
+    let insert = |flow, filtering| {
+        let subscription = Subscription { flow, remote: None, receipts, filtering };
+        connection.subscriptions.borrow_mut().insert(correlation, subscription);
     };
-    let client = connection.meters(&core.quotas);
+    if filter.is_empty() {
+        insert(Flow::new(reader, owner, credit), None);
+        let opening = Opening { reader, shard, from, max_bytes: most, lease };
+        return open(core, connection, correlation, opening, None);
+    }
+    let span = Span { next: from, since_ns, until };
+    let filtering = Filtering::new(shard, span, most);
+    insert(Flow::filtered(reader, owner, credit), Some(Box::new(filtering)));
+    // What a delivery may have says nothing about what is read for it.
+    let opening =
+        Opening { reader, shard, from, max_bytes: FILTER_READ.min(limit as usize), lease };
+    match core.program(connection, correlation, filter, Wanted::Subscription(opening)) {
+        Ok(None) => Step::Done,
+        Ok(program) => open(core, connection, correlation, opening, program),
+        Err(error) => {
+            core.forget(connection, correlation, reader);
+            refuse(error)
+        }
+    }
+}
+
+/// Begins a subscription that the connection has, with a filter if it has one.
+pub(crate) fn open(
+    core: &CoreState,
+    connection: &Connection,
+    correlation: u64,
+    opening: Opening,
+    program: Option<Arc<Program>>,
+) -> Step {
+    let Opening { reader, shard, from, max_bytes, lease } = opening;
+    let refuse = |error: WireError| {
+        core.forget(connection, correlation, reader);
+        connection.refuse(core, correlation, &error);
+        Step::Done
+    };
+    if core.stopping.get() {
+        return refuse(stopping());
+    }
+    let filtered = program.is_some();
+    let begun = {
+        let mut subscriptions = connection.subscriptions.borrow_mut();
+        let count = subscriptions.len();
+        let known = subscriptions.get_mut(&correlation);
+        known.filter(|known| known.flow.reader == reader).map(|subscription| {
+            if let (Some(filtering), Some(program)) = (&mut subscription.filtering, program) {
+                filtering.begin(program);
+            }
+            let granted = core.grant(&mut subscription.flow, connection, count);
+            let owner = subscription.flow.owner;
+            subscription.remote = (owner != core.index).then(|| RemoteCredit::opening(granted));
+            (granted, owner, subscription.remote.clone())
+        })
+    };
+    let Some((granted, owner, remote)) = begun else {
+        let message = "the subscription was ended before its filter was compiled";
+        return refuse(WireError::new(ErrorCode::InvalidArgument, message));
+    };
+    let terms = Terms { client: connection.meters(&core.quotas), lease, filtered };
     if let Some(credit) = remote {
-        let ask = Ask::Subscribe { reader, from, max_bytes, credit, client, lease };
+        let ask = Ask::Subscribe { reader, from, max_bytes, credit, terms };
         let pending = Pending {
             connection: connection.id,
             correlation,
@@ -332,16 +437,13 @@ fn subscribe(
             ..Pending::default()
         };
         return match core.forward(connection, pending, owner, shard, ask) {
-            Ok(()) => Step::Done,
-            Err(error) => {
-                forget();
-                refuse(error)
-            }
+            Ok(_) => Step::Done,
+            Err(error) => refuse(error),
         };
     }
-    let result = core.engine_subscribe(shard, reader, from, granted, max_bytes, client, lease);
+    let result = core.engine_subscribe(shard, reader, from, granted, max_bytes, terms);
     if result.is_err() {
-        forget();
+        core.forget(connection, correlation, reader);
     }
     core.reply(connection, correlation, Answer::Subscribed(reader, result));
     Step::Worked
@@ -375,15 +477,12 @@ impl CoreState {
             min_bytes: fetch.min_bytes as usize,
             deadline_ns: now.mono_ns + u64::from(fetch.wait_ms) * 1_000_000,
             lease: fetch.lease,
+            filtered: fetch.filtered,
         };
         self.engine.borrow_mut().read(now, shard, request, tag);
     }
 
-    /// Begins a subscription in the engine, under the quota of whoever reads, and the lease.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "two call sites; a struct would only rename the arguments"
-    )]
+    /// Begins a subscription in the engine, on its terms.
     pub fn engine_subscribe(
         &self,
         shard: ShardId,
@@ -391,18 +490,21 @@ impl CoreState {
         from: u64,
         credit: u64,
         max_bytes: usize,
-        client: Option<Arc<Meters>>,
-        lease: u64,
+        terms: Terms,
     ) -> Result<Located, ReadError> {
+        let Terms { client, lease, filtered } = terms;
         let (now, mut engine) = (self.clock.now(), self.engine.borrow_mut());
-        if client.is_none() && lease == 0 {
+        if client.is_none() && lease == 0 && !filtered {
             return engine.subscribe(now, shard, from, credit, max_bytes, reader);
         }
         engine.leased(shard, lease)?;
-        // Nothing is delivered before it obeys the quota and the lease.
+        // Nothing is delivered before it obeys all of them.
         let located = engine.subscribe(now, shard, from, 0, max_bytes, reader)?;
         engine.limit(reader, client);
         engine.bind(reader, lease);
+        if filtered {
+            engine.filter(reader);
+        }
         engine.credit(now, reader, credit);
         Ok(located)
     }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, thread_cpu_ns, wall_ns};
 use crate::control_thread::StoreView;
 use crate::core_thread::Phase;
+use crate::filter::FilterGauge;
 use crate::outgoing::Common;
 use crate::prometheus::Exporter;
 use crate::publisher::Pace;
@@ -116,12 +117,17 @@ pub(crate) struct TelemetryThread {
     published: Arc<Published>,
     http: Option<TcpListener>,
     phase: watch::Receiver<Phase>,
+    filters: FilterGauge,
     merged: Merged,
     /// Memory of the encoding before the last: it serves again, once all who were sent it have it.
     spare: Arc<Vec<u8>>,
 }
 
 impl TelemetryThread {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call site; a struct would only rename the arguments"
+    )]
     pub fn new(
         facts: Facts,
         clock: Clock,
@@ -130,10 +136,23 @@ impl TelemetryThread {
         published: Arc<Published>,
         http: Option<TcpListener>,
         phase: watch::Receiver<Phase>,
+        filters: FilterGauge,
     ) -> TelemetryThread {
         let merged = Merged::new(&facts, reports.len());
         let (cost, spare) = (Cost::default(), Arc::default());
-        TelemetryThread { facts, cost, clock, reports, view, published, http, phase, merged, spare }
+        TelemetryThread {
+            facts,
+            cost,
+            clock,
+            reports,
+            view,
+            published,
+            http,
+            phase,
+            filters,
+            merged,
+            spare,
+        }
     }
 
     /// Merges what the cores have reported, and publishes all that is known.
@@ -142,6 +161,7 @@ impl TelemetryThread {
             self.merged.add(report);
         }
         let snapshot = self.merged.tell(&self.facts, self.cost, &self.view.get());
+        snapshot.filter_busy_ns = self.filters.busy_ns();
         // Numbered by what it says: the same figures again are the same snapshot.
         let new = u64::from(snapshot.uptime_ns > self.cost.uptime_ns);
         (self.cost.published, self.cost.uptime_ns) =

@@ -99,7 +99,7 @@ portable_header! {
 }
 
 portable_header! {
-    /// Control part of `Fetch`.
+    /// Control part of `Fetch`; the data is a filter (see `FilterCounts`), or nothing.
     pub struct FetchRequest, 40 bytes {
         /// The stream's number.
         stream: u32_ule,
@@ -121,7 +121,7 @@ portable_header! {
 }
 
 portable_header! {
-    /// Control part of `FetchReply`; the data is batches, back to back.
+    /// Control part of `FetchReply`, followed by `FilterCounts` if there was a filter; the data is batches, back to back.
     pub struct FetchReply, 24 bytes {
         /// The high-water mark: every record below this sequence number is durable.
         high_water: u64_ule,
@@ -133,8 +133,8 @@ portable_header! {
 }
 
 portable_header! {
-    /// Control part of `Subscribe`.
-    pub struct SubscribeRequest, 40 bytes {
+    /// Control part of `Subscribe`; the data is a filter (see `FilterCounts`), or nothing.
+    pub struct SubscribeRequest, 56 bytes {
         /// The stream's number.
         stream: u32_ule,
         /// The shard's number.
@@ -149,8 +149,17 @@ portable_header! {
         reserved: u32_ule,
         /// The lease it is read under; 0 for none. With one that is not in force it is refused, and ends.
         lease: u64_ule,
+        /// Of a subscription with a filter: records from this sequence number on are not looked at; all bits set
+        /// (`NO_END`) for no end. Of one without: not looked at.
+        until: u64_ule,
+        /// Of a subscription with a filter: batches that arrived before this time, nanoseconds since 1970 UTC, are passed
+        /// over up to the first that did not. Of one without: not looked at.
+        since_ns: u64_ule,
     }
 }
+
+/// [`SubscribeRequest::until`] of a subscription that has no end.
+pub const NO_END: u64 = u64::MAX;
 
 portable_header! {
     /// Control part of `SubscribeReply`.
@@ -163,7 +172,8 @@ portable_header! {
 }
 
 portable_header! {
-    /// Control part of `Deliver`; the data is batches, back to back.
+    /// Control part of `Deliver`, and, followed by `FilterCounts`, of `DeliverFiltered`; the data is batches, back to
+    /// back.
     pub struct DeliverHeader, 24 bytes {
         /// The high-water mark at the time.
         high_water: u64_ule,

@@ -98,6 +98,8 @@ codes! {
     UnknownMember = 45, false;
     /// The group has members, which this would disturb.
     GroupActive = 46, false;
+    /// The filter is no expression that can be evaluated here; the message says what is wrong with it, and in which column.
+    InvalidFilter = 47, false;
     /// The request's time ran out; for an append its fate is unknown.
     TimedOut = 50, true;
     /// A defect in the server; its log says more.

@@ -59,9 +59,9 @@ kinds! {
     Control = 0x0001;
     /// Request: append one batch (the data) to a shard.
     Append = 0x0002;
-    /// Request: read from a position, waiting if asked to.
+    /// Request: read from a position, waiting if asked to; data: a filter, or nothing.
     Fetch = 0x0003;
-    /// Request: push from a position on, as credit allows.
+    /// Request: push from a position on, as credit allows; data: a filter, or nothing.
     Subscribe = 0x0004;
     /// More credit for a subscription; no reply.
     Credit = 0x0005;
@@ -81,6 +81,8 @@ kinds! {
     LocateReply = 0x8007;
     /// Pushed to a subscriber; data: batches.
     Deliver = 0x8104;
+    /// Pushed to a subscriber with a filter; data: batches of the records that match.
+    DeliverFiltered = 0x8105;
     /// Refusal of a request, or the end of a subscription or (correlation 0) of the connection: an rkyv
     /// archive of `ErrorReply`.
     Error = 0xffff;
@@ -179,7 +181,7 @@ pub fn decode_frame(bytes: &[u8], max_frame: usize) -> Result<Decoded<'_>, Frame
 }
 
 /// Control parts on the data path are short: one pass over a copy costs a hundredth of combining two sums.
-const SHORT: usize = 64;
+const SHORT: usize = 128;
 
 fn checksum(header: &[u8], control: &[u8]) -> u32 {
     if control.len() <= SHORT {

@@ -9,6 +9,7 @@ mod control;
 mod crc;
 mod data;
 mod error;
+mod filter;
 mod frame;
 mod hash_key;
 mod header;
@@ -35,10 +36,11 @@ pub use control::{
 pub use crc::{Crc32cCombine, crc32c, crc32c_combine, crc32c_parts, crc32c_zeros};
 pub use data::{
     ANY_SEQUENCE, APPEND_PARTIAL, APPEND_TELL, AppendReply, AppendRequest, CreditRequest,
-    DeliverHeader, DeliveryReceipt, FetchReply, FetchRequest, LocateReply, LocateRequest,
+    DeliverHeader, DeliveryReceipt, FetchReply, FetchRequest, LocateReply, LocateRequest, NO_END,
     RecordOutcome, SubscribeReply, SubscribeRequest, UnsubscribeRequest,
 };
 pub use error::{ErrorCode, WireError};
+pub use filter::{FilterCounts, FilterTally, UNANSWERED};
 pub use frame::{
     Decoded, FRAME_HEADER_LEN, FRAME_MAGIC, Frame, FrameError, FrameHeader, Kind, decode_frame,
     encode_bare_header, encode_frame, encode_frame_header,
@@ -51,7 +53,7 @@ pub use record::{
 };
 
 /// Version of the protocol spoken here; the greeting carries it. Both sides must agree exactly until 1.0.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// A shard, by the number of its stream (never reused) and its own number within it.
 #[derive(

@@ -1,4 +1,5 @@
-//! Part of a batch as a batch: what a server stores when quotas, limits or a sample leave records out.
+//! Part of a batch as a batch: what a server stores when quotas, limits or a sample leave records out, and what it
+//! delivers when a filter does.
 
 use crate::batch::seal;
 use crate::{BatchError, BatchHeader, RECORD_HEADER_LEN, RecordHeader, RecordIter, padded};
@@ -45,6 +46,49 @@ pub fn cut(
     cut.write_to(&mut bytes);
     seal(&mut bytes);
     bytes
+}
+
+/// Consecutive records of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Index in the batch of the first.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+    /// Where they lie in the body, their headers and padding included.
+    pub bytes: std::ops::Range<usize>,
+    /// Time of the last, nanoseconds since 1970 UTC.
+    pub last_timestamp_ns: u64,
+}
+
+/// Adds the records of `run` to `out` as a batch of their own, uncompressed, with the sequence numbers, arrival and epoch
+/// they have in the whole. It is nobody's: it must not pass for a batch that its producer has sent.
+///
+/// `body` is the body of the whole, uncompressed; of a run that does not lie in it nothing is added.
+pub fn append_run(out: &mut Vec<u8>, whole: &BatchHeader, body: &[u8], run: &Run) {
+    let Some(records) = body.get(run.bytes.clone()) else { return };
+    let first_timestamp_ns = RecordHeader::view(records).map_or(0, |r| r.timestamp_ns.to_native());
+    let length = (BatchHeader::LEN + records.len()) as u32; // of a batch that is hardly longer than the whole
+    let header = BatchHeader {
+        base_sequence: (whole.base_sequence.to_native() + u64::from(run.first)).into(),
+        length: length.into(),
+        compression: 0,
+        packed_length: 0.into(),
+        record_count: run.count.into(),
+        producer_id: 0.into(),
+        producer_sequence: 0.into(),
+        producer_epoch: 0.into(),
+        producer_count: 0.into(),
+        body_length: (records.len() as u32).into(),
+        first_timestamp_ns: first_timestamp_ns.into(),
+        last_timestamp_ns: run.last_timestamp_ns.into(),
+        crc: 0.into(),
+        ..*whole
+    };
+    let start = out.len();
+    out.extend_from_slice(&header.to_array());
+    out.extend_from_slice(records);
+    seal(&mut out[start..]);
 }
 
 /// The records of a checked body with their index, each with its header and padding.
@@ -129,6 +173,36 @@ mod tests {
         none.check(&Limits::default()).unwrap();
         assert_eq!((none.record_count(), none.bytes().len()), (0, BatchHeader::LEN));
         assert_eq!(none.header().producer_count.to_native(), 2);
+    }
+
+    #[test]
+    fn a_run_keeps_numbers_and_times_and_is_nobodys() {
+        let mut whole = batch(&[10, 20, 30, 40], b"k");
+        crate::stamp(&mut whole, 100, 55, 3);
+        let view = BatchView::parse(&whole).unwrap();
+        let mut at = 0;
+        let mut places = Vec::new();
+        for (_, record) in spans(view.body(), 4) {
+            places.push(at..at + record.len());
+            at += record.len();
+        }
+        let bytes = places[1].start..places[2].end;
+        let run = Run { first: 1, count: 2, bytes, last_timestamp_ns: 102 };
+        let mut out = vec![9; 8];
+        append_run(&mut out, view.header(), view.body(), &run);
+        let part = BatchView::parse(&out[8..]).unwrap();
+        part.check(&Limits::default()).unwrap();
+        let records: Vec<_> = part.records().collect();
+        let expected: Vec<_> = view.records().skip(1).take(2).collect();
+        assert_eq!(records, expected);
+        let h = part.header();
+        assert_eq!((h.arrival_ns.to_native(), h.epoch.to_native()), (55, 3));
+        assert_eq!((h.first_timestamp_ns.to_native(), h.last_timestamp_ns.to_native()), (101, 102));
+        assert_eq!((h.producer_id.to_native(), h.producer_epoch.to_native()), (0, 0));
+        let beyond = Run { bytes: 0..at + 8, ..run };
+        let before = out.len();
+        append_run(&mut out, view.header(), view.body(), &beyond);
+        assert_eq!(out.len(), before);
     }
 
     #[test]

@@ -140,6 +140,10 @@ data! {
         records_out: u64,
         /// Bytes handed to consumers.
         bytes_out: u64,
+        /// Records that filters of subscriptions and fetches looked at.
+        filter_looked: u64,
+        /// Of these, records that matched.
+        filter_matched: u64,
         /// Commit groups written.
         groups: u64,
         /// Bytes written to the device, padding included.
@@ -243,6 +247,8 @@ data! {
         memory: u64,
         /// CPU time spent on putting snapshots together, microseconds; the cores' part is theirs.
         snapshot_cost_us: u64,
+        /// CPU time of the filter threads, nanoseconds.
+        filter_busy_ns: u64,
         /// The cores.
         cores: Vec<CoreSnapshot>,
         /// The shards.
@@ -253,4 +259,4 @@ data! {
 }
 
 /// Version of [`Snapshot`].
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;

@@ -50,8 +50,8 @@ fn every_header_is_as_documented() {
     headers!(FrameHeader, BatchHeader, RecordHeader);
     headers!(AppendRequest, AppendReply, FetchRequest, FetchReply, SubscribeRequest);
     headers!(SubscribeReply, DeliverHeader, CreditRequest, UnsubscribeRequest);
-    headers!(LocateRequest, LocateReply, RecordOutcome, DeliveryReceipt);
-    assert_eq!(DOC.matches("\n### `").count(), 16, "a header without a test");
+    headers!(LocateRequest, LocateReply, RecordOutcome, DeliveryReceipt, FilterCounts);
+    assert_eq!(DOC.matches("\n### `").count(), 17, "a header without a test");
 }
 
 #[test]

@@ -1,61 +1,93 @@
-//! `--filter`: which records pass, and what became of the others.
+//! `--filter`: what the broker says it found, in words.
 
-use std::collections::BTreeMap;
-
-use highwater_process::{EvalError, Filter, Record, Wanted};
-use highwater_wire::RecordView;
+use highwater_client::Delivery;
+use highwater_process::Filter;
+use highwater_wire::FilterTally;
 
 use crate::failure::Failure;
 use crate::human::{counted, grouped};
 
-/// Lets records pass, and counts.
-pub struct Sieve {
-    filter: Option<Filter>,
-    wanted: Wanted,
-    passed: u64,
-    filtered: u64,
-    /// Records for which nothing could be said: they do not pass.
-    undecided: BTreeMap<EvalError, u64>,
+/// Adds up what the filter found.
+pub struct Found {
+    filtered: bool,
+    tally: FilterTally,
+    /// Records of deliveries that were not taken to their end, of which it is not known why they did not match.
+    unexplained: u64,
 }
 
-impl Sieve {
-    /// For this expression; without one everything passes.
-    pub fn new(filter: Option<&str>) -> Result<Sieve, Failure> {
-        let filter = filter.map(Filter::compile).transpose();
-        let filter = filter.map_err(|error| Failure::Usage(format!("--filter: {error}")))?;
-        let wanted = Wanted::of(filter.iter().map(Filter::expression));
-        Ok(Sieve { filter, wanted, passed: 0, filtered: 0, undecided: BTreeMap::new() })
+impl Found {
+    /// By this expression, which is checked here so that it is refused without a server, too.
+    pub fn new(filter: Option<&str>) -> Result<Found, Failure> {
+        if let Some(source) = filter {
+            Filter::compile(source)
+                .map_err(|error| Failure::Usage(format!("--filter: {error}")))?;
+        }
+        let tally = FilterTally::default();
+        Ok(Found { filtered: filter.is_some(), tally, unexplained: 0 })
     }
 
-    /// Whether `record`, which reached the server at `arrival_ns`, passes.
-    pub fn lets_pass(&mut self, record: &RecordView<'_>, arrival_ns: u64) -> bool {
-        let Some(filter) = &self.filter else { return true };
-        let matches = filter.matches(&Record::new(*record, arrival_ns, &self.wanted));
-        match matches {
-            Ok(true) => self.passed += 1,
-            Ok(false) => self.filtered += 1,
-            Err(error) => *self.undecided.entry(error).or_default() += 1,
+    /// All of a delivery was taken. How far the shard is by that, if not only its records say so.
+    pub fn took(&mut self, delivery: &Delivery) -> Option<u64> {
+        let tally = delivery.filtered.as_ref()?;
+        self.tally.add(tally);
+        Some(delivery.next)
+    }
+
+    /// Only `taken` records of a delivery were, those before the sequence number `next`.
+    pub fn took_part(&mut self, delivery: &Delivery, taken: u64, next: u64) {
+        let Some(tally) = &delivery.filtered else { return };
+        let looked = next.saturating_sub(delivery.from()).min(tally.looked);
+        self.tally.looked += looked;
+        self.tally.matched += taken;
+        if tally.without_answer() > 0 {
+            self.unexplained += looked.saturating_sub(taken);
         }
-        matches == Ok(true)
     }
 
     /// Says on stderr what became of the records.
     pub fn report(&self) {
-        if self.filter.is_none() {
-            return;
+        if self.filtered {
+            note!("filter: {}", self.words());
         }
-        let undecided: u64 = self.undecided.values().sum();
-        let all = counted(self.passed + self.filtered + undecided, "record");
-        if undecided == 0 {
-            note!("filter: {} of {all} matched", grouped(self.passed));
-            return;
+    }
+
+    fn words(&self) -> String {
+        let all = counted(self.tally.looked, "record");
+        let mut words = format!("{} of {all} matched", grouped(self.tally.matched));
+        let unanswered = self.tally.without_answer();
+        if unanswered > 0 {
+            let reasons = self.tally.reasons().map(|(why, n)| format!("{why} {}", grouped(n)));
+            let reasons = reasons.collect::<Vec<_>>().join(", ");
+            let unanswered = grouped(unanswered);
+            words += &format!("; {unanswered} had no answer and did not: {reasons}");
         }
-        let reasons = self.undecided.iter().map(|(why, n)| format!("{why} {}", grouped(*n)));
-        note!(
-            "filter: {} of {all} matched; {} had no answer and did not: {}",
-            grouped(self.passed),
-            grouped(undecided),
-            reasons.collect::<Vec<_>>().join(", ")
+        if self.unexplained > 0 {
+            let last = counted(self.unexplained, "record");
+            words += &format!("; whether the last {last} that did not had an answer is not known");
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_in_words() {
+        let found = |looked, matched, unanswered, unexplained| {
+            let tally = FilterTally { looked, matched, unanswered };
+            Found { filtered: true, tally, unexplained }.words()
+        };
+        assert_eq!(found(1, 1, [0; 9], 0), "1 of 1 record matched");
+        let unanswered = [2, 0, 1_000, 0, 0, 0, 0, 0, 0];
+        assert_eq!(
+            found(5_000, 1, unanswered, 0),
+            "1 of 5,000 records matched; 1,002 had no answer and did not: missing field 2, division by zero 1,000"
+        );
+        assert_eq!(
+            found(9, 1, [0; 9], 8),
+            "1 of 9 records matched; whether the last 8 records that did not had an answer is not known"
         );
     }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
 
-use highwater_client::{Client, GroupConsumer, GroupEvent, GroupOptions, Start, Until};
+use highwater_client::{
+    Client, ConsumerOptions, GroupConsumer, GroupEvent, GroupOptions, Start, Until,
+};
 use highwater_wire::{ResetTo, ShardDescription};
 
-use super::{COMMIT_EVERY, Printer, format};
+use super::{COMMIT_EVERY, Part, Printer, format};
 use crate::failure::Failure;
 use crate::output;
 use crate::signals::Stop;
@@ -34,6 +36,7 @@ pub async fn read(
             Start::After(sequence) => ResetTo::Sequence(sequence.saturating_add(1)),
             Start::Time(ns) => ResetTo::Time(ns),
         },
+        consumer: ConsumerOptions { filter: args.filter.clone(), ..ConsumerOptions::default() },
         until: if args.follow { None } else { Some(marks(client, stream).await?) },
         ..GroupOptions::default()
     };
@@ -118,13 +121,19 @@ async fn print(
             }
         };
         let mut arrivals = format::Arrivals::new(delivery.batches());
+        let mut part = Part::of(&delivery);
         for record in delivery.records() {
             if printer.left == 0 || stop.requested() {
+                part.cut = true;
                 break;
             }
             let arrival_ns = arrivals.of(record.sequence);
             printer.take(stream, shard, &record, arrival_ns, &mut out)?;
+            part.took(record.sequence);
             consumer.done(shard, record.sequence + 1);
+        }
+        if let Some(next) = printer.took(&delivery, &part) {
+            consumer.done(shard, next);
         }
     }
     Ok(out.flush()?)

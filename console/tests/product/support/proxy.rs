@@ -43,6 +43,7 @@ struct Shared {
     replies: AtomicU64,
     lost: AtomicU64,
     delayed: AtomicU64,
+    received: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -59,6 +60,7 @@ impl Proxy {
             replies: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             delayed: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             open: Mutex::default(),
         });
         let mut fronts = Vec::new();
@@ -76,6 +78,11 @@ impl Proxy {
     /// Append replies that clients got, and those they did not.
     pub fn replies(&self) -> (u64, u64) {
         (self.shared.replies.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed))
+    }
+
+    /// Bytes that the server sent.
+    pub fn received(&self) -> u64 {
+        self.shared.received.load(Ordering::Relaxed)
     }
 
     /// Replies that came late.
@@ -134,6 +141,7 @@ impl Shared {
     fn replies(&self, mut from: TcpStream, mut to: TcpStream, mut rng: fastrand::Rng) {
         let mut frame = Vec::new();
         while let Some(kind) = next_frame(&mut from, &mut frame) {
+            self.received.fetch_add(frame.len() as u64, Ordering::Relaxed);
             if rng.f64() < self.faults.delayed {
                 self.delayed.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(self.faults.longest.mul_f64(rng.f64()));

@@ -11,7 +11,9 @@ use super::{Shard, State};
 use crate::format::{BlockHeader, KIND_DATA, segment_path};
 use crate::io::{Io, What};
 use crate::quota::{Meters, retry_ms};
-use crate::types::{Arrivals, Chunk, Located, Now, Output, ReadError, ReaderId, Slice, Start};
+use crate::types::{
+    Arrivals, Chunk, Located, Now, Output, ReadError, ReaderId, Sifted, Slice, Start,
+};
 
 /// Whose reader it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub(crate) struct Reader {
     client: Option<Arc<Meters>>,
     /// It reads as long as this lease is in force; 0 for none.
     lease: u64,
+    /// What it reads goes to a filter: who gets what of it is said later.
+    filtered: bool,
     cursor: Option<Cursor>,
 }
 
@@ -84,6 +88,7 @@ impl Reader {
             throttled: None,
             client: None,
             lease: 0,
+            filtered: false,
             cursor: None,
         }
     }
@@ -133,6 +138,8 @@ pub struct ReadRequest {
     pub deadline_ns: u64,
     /// The lease it is read under; 0 for none.
     pub lease: u64,
+    /// What is read goes to a filter: it does not count as handed out before [`crate::Core::sifted`] says so.
+    pub filtered: bool,
 }
 
 impl Shard {
@@ -160,6 +167,7 @@ impl Shard {
             throttled: None,
             client: None,
             lease: request.lease,
+            filtered: request.filtered,
             cursor: None,
         });
         self.pump_readers(now, io);
@@ -197,6 +205,7 @@ impl Shard {
             throttled: None,
             client: None,
             lease: 0,
+            filtered: false,
             cursor: None,
         });
         self.pump_readers(now, io);
@@ -231,6 +240,21 @@ impl Shard {
         if let Some(r) = self.readers.iter_mut().find(|r| r.key == ReaderKey::Push(reader)) {
             r.lease = lease;
         }
+    }
+
+    /// Has what a subscription reads go to a filter.
+    pub fn filter(&mut self, reader: ReaderId) {
+        if let Some(r) = self.readers.iter_mut().find(|r| r.key == ReaderKey::Push(reader)) {
+            r.filtered = true;
+        }
+    }
+
+    /// What a filter made of records that were read for it.
+    pub fn sifted(&mut self, sifted: &Sifted) {
+        self.stats.filter_looked += sifted.looked;
+        self.stats.filter_matched += sifted.matched;
+        self.stats.records_out += sifted.matched;
+        self.stats.bytes_out += sifted.bytes;
     }
 
     /// Another lease is in force in place of `old`, under which nobody reads any more; 0 for none.
@@ -399,8 +423,8 @@ impl Shard {
                 self.metering.take_out(now, bytes, r.client.as_deref());
                 r.next = chunk.next;
                 r.credit = r.credit.saturating_sub(chunk.bytes as u64);
-                let live = r.live;
-                self.count_out(&mut chunk, live);
+                let (live, filtered) = (r.live, r.filtered);
+                self.count_out(&mut chunk, live, filtered);
                 io.outputs.push(Output::Deliver { reader, chunk });
                 true
             }
@@ -414,8 +438,8 @@ impl Shard {
                 let bytes = chunk.bytes as u64;
                 self.metering.take_out(now, bytes, r.client.as_deref());
                 r.gone = true;
-                let live = r.live;
-                self.count_out(&mut chunk, live);
+                let (live, filtered) = (r.live, r.filtered);
+                self.count_out(&mut chunk, live, filtered);
                 io.outputs.push(Output::Read { tag, result: Ok(chunk) });
                 false
             }
@@ -424,9 +448,11 @@ impl Shard {
         }
     }
 
-    fn count_out(&mut self, chunk: &mut Chunk, live: bool) {
-        self.stats.records_out += chunk.records;
-        self.stats.bytes_out += chunk.bytes as u64;
+    fn count_out(&mut self, chunk: &mut Chunk, live: bool, filtered: bool) {
+        if !filtered {
+            self.stats.records_out += chunk.records;
+            self.stats.bytes_out += chunk.bytes as u64;
+        }
         if live {
             let batches = chunk.slices.iter().flat_map(|s| BatchIter::new(s.bytes())).flatten();
             let arrival = |batch: BatchView<'_>| {

@@ -224,8 +224,14 @@ impl History {
                 // Usually it waits for quota, sometimes it does not.
                 let patient = self.random.u8(..) < 250;
                 let deadline_ns = if patient { u64::MAX } else { self.now.mono_ns };
-                let request =
-                    ReadRequest { from, max_bytes: 50_000, min_bytes: 1, deadline_ns, lease: 0 };
+                let request = ReadRequest {
+                    from,
+                    max_bytes: 50_000,
+                    min_bytes: 1,
+                    deadline_ns,
+                    lease: 0,
+                    filtered: false,
+                };
                 node.core.read(self.now, id, request, 0);
                 let chunk = match self.wait_for_read(node)? {
                     None => return Ok(()),

@@ -104,9 +104,31 @@ const STACK: usize = 64 << 20;
 
 /// Largest compiled pattern, in bytes.
 const MAX_PATTERN: usize = 256 << 10;
+/// What each thread that uses a pattern may keep of it, in bytes: states of its automaton, made as they are needed, for
+/// either direction.
+const PATTERN_CACHE: usize = 128 << 10;
+/// Most patterns in one expression.
+const MAX_PATTERNS: usize = 16;
+
+/// An expression as it was compiled.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub root: Node,
+    nodes: usize,
+    patterns: usize,
+}
+
+impl Tree {
+    /// Bytes that it takes at most while so many threads use it. A node is counted with what its texts and vectors take
+    /// beside them.
+    pub fn memory(&self, threads: usize) -> usize {
+        let pattern = MAX_PATTERN + 2 * PATTERN_CACHE * threads;
+        MAX_SOURCE + self.nodes * (size_of::<Node>() + 64) + self.patterns * pattern
+    }
+}
 
 /// Compiles an expression.
-pub(super) fn compile(source: &str) -> Result<Node, CompileError> {
+pub(super) fn compile(source: &str) -> Result<Tree, CompileError> {
     if source.len() > MAX_SOURCE {
         return Err(CompileError::TooLong { bytes: source.len() });
     }
@@ -125,7 +147,7 @@ pub(super) fn compile(source: &str) -> Result<Node, CompileError> {
     })
 }
 
-fn parse(source: &str) -> Result<Node, CompileError> {
+fn parse(source: &str) -> Result<Tree, CompileError> {
     let parsed = Parser::new().max_recursion_depth(2 * MAX_DEPTH as u16).parse(source);
     let tree = parsed.map_err(|errors| {
         let first = errors.errors.first();
@@ -136,8 +158,9 @@ fn parse(source: &str) -> Result<Node, CompileError> {
             message: message.lines().next().unwrap_or_default().to_owned(),
         }
     })?;
-    let mut compiler = Compiler { source, locals: Vec::new(), nodes: 0, depth: 0 };
-    compiler.node(&tree.expr)
+    let mut compiler = Compiler { source, locals: Vec::new(), nodes: 0, patterns: 0, depth: 0 };
+    let root = compiler.node(&tree.expr)?;
+    Ok(Tree { root, nodes: compiler.nodes, patterns: compiler.patterns })
 }
 
 /// The column, from 1, in the whole text of what lies in `line`.
@@ -157,6 +180,7 @@ struct Compiler<'s> {
     /// Variables of the comprehensions around.
     locals: Vec<String>,
     nodes: usize,
+    patterns: usize,
     depth: usize,
 }
 
@@ -270,19 +294,24 @@ impl Compiler<'_> {
             let message = "has to be a text written there".to_owned();
             return Err(CompileError::Pattern { column, message });
         };
-        RegexBuilder::new(&pattern).size_limit(MAX_PATTERN).nest_limit(50).build().map_err(
-            |error| {
-                let text = error.to_string();
-                let last = text.lines().last().unwrap_or_default();
-                let message = match error {
-                    regex::Error::CompiledTooBig(limit) => {
-                        format!("takes more than {limit} bytes when compiled")
-                    }
-                    _ => format!("is not valid: {}", last.trim_start_matches("error: ")),
-                };
-                CompileError::Pattern { column, message }
-            },
-        )
+        self.patterns += 1;
+        if self.patterns > MAX_PATTERNS {
+            let message = format!("is one too many: an expression has at most {MAX_PATTERNS}");
+            return Err(CompileError::Pattern { column, message });
+        }
+        let mut builder = RegexBuilder::new(&pattern);
+        builder.size_limit(MAX_PATTERN).dfa_size_limit(PATTERN_CACHE).nest_limit(50);
+        builder.build().map_err(|error| {
+            let text = error.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            let message = match error {
+                regex::Error::CompiledTooBig(limit) => {
+                    format!("takes more than {limit} bytes when compiled")
+                }
+                _ => format!("is not valid: {}", last.trim_start_matches("error: ")),
+            };
+            CompileError::Pattern { column, message }
+        })
     }
 
     fn operator(&mut self, name: &str, of: &[&Expr]) -> Compiled<Option<Node>> {

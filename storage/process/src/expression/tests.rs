@@ -282,3 +282,22 @@ proptest! {
         prop_assert_eq!(value_of("json.list", &bytes), Ok(document["list"].clone()));
     }
 }
+
+#[test]
+fn reasons_have_the_words_they_cross_the_wire_with() {
+    let words: Vec<String> = EvalError::ALL.iter().map(EvalError::to_string).collect();
+    assert_eq!(words, highwater_wire::UNANSWERED);
+    assert!(EvalError::ALL.iter().enumerate().all(|(at, error)| error.index() == at));
+}
+
+#[test]
+fn memory_is_bounded_by_what_an_expression_may_have() {
+    let of = |source: &str| Expression::compile(source).unwrap().memory(2);
+    assert!(of("json.a == 1") < 8 << 10);
+    let pattern = of("key.matches('a')") - of("key.contains('a')");
+    assert!((512 << 10..1 << 20).contains(&pattern), "{pattern}");
+    let many = |n: usize| vec!["key.matches('a')"; n].join(" || ");
+    assert!(Expression::compile(&many(16)).is_ok());
+    let refused = Expression::compile(&many(17)).unwrap_err();
+    assert!(matches!(refused, CompileError::Pattern { .. }), "{refused}");
+}

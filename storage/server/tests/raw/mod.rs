@@ -8,9 +8,9 @@ use highwater_server::{Server, ServerOptions};
 use highwater_wire::telemetry::Snapshot;
 use highwater_wire::{
     AckMode, AppendReply, AppendRequest, BatchBuilder, ControlReply, ControlRequest, CreditRequest,
-    Decoded, DeliveryReceipt, ErrorCode, FetchRequest, Kind, PROTOCOL_VERSION, ProducerStamp,
-    ShardId, StreamConfig, StreamDescription, SubscribeRequest, WireError, decode_control_reply,
-    decode_error, decode_frame, encode_control_request, encode_frame,
+    Decoded, DeliveryReceipt, ErrorCode, FetchRequest, Kind, NO_END, PROTOCOL_VERSION,
+    ProducerStamp, ShardId, StreamConfig, StreamDescription, SubscribeRequest, WireError,
+    decode_control_reply, decode_error, decode_frame, encode_control_request, encode_frame,
 };
 use tempfile::TempDir;
 
@@ -192,6 +192,8 @@ impl Raw {
             max_bytes: 0.into(),
             reserved: 0.into(),
             lease: 0.into(),
+            until: NO_END.into(),
+            since_ns: 0.into(),
         };
         self.send(Kind::Subscribe, correlation, &request.to_array(), &[]);
     }
