@@ -49,7 +49,8 @@ pub(crate) struct Reply {
     pub data: Bytes,
 }
 
-/// What a subscription hears. Bounded by the credit given to the server.
+/// What a subscription hears. Bounded by the credit given to the server, which sends only so many deliveries without
+/// records until it hears of the consumer.
 #[derive(Debug)]
 pub(crate) enum SubscriptionEvent {
     Started {

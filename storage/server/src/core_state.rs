@@ -20,7 +20,7 @@ use crate::clock::{Clock, wall_ns};
 use crate::connection::Connection;
 use crate::control_thread::ControlJob;
 use crate::figures::Figures;
-use crate::filter::{FilterLink, Filters};
+use crate::filter::{FilterLink, Filters, tell};
 use crate::flow::Flow;
 use crate::handover::Admitted;
 use crate::memory::MemoryShares;
@@ -450,7 +450,10 @@ impl CoreState {
         self.readers.borrow_mut().remove(&reader);
         let gone = connection.subscriptions.borrow_mut().remove(&correlation);
         if let Some(mut gone) = gone {
-            self.tell_progress_of(connection, correlation, &mut gone);
+            let last = gone.filtering.as_mut().and_then(|filtering| filtering.last_words());
+            if let Some(frame) = last {
+                tell(connection, correlation, &frame);
+            }
             gone.receipts.settle(|arrivals, at_ns| self.handed_over(arrivals, at_ns));
             self.unsubscribe(reader, gone.flow.owner);
         }

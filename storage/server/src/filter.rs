@@ -13,7 +13,7 @@ mod threads;
 mod turn;
 
 pub(crate) use filtering::{Filtering, Frame, Kept};
-pub(crate) use passing::FoundByFetch;
+pub(crate) use passing::{FoundByFetch, tell};
 pub(crate) use programs::{Known, Programs};
 pub(crate) use threads::{FilterGauge, FilterLink, Work, filter_threads};
 pub(crate) use turn::{Found, Lot, Program, Span, Turn, Whose};

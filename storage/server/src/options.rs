@@ -121,6 +121,8 @@ pub(crate) mod bounds {
     pub const FILTER_TURN_MS: u64 = 5;
     /// Turns of one core that filter threads may have at once.
     pub const FILTER_TURNS: usize = 32;
+    /// Frames without batches that a consumer with a filter is sent while nothing is heard of it.
+    pub const FILTER_UNHEARD: u32 = 64;
     /// Different filters of one core, those that are kept though nobody uses them included.
     pub const FILTERS: usize = 256;
     /// What `Busy` tells clients to wait, in milliseconds.

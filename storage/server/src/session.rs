@@ -79,6 +79,9 @@ pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_
             if let Some(subscription) = connection.subscriptions.borrow_mut().get_mut(&subscription)
             {
                 subscription.flow.add_credit(bytes);
+                if let Some(filtering) = &mut subscription.filtering {
+                    filtering.heard();
+                }
                 let receipts = DeliveryReceipt::each(receipts);
                 let count = |arrivals, at_ns| core.handed_over(arrivals, at_ns);
                 subscription.receipts.credited(receipts, wall_ns(), count);

@@ -7,9 +7,9 @@
 mod raw;
 
 use highwater_wire::{
-    BatchBuilder, BatchIter, Compression, ControlRequest, DeliverHeader, ErrorCode, FetchReply,
-    FetchRequest, FilterCounts, FilterTally, Kind, NO_END, Packer, ProducerStamp, ShardId,
-    SubscribeRequest, UnsubscribeRequest,
+    BatchBuilder, BatchIter, Compression, ControlReply, ControlRequest, DeliverHeader, ErrorCode,
+    FetchReply, FetchRequest, FilterCounts, FilterTally, Kind, NO_END, Packer, ProducerStamp,
+    ResetTo, ShardId, SubscribeRequest, UnsubscribeRequest,
 };
 use raw::{Fixture, Raw, Reply, batch};
 
@@ -33,12 +33,13 @@ struct Wish<'a> {
     from: u64,
     credit: u64,
     until: u64,
+    lease: u64,
     filter: &'a [u8],
 }
 
 impl<'a> Wish<'a> {
     fn of(filter: &'a str) -> Wish<'a> {
-        Wish { from: 0, credit: 1 << 30, until: NO_END, filter: filter.as_bytes() }
+        Wish { from: 0, credit: 1 << 30, until: NO_END, lease: 0, filter: filter.as_bytes() }
     }
 }
 
@@ -50,7 +51,7 @@ fn subscribe(client: &mut Raw, correlation: u64, id: ShardId, wish: &Wish<'_>) {
         credit_bytes: wish.credit.into(),
         max_bytes: 0.into(),
         reserved: 0.into(),
-        lease: 0.into(),
+        lease: wish.lease.into(),
         until: wish.until.into(),
         since_ns: 0.into(),
     };
@@ -114,6 +115,8 @@ fn read_until(client: &mut Raw, correlation: u64, until: u64) -> All {
         all.records.extend(frame.records);
         all.tally.add(&frame.tally);
         (all.bytes, all.frames) = (all.bytes + frame.bytes, all.frames + 1);
+        // Only so that it is heard of.
+        client.credit(correlation, 0);
         if frame.next >= until {
             return all;
         }
@@ -424,6 +427,44 @@ fn a_closed_shard_ends_after_what_matches_of_it() {
     }
     assert_eq!((next, looked), (10_000, 10_000), "told before the end");
     assert_eq!(records, (99..10_000).step_by(100).collect::<Vec<u64>>());
+}
+
+#[test]
+fn who_has_lost_its_lease_gets_nothing_of_what_was_read_under_it() {
+    let fixture = Fixture::start(1);
+    let mut client = fixture.client();
+    let id = shard(client.create("s", 1).id, 0);
+    client.append(id, &batch(20_000, 10, 1));
+    let join = ControlRequest::JoinGroup {
+        group: "g".into(),
+        stream: "s".into(),
+        member: 7,
+        name: "m".into(),
+        fixed: false,
+        session_ms: 600_000,
+        start: ResetTo::Oldest,
+    };
+    let Ok(ControlReply::Membership(membership)) = client.control(&join) else { panic!() };
+    let lease = membership.leases[0].lease;
+    let mut reader = fixture.client();
+    // It has hardly begun with what was read.
+    subscribe(&mut reader, 2, id, &Wish { lease, ..Wish::of(&expensive()) });
+    assert_eq!(reader.expect().kind, Kind::SubscribeReply);
+    let leave = ControlRequest::LeaveGroup { group: "g".into(), stream: "s".into(), member: 7 };
+    client.control(&leave).unwrap();
+    let mut next = 0;
+    let error = loop {
+        let reply = reader.expect();
+        if reply.kind == Kind::Error {
+            break reply.error(ErrorCode::LeaseLost);
+        }
+        next = delivered(&reply).next;
+    };
+    assert!(next < 20_000 && error.detail == 0, "{next}");
+    for filter in ["true", "size > 1"] {
+        subscribe(&mut reader, 3, id, &Wish { lease, ..Wish::of(filter) });
+        reader.expect().error(ErrorCode::LeaseLost);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use highwater_wire::{DeliverHeader, ErrorCode, FilterCounts, FilterTally, ShardId, WireError};
 
 use super::{Found, Lot, Program, Span, Turn, Whose};
+use crate::options::bounds::FILTER_UNHEARD;
 use crate::outgoing::Queued;
 
 /// Memory that is accounted for until this is dropped: bytes that count as queued for clients, and log buffers held.
@@ -82,6 +83,8 @@ pub(crate) struct Filtering {
     tally: FilterTally,
     /// `next` of the last frame.
     told: u64,
+    /// Frames without batches that it was sent since it was last heard of: they use no credit, and have this bound.
+    unheard: u32,
     /// It has not been at the mark since it was last told that it is.
     behind: bool,
     /// Why it ends, once what was read is looked at.
@@ -102,6 +105,7 @@ impl Filtering {
             high_water: 0,
             tally: FilterTally::default(),
             told: span.next,
+            unheard: 0,
             behind: true,
             over: None,
         }
@@ -184,13 +188,31 @@ impl Filtering {
         let caught_up = self.span.next >= self.high_water;
         let reached = (caught_up && self.behind) || (self.at_end() && self.told < self.span.next);
         self.behind = !caught_up;
-        (found || reached).then(|| self.tell())
+        if found {
+            return Some(self.tell());
+        }
+        if reached { self.progress() } else { None }
     }
 
-    /// What it has not heard, if there is anything.
+    /// What it has not heard, if there is anything, and it was heard of.
     pub fn progress(&mut self) -> Option<Frame> {
         let untold = self.span.next > self.told || self.tally.looked > 0;
-        untold.then(|| self.tell())
+        if !untold || self.unheard >= FILTER_UNHEARD {
+            return None;
+        }
+        self.unheard += 1;
+        Some(self.tell())
+    }
+
+    /// Its consumer was heard of.
+    pub fn heard(&mut self) {
+        self.unheard = 0;
+    }
+
+    /// What it has not heard by its end.
+    pub fn last_words(&mut self) -> Option<Frame> {
+        self.unheard = 0;
+        self.progress()
     }
 
     fn tell(&mut self) -> Frame {
@@ -322,6 +344,26 @@ mod tests {
         hold(&mut filtering, &accounts, 9, 9);
         turn(&mut filtering, &accounts, 9, 0);
         assert_eq!(filtering.news(false).map(|frame| frame.next), Some(9));
+    }
+
+    #[test]
+    fn who_is_not_heard_of_is_not_flooded_and_misses_no_count() {
+        let (accounts, mut filtering) = (Accounts::new(), filtering(u64::MAX));
+        let mut told = 0;
+        for next in 1..=200 {
+            hold(&mut filtering, &accounts, next, next);
+            turn(&mut filtering, &accounts, next, 0);
+            told += filtering.progress().map_or(0, |frame| frame.tally.looked);
+        }
+        assert_eq!(told, u64::from(FILTER_UNHEARD));
+        filtering.heard();
+        assert_eq!(filtering.progress().map(|frame| told + frame.tally.looked), Some(200));
+        // What matches has its credit.
+        for next in 201..=400 {
+            hold(&mut filtering, &accounts, next, next);
+            turn(&mut filtering, &accounts, next, 1);
+            assert_eq!(filtering.news(true).map(|frame| frame.next), Some(next));
+        }
     }
 
     #[test]

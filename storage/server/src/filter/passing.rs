@@ -271,21 +271,10 @@ impl CoreState {
             return;
         }
         for (correlation, subscription) in connection.subscriptions.borrow_mut().iter_mut() {
-            self.tell_progress_of(connection, *correlation, subscription);
-        }
-    }
-
-    /// The same of one subscription.
-    pub fn tell_progress_of(
-        &self,
-        connection: &Connection,
-        correlation: u64,
-        subscription: &mut Subscription,
-    ) {
-        let filtering = subscription.filtering.as_mut();
-        if let Some(frame) = filtering.and_then(|filtering| filtering.progress()) {
-            let control = frame.control(wall_ns());
-            connection.reply(Kind::DeliverFiltered, correlation, &control);
+            let filtering = subscription.filtering.as_mut();
+            if let Some(frame) = filtering.and_then(|filtering| filtering.progress()) {
+                tell(connection, *correlation, &frame);
+            }
         }
     }
 
@@ -337,6 +326,11 @@ impl Fetching {
             read: self.read,
         }
     }
+}
+
+/// Tells a consumer how far its filter is.
+pub(crate) fn tell(connection: &Connection, correlation: u64, frame: &Frame) {
+    connection.reply(Kind::DeliverFiltered, correlation, &frame.control(wall_ns()));
 }
 
 fn flawed(shard: ShardId, sequence: u64, flaw: &highwater_wire::BatchError) -> WireError {
