@@ -14,9 +14,9 @@ use highwater_wire::{BatchBuilder, ProducerStamp, ShardId, StreamConfig};
 type Failure = Box<dyn std::error::Error>;
 
 /// Bytes of the batches of the throughput runs.
-const BATCH: usize = 64 << 10;
+pub const BATCH: usize = 64 << 10;
 /// Batches under way.
-const WINDOW: usize = 64;
+pub const WINDOW: usize = 64;
 /// What the stream keeps: enough segments to go round in.
 const RETENTION: u64 = 2 << 30;
 
@@ -26,6 +26,13 @@ pub struct Bench {
     spinning: Engine,
     shard: ShardId,
     spinning_shard: ShardId,
+}
+
+/// The defaults, with one core on `cpu`.
+pub fn options(cpu: usize) -> EngineOptions {
+    let mut options = EngineOptions::default();
+    options.store.cores = vec![cpu];
+    options
 }
 
 /// Figures of a run.
@@ -40,9 +47,7 @@ impl Bench {
     /// Opens both in `dir`, their cores on `cpu`.
     pub fn open(dir: &Path, cpu: usize) -> Result<Bench, Failure> {
         let open = |name: &str, idle| -> Result<(Engine, ShardId), Failure> {
-            let mut options = EngineOptions { idle, ..EngineOptions::default() };
-            options.store.cores = vec![cpu];
-            let engine = Engine::open(&dir.join(name), options)?;
+            let engine = Engine::open(&dir.join(name), EngineOptions { idle, ..options(cpu) })?;
             let config = StreamConfig {
                 shards: 1,
                 retention_ms: 0,
@@ -74,7 +79,17 @@ impl Bench {
 
     /// Pipelined appends of records of `size` bytes for `span`.
     pub fn throughput(&self, size: usize, span: Duration) -> Result<Throughput, Failure> {
-        let (batch, records) = batch(size)?;
+        self.throughput_of(size, BATCH, span)
+    }
+
+    /// The same in batches of `bytes`.
+    pub fn throughput_of(
+        &self,
+        size: usize,
+        bytes: usize,
+        span: Duration,
+    ) -> Result<Throughput, Failure> {
+        let (batch, records) = batch_of(size, bytes)?;
         let (mut under_way, mut acked) = (VecDeque::new(), 0u64);
         let started = Instant::now();
         while started.elapsed() < span {
@@ -92,6 +107,11 @@ impl Bench {
         }
         let records_per_s = (acked * records) as f64 / elapsed;
         Ok(Throughput { bytes_per_s: records_per_s * size as f64, records_per_s })
+    }
+
+    /// The engine that blocks, and its shard.
+    pub fn blocking(&self) -> (&Engine, ShardId) {
+        (&self.blocking, self.shard)
     }
 
     /// One append at a time: median, microseconds.
@@ -153,7 +173,8 @@ impl Direct {
     }
 }
 
-fn lone_batch() -> Result<Vec<u8>, Failure> {
+/// One record of 1 KiB.
+pub fn lone_batch() -> Result<Vec<u8>, Failure> {
     let mut builder = BatchBuilder::default();
     builder.push(b"", &[], &[7; 1024], 1)?;
     Ok(builder.finish(ProducerStamp::default()).to_vec())
@@ -171,11 +192,16 @@ fn lone(engine: &Engine, shard: ShardId, span: Duration) -> Result<f64, Failure>
     Ok(latency.value_at_quantile(0.5) as f64 / 1e3)
 }
 
-fn batch(size: usize) -> Result<(Vec<u8>, u64), Failure> {
+/// Records of `size` bytes, as many as [`BATCH`] has room for, and how many.
+pub fn batch(size: usize) -> Result<(Vec<u8>, u64), Failure> {
+    batch_of(size, BATCH)
+}
+
+fn batch_of(size: usize, bytes: usize) -> Result<(Vec<u8>, u64), Failure> {
     let mut builder = BatchBuilder::default();
     let payload = vec![0xab; size];
     let mut records = 0;
-    while builder.len() + BatchBuilder::record_len(0, 0, size) <= BATCH {
+    while records == 0 || builder.len() + BatchBuilder::record_len(0, 0, size) <= bytes {
         builder.push(b"", &[], &payload, 1)?;
         records += 1;
     }

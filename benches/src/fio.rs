@@ -41,6 +41,13 @@ impl Fio {
         Ok(number(&self.run(&args)?, &["lat_ns", "percentile", "50.000000"])? / 1e3)
     }
 
+    /// 1 MiB reads at depth 4, from end to end: bytes per second.
+    pub fn reading(&self, seconds: u64) -> Result<f64, Failure> {
+        let runtime = format!("--runtime={seconds}");
+        let args = ["--rw=read", "--bs=1m", "--iodepth=4", "--size=1g", "--time_based", &runtime];
+        of(&self.run(&args)?, "read", &["bw_bytes"])
+    }
+
     fn run(&self, args: &[&str]) -> Result<serde_json::Value, Failure> {
         let out = Command::new("fio")
             .args(["--name=w", "--rw=write", "--ioengine=io_uring", "--direct=1", "--overwrite=1"])
@@ -57,7 +64,11 @@ impl Fio {
 }
 
 fn number(json: &serde_json::Value, path: &[&str]) -> Result<f64, Failure> {
-    let write = &json["jobs"][0]["write"];
-    let found = path.iter().fold(write, |value, key| &value[*key]);
+    of(json, "write", path)
+}
+
+fn of(json: &serde_json::Value, what: &str, path: &[&str]) -> Result<f64, Failure> {
+    let job = &json["jobs"][0][what];
+    let found = path.iter().fold(job, |value, key| &value[*key]);
     found.as_f64().ok_or_else(|| format!("fio's output has no {}", path.join(".")).into())
 }
