@@ -7,9 +7,7 @@
 # ROUNDS (5), LENGTH of what is measured of each run (5s), WARMUP (2s), SIZES of records (1KiB,100),
 # RIVALS (nats,redis,rabbitmq), SERVER_CPUS (0), LOAD_CPUS (1): see --help of the binary for these and for other OPTIONs,
 # such as a server's executable. HIGHWATER names Highwater's (target/release/highwater, which is built if it is missing).
-# OUT (target/peers) is where table.md and reports.jsonl go. Kafka and Iggy need their brokers and a build of their own:
-#   FEATURES=kafka RIVALS=kafka benches/peers.sh DIR --kafka /opt/kafka
-#   FEATURES=iggy RIVALS=iggy benches/peers.sh DIR --iggy /opt/iggy/iggy-server
+# OUT (target/peers) is where table.md and reports.jsonl go.
 #
 # Five rounds of all three take about 25 minutes. The servers that are missing are installed where that is possible
 # (INSTALL=no does without).
@@ -39,7 +37,7 @@ fi
 if [ -z "${HIGHWATER:-}" ] && [ ! -x "$highwater" ]; then
     cargo build --release --locked --bin highwater
 fi
-cargo build --release --locked --manifest-path benches/peers/Cargo.toml ${FEATURES:+--features "$FEATURES"}
+cargo build --release --locked --manifest-path benches/peers/Cargo.toml
 
 # In its place, so that a signal reaches what ends the servers.
 exec benches/peers/target/release/highwater-peers --dir "$dir" --highwater "$highwater" --rivals "$rivals" \

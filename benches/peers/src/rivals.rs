@@ -24,12 +24,6 @@ pub enum System {
     Redis,
     /// RabbitMQ Streams.
     Rabbitmq,
-    /// Apache Kafka.
-    #[cfg(feature = "kafka")]
-    Kafka,
-    /// Apache Iggy.
-    #[cfg(feature = "iggy")]
-    Iggy,
 }
 
 /// What an acknowledgement means.
@@ -62,14 +56,6 @@ pub struct Place {
     /// RabbitMQ's start script, not a wrapper that changes the user
     #[arg(long, value_name = "FILE", default_value = "/usr/lib/rabbitmq/bin/rabbitmq-server")]
     pub rabbitmq: PathBuf,
-    /// Directory of an unpacked Kafka, with bin/kafka-server-start.sh
-    #[cfg(feature = "kafka")]
-    #[arg(long, value_name = "DIR", default_value = "kafka")]
-    pub kafka: PathBuf,
-    /// Iggy's server
-    #[cfg(feature = "iggy")]
-    #[arg(long, value_name = "FILE", default_value = "iggy-server")]
-    pub iggy: PathBuf,
 }
 
 /// Why a system is not among those measured.
@@ -96,12 +82,6 @@ pub enum Endpoint {
     Redis(Redis),
     /// A RabbitMQ broker.
     RabbitMq(RabbitMq),
-    /// A Kafka broker.
-    #[cfg(feature = "kafka")]
-    Kafka(crate::target::kafka::Kafka),
-    /// An Iggy server.
-    #[cfg(feature = "iggy")]
-    Iggy(crate::target::iggy::Iggy),
 }
 
 /// A system that runs.
@@ -138,10 +118,6 @@ impl Endpoint {
             Endpoint::Nats(target) => target.address(),
             Endpoint::Redis(target) => target.address(),
             Endpoint::RabbitMq(target) => target.address(),
-            #[cfg(feature = "kafka")]
-            Endpoint::Kafka(target) => target.address(),
-            #[cfg(feature = "iggy")]
-            Endpoint::Iggy(target) => target.address(),
         }
     }
 
@@ -151,10 +127,6 @@ impl Endpoint {
             Endpoint::Nats(target) => run_on(target.clone(), options, &mut (), stop),
             Endpoint::Redis(target) => run_on(target.clone(), options, &mut (), stop),
             Endpoint::RabbitMq(target) => run_on(target.clone(), options, &mut (), stop),
-            #[cfg(feature = "kafka")]
-            Endpoint::Kafka(target) => run_on(target.clone(), options, &mut (), stop),
-            #[cfg(feature = "iggy")]
-            Endpoint::Iggy(target) => run_on(target.clone(), options, &mut (), stop),
         }
     }
 }
@@ -184,10 +156,6 @@ impl System {
             System::Nats => "NATS JetStream",
             System::Redis => "Redis Streams",
             System::Rabbitmq => "RabbitMQ Streams",
-            #[cfg(feature = "kafka")]
-            System::Kafka => "Apache Kafka",
-            #[cfg(feature = "iggy")]
-            System::Iggy => "Apache Iggy",
         }
     }
 
@@ -211,10 +179,6 @@ impl System {
             System::Nats => nats(&site, durability)?,
             System::Redis => redis(&site, durability)?,
             System::Rabbitmq => rabbitmq(&site, durability)?,
-            #[cfg(feature = "kafka")]
-            System::Kafka => kafka(&site, durability)?,
-            #[cfg(feature = "iggy")]
-            System::Iggy => iggy(&site, durability)?,
         };
         servers.iter().for_each(Server::pause);
         Ok(Contender { name, settings, durability, endpoint, servers })
@@ -359,73 +323,6 @@ fn rabbitmq(site: &Site<'_>, durability: Durability) -> Result<Started, StartErr
     let endpoint = Endpoint::RabbitMq(RabbitMq::new(site.address.port()));
     // The broker ends before the mapper.
     Ok((endpoint, settings.to_owned(), vec![server, epmd]))
-}
-
-#[cfg(feature = "kafka")]
-fn kafka(site: &Site<'_>, durability: Durability) -> Result<Started, StartError> {
-    const HINT: &str = "unpack a release of Apache Kafka and name its directory: --kafka DIR";
-    let home = std::path::absolute(&site.place.kafka)?;
-    let controller = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-    let flush = match durability {
-        Durability::Synced => "log.flush.interval.messages=1",
-        Durability::Default => "",
-    };
-    let (data, address) = (site.dir.join("data"), site.address);
-    let text = format!(
-        "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
-         listeners=PLAINTEXT://{address},CONTROLLER://{controller}\nadvertised.listeners=PLAINTEXT://{address}\n\
-         controller.listener.names=CONTROLLER\n\
-         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
-         offsets.topic.replication.factor=1\nlog.dirs={}\n{flush}\n",
-        data.display(),
-    );
-    let config = site.dir.join("server.properties");
-    std::fs::write(&config, text)?;
-    let mut format = Command::new(home.join("bin/kafka-storage.sh"));
-    // Any identifier does: 16 bytes in URL-safe base64.
-    format.args(["format", "-t", "aGlnaHdhdGVyLXBlZXJzMQ", "-c"]).arg(&config);
-    let formatted = format.env("LOG_DIR", &site.dir).output();
-    let formatted = formatted.map_err(|error| StartError::Cannot(format!("{error}; {HINT}")))?;
-    if !formatted.status.success() {
-        let said = String::from_utf8_lossy(&formatted.stderr).into_owned();
-        return Err(StartError::Io(std::io::Error::other(format!("kafka-storage.sh: {said}"))));
-    }
-    let mut serve = site.command(&home.join("bin/kafka-server-start.sh"));
-    serve.arg(&config).env("LOG_DIR", &site.dir);
-    let server = site.start(serve, HINT)?;
-    let settings = format!("{flush}; one broker (KRaft), acks=all, a produce request a batch");
-    let release = version(&home.join("bin/kafka-topics.sh"), "--version");
-    let release = format!("kafka {}", release.as_deref().unwrap_or("of an unknown release"));
-    let target = crate::target::kafka::Kafka { address: address.to_string(), release };
-    Ok((Endpoint::Kafka(target), settings.trim_start_matches("; ").to_owned(), vec![server]))
-}
-
-#[cfg(feature = "iggy")]
-fn iggy(site: &Site<'_>, durability: Durability) -> Result<Started, StartError> {
-    const HINT: &str = "build the server of Apache Iggy, and name it: --iggy FILE";
-    let synced = [
-        ("IGGY_SYSTEM_PARTITION_ENFORCE_FSYNC", "true"),
-        ("IGGY_SYSTEM_PARTITION_MESSAGES_REQUIRED_TO_SAVE", "1"),
-    ];
-    let set: &[(&str, &str)] = match durability {
-        Durability::Synced => &synced,
-        Durability::Default => &[],
-    };
-    let user = crate::target::iggy::USER;
-    let mut serve = site.command(&site.place.iggy);
-    serve
-        .env("IGGY_SYSTEM_PATH", site.dir.join("data"))
-        .env("IGGY_TCP_ADDRESS", site.address.to_string())
-        .envs(["HTTP", "QUIC", "WEBSOCKET"].map(|kind| (format!("IGGY_{kind}_ENABLED"), "false")))
-        .env("IGGY_ROOT_USERNAME", user)
-        .env("IGGY_ROOT_PASSWORD", user)
-        .envs(set.iter().copied());
-    let server = site.start(serve, HINT)?;
-    let set: Vec<String> = set.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let how = "TCP, a connection a producer, a request a batch";
-    let settings = format!("{}; {how}", set.join(" "));
-    let target = crate::target::iggy::Iggy { address: site.address.to_string() };
-    Ok((Endpoint::Iggy(target), settings.trim_start_matches("; ").to_owned(), vec![server]))
 }
 
 #[cfg(test)]

@@ -3,10 +3,6 @@
 //! Only payloads travel. The generator's proofs are in them; partition keys, which Highwater stores as well, are left
 //! out, in favour of the others.
 
-#[cfg(feature = "iggy")]
-pub mod iggy;
-#[cfg(feature = "kafka")]
-pub mod kafka;
 pub mod nats;
 pub mod rabbitmq;
 pub mod redis;

@@ -273,7 +273,14 @@ fn fetch() -> Result<u64, Failure> {
     let end = stage.core.locate(SHARD, Start::Latest)?.sequence;
     for n in 1..=TIMES {
         let from = end - n * records;
-        let read = ReadRequest { from, max_bytes: BATCH, min_bytes: 1, deadline_ns: 0, lease: 0 };
+        let read = ReadRequest {
+            from,
+            max_bytes: BATCH,
+            min_bytes: 1,
+            deadline_ns: 0,
+            lease: 0,
+            filtered: false,
+        };
         measured_part(|| {
             stage.core.read(stage.now, SHARD, read, n);
             stage.turn();
