@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use highwater_wire::{ClientQuota, Quota, StreamConfig};
+use highwater_wire::{ClientQuota, DeliveryConfig, Quota, StreamConfig};
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
     WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::deliveries::{Kept, KeptShard};
 use crate::layout::{Layout, ShardRecord, first_shards};
 
 const STREAMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("streams");
@@ -19,6 +20,11 @@ const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters"
 /// By name: producer id and the epoch given out last.
 const PRODUCERS: TableDefinition<'_, &str, (u64, u32)> = TableDefinition::new("producers");
 const CLIENT_QUOTAS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("client_quotas");
+/// By group and stream number: how it settles record by record.
+const DELIVERY_CONFIGS: TableDefinition<'_, (&str, u32), &[u8]> =
+    TableDefinition::new("delivery_configs");
+/// By group, stream number and shard: what is settled, and what waits.
+const DELIVERIES: TableDefinition<'_, (&str, u32, u32), &[u8]> = TableDefinition::new("deliveries");
 
 /// Producer ids are set aside in lots, so that most cost no transaction.
 const PRODUCER_LOT: u64 = 1024;
@@ -115,6 +121,18 @@ pub struct NamedProducer {
 /// A position as it is kept: group, stream number, shard, next sequence number to read.
 pub type PositionRecord = (String, u32, u32, u64);
 
+/// What is kept of groups that settle record by record.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeptDeliveries {
+    /// Group, stream number, and how it settles.
+    pub configs: Vec<(String, u32, DeliveryConfig)>,
+    /// What it has settled beyond its positions.
+    pub shards: Vec<KeptShard>,
+}
+
+/// Values about groups that settle record by record, in words.
+const DELIVERIES_OF: &str = "deliveries of group";
+
 /// The open database.
 pub struct Catalogue {
     db: Database,
@@ -133,6 +151,8 @@ impl Catalogue {
             tx.open_table(POSITIONS)?;
             tx.open_table(PRODUCERS)?;
             tx.open_table(CLIENT_QUOTAS)?;
+            tx.open_table(DELIVERY_CONFIGS)?;
+            tx.open_table(DELIVERIES)?;
             let mut counters = tx.open_table(COUNTERS)?;
             let epoch = counters.get("epoch")?.map_or(0, |v| v.value()) + 1;
             counters.insert("epoch", epoch)?;
@@ -193,6 +213,7 @@ impl Catalogue {
         put_stream(&tx, name, record)?;
         let gone = |stream, shard| stream == record.id && record.shard(shard).is_none();
         tx.open_table(POSITIONS)?.retain(|(_, stream, shard), _| !gone(stream, shard))?;
+        tx.open_table(DELIVERIES)?.retain(|(_, stream, shard), _| !gone(stream, shard))?;
         tx.commit()?;
         Ok(())
     }
@@ -202,12 +223,18 @@ impl Catalogue {
         let tx = begin(&self.db)?;
         tx.open_table(STREAMS)?.remove(name)?;
         tx.open_table(POSITIONS)?.retain(|(_, stream, _), _| stream != id)?;
+        tx.open_table(DELIVERIES)?.retain(|(_, stream, _), _| stream != id)?;
+        tx.open_table(DELIVERY_CONFIGS)?.retain(|(_, stream), _| stream != id)?;
         tx.commit()?;
         Ok(())
     }
 
-    /// Keeps positions, all of them in one durable transaction.
-    pub fn commit_positions(&mut self, positions: &[PositionRecord]) -> Result<(), CatalogueError> {
+    /// Keeps positions, and what groups have settled beyond them, all of it in one durable transaction.
+    pub(crate) fn commit(
+        &mut self,
+        positions: &[PositionRecord],
+        deliveries: &[KeptShard],
+    ) -> Result<(), CatalogueError> {
         let tx = begin(&self.db)?;
         {
             let mut table = tx.open_table(POSITIONS)?;
@@ -215,20 +242,77 @@ impl Catalogue {
                 table.insert((group.as_str(), *stream, *shard), *sequence)?;
             }
         }
+        if !deliveries.is_empty() {
+            let mut table = tx.open_table(DELIVERIES)?;
+            for (group, stream, shard, kept) in deliveries {
+                let value = serde_json::to_vec(kept)
+                    .map_err(|error| value_error(DELIVERIES_OF, group, &error))?;
+                table.insert((group.as_str(), *stream, *shard), value.as_slice())?;
+            }
+        }
         tx.commit()?;
         Ok(())
     }
 
-    /// Forgets a group's positions in a stream.
-    pub fn remove_positions(&mut self, group: &str, stream: u32) -> Result<(), CatalogueError> {
+    /// Forgets a group in a stream: its positions and how it settles.
+    pub fn remove_group(&mut self, group: &str, stream: u32) -> Result<(), CatalogueError> {
         let tx = begin(&self.db)?;
         {
-            let mut table = tx.open_table(POSITIONS)?;
             let range = (group, stream, 0)..=(group, stream, u32::MAX);
-            table.retain_in(range, |_, _| false)?;
+            tx.open_table(POSITIONS)?.retain_in(range.clone(), |_, _| false)?;
+            tx.open_table(DELIVERIES)?.retain_in(range, |_, _| false)?;
+            tx.open_table(DELIVERY_CONFIGS)?.remove((group, stream))?;
         }
         tx.commit()?;
         Ok(())
+    }
+
+    /// Keeps how a group settles record by record; `None` forgets that, and what it has settled beyond its positions.
+    pub(crate) fn set_delivery(
+        &mut self,
+        group: &str,
+        stream: u32,
+        config: Option<&DeliveryConfig>,
+    ) -> Result<(), CatalogueError> {
+        let tx = begin(&self.db)?;
+        {
+            let mut table = tx.open_table(DELIVERY_CONFIGS)?;
+            match config {
+                Some(config) => {
+                    let value = serde_json::to_vec(config)
+                        .map_err(|error| value_error(DELIVERIES_OF, group, &error))?;
+                    table.insert((group, stream), value.as_slice())?;
+                }
+                None => {
+                    table.remove((group, stream))?;
+                    let range = (group, stream, 0)..=(group, stream, u32::MAX);
+                    tx.open_table(DELIVERIES)?.retain_in(range, |_, _| false)?;
+                }
+            }
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// All that is kept of groups that settle record by record.
+    pub(crate) fn deliveries(&self) -> Result<KeptDeliveries, CatalogueError> {
+        let tx = self.db.begin_read()?;
+        let mut kept = KeptDeliveries::default();
+        for entry in tx.open_table(DELIVERY_CONFIGS)?.iter()? {
+            let (key, value) = entry?;
+            let (group, stream) = key.value();
+            let config = serde_json::from_slice(value.value())
+                .map_err(|error| value_error(DELIVERIES_OF, group, &error))?;
+            kept.configs.push((group.to_owned(), stream, config));
+        }
+        for entry in tx.open_table(DELIVERIES)?.iter()? {
+            let (key, value) = entry?;
+            let (group, stream, shard) = key.value();
+            let of: Kept = serde_json::from_slice(value.value())
+                .map_err(|error| value_error(DELIVERIES_OF, group, &error))?;
+            kept.shards.push((group.to_owned(), stream, shard, of));
+        }
+        Ok(kept)
     }
 
     /// All positions.
@@ -372,7 +456,7 @@ mod tests {
         let mut c = Catalogue::open(&path).unwrap();
         assert_eq!(c.epoch(), 1);
         let a = c.add_stream("a", config.clone(), 7).unwrap();
-        c.commit_positions(&[("g".into(), a.id, 0, 42), ("g".into(), a.id, 1, 43)]).unwrap();
+        c.commit(&[("g".into(), a.id, 0, 42), ("g".into(), a.id, 1, 43)], &[]).unwrap();
         assert_eq!((c.new_producer().unwrap(), c.new_producer().unwrap()), (1, 2));
         drop(c);
         let mut c = Catalogue::open(&path).unwrap();
@@ -410,7 +494,7 @@ mod tests {
         let mut c = Catalogue::open(&path).unwrap();
         let config = StreamConfig { shards: 1, ..StreamConfig::default() };
         let mut record = c.add_stream("a", config, 7).unwrap();
-        c.commit_positions(&[("g".into(), record.id, 0, 42)]).unwrap();
+        c.commit(&[("g".into(), record.id, 0, 42)], &[]).unwrap();
         let plan = record.layout().split(0, &[u128::MAX / 3]).unwrap();
         (record.shards, record.next_shard) = plan.apply(record.layout(), 8);
         c.update_stream("a", &record).unwrap();
@@ -451,5 +535,38 @@ mod tests {
         assert_eq!(c.client_quotas().unwrap(), [ClientQuota { client: "loader".into(), quota }]);
         c.set_client_quota("loader", Quota::default()).unwrap();
         assert_eq!(c.client_quotas().unwrap(), []);
+    }
+
+    #[test]
+    fn what_groups_have_settled_is_kept_until_they_or_their_shards_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.redb");
+        let mut c = Catalogue::open(&path).unwrap();
+        let config = StreamConfig { shards: 2, ..StreamConfig::default() };
+        let mut record = c.add_stream("a", config, 7).unwrap();
+        let delivery = DeliveryConfig { attempts: 7, ..DeliveryConfig::default() };
+        c.set_delivery("g", record.id, Some(&delivery)).unwrap();
+        c.set_delivery("h", record.id, Some(&delivery)).unwrap();
+        let kept = |group: &str, shard| {
+            let kept = Kept { position: 5, settled: vec![(7, 9)], ..Kept::default() };
+            (group.to_owned(), record.id, shard, kept)
+        };
+        let all = [kept("g", 0), kept("g", 1), kept("h", 0)];
+        c.commit(&[("g".into(), record.id, 0, 5)], &all).unwrap();
+        drop(c);
+        let mut c = Catalogue::open(&path).unwrap();
+        let found = c.deliveries().unwrap();
+        assert_eq!(found.configs[0], ("g".to_owned(), record.id, delivery));
+        assert_eq!((found.configs.len(), found.shards), (2, all.to_vec()));
+        record.shards.retain(|s| s.shard != 1);
+        c.update_stream("a", &record).unwrap();
+        assert_eq!(c.deliveries().unwrap().shards.len(), 2);
+        c.set_delivery("h", record.id, None).unwrap();
+        let found = c.deliveries().unwrap();
+        assert_eq!((found.configs.len(), found.shards), (1, all[..1].to_vec()));
+        c.remove_group("g", record.id).unwrap();
+        let found = c.deliveries().unwrap();
+        assert_eq!((found.configs.len(), found.shards.len()), (0, 0));
+        assert!(c.positions().unwrap().is_empty());
     }
 }

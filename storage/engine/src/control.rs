@@ -1,6 +1,7 @@
 //! The control plane: streams and positions, kept in the catalogue and told to the cores. Blocking; runs
 //! on a thread of its own, never on a core's.
 
+mod deliveries;
 mod groups;
 mod members;
 mod reshard;
@@ -19,12 +20,14 @@ use highwater_wire::{
 
 use crate::catalogue::{Catalogue, CatalogueError, PositionRecord, StreamRecord};
 use crate::core::CoreCommand;
+use crate::deliveries::{Deliveries, DeliveryError};
 use crate::layout::ReshardError;
 use crate::members::{MemberError, Members};
 use crate::quota::Quotas;
 use crate::routes::Routes;
 use crate::store::{Store, specs_of};
 use crate::types::{Located, ReadError, ShardStatus, Start};
+pub use deliveries::{Claim, Settle};
 pub use groups::GroupReset;
 pub use members::{Commit, Join};
 pub use tend::Tended;
@@ -100,6 +103,12 @@ pub enum ControlError {
     /// As a member of a group, or because of its members.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// As a group that settles record by record, or because it does not.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    /// What is given up would come again.
+    #[error("dead letters of stream {0:?} cannot go to the stream itself")]
+    OwnDeadLetters(String),
     /// A core did not answer.
     #[error("core {0} does not answer")]
     CoreGone(usize),
@@ -122,8 +131,22 @@ pub enum ControlError {
 impl ControlError {
     /// As told to a client.
     pub fn to_wire(&self) -> WireError {
-        let mut detail = 0;
+        let (mut detail, mut retry_after) = (0, 0);
         let code = match self {
+            ControlError::Delivery(DeliveryError::Positions(_) | DeliveryError::Records(_)) => {
+                ErrorCode::WrongDelivery
+            }
+            ControlError::Delivery(DeliveryError::Breaker { retry_after_ms, .. }) => {
+                retry_after = *retry_after_ms;
+                ErrorCode::BreakerOpen
+            }
+            ControlError::Delivery(DeliveryError::NotInHand { sequence, .. }) => {
+                detail = *sequence;
+                ErrorCode::NotInHand
+            }
+            ControlError::Delivery(_) | ControlError::OwnDeadLetters(_) => {
+                ErrorCode::InvalidArgument
+            }
             ControlError::Member(MemberError::Unknown { .. }) => ErrorCode::UnknownMember,
             ControlError::Member(MemberError::Lease { shard, .. }) => {
                 detail = u64::from(*shard);
@@ -151,8 +174,17 @@ impl ControlError {
             ControlError::NotMine => ErrorCode::UnknownRequest,
             ControlError::Remove { .. } | ControlError::Catalogue(_) => ErrorCode::Internal,
         };
-        WireError::new(code, self.to_string()).detail(detail)
+        WireError::new(code, self.to_string()).detail(detail).retry_after(retry_after)
     }
+}
+
+/// What became of requests to keep something, in their order.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Of positions.
+    pub positions: Vec<Result<(), ControlError>>,
+    /// Of settlements.
+    pub settled: Vec<Result<(), ControlError>>,
 }
 
 /// Delivers a command to a core; `false` when the core is gone.
@@ -170,6 +202,8 @@ pub struct Control {
     tending: tend::Tending,
     /// Who reads what for a group.
     members: Members,
+    /// What is settled of groups that settle record by record.
+    deliveries: Deliveries,
     /// Where closed shards end, as far as somebody has asked.
     ends: BTreeMap<ShardId, u64>,
     started: Instant,
@@ -194,6 +228,10 @@ impl Control {
             quotas: Arc::clone(store.quotas()),
             tending: tend::Tending::default(),
             members: Members::new(store.epoch()),
+            deliveries: {
+                let kept = store.deliveries().clone();
+                Deliveries::restore(kept.configs, kept.shards)
+            },
             ends: BTreeMap::new(),
             started: Instant::now(),
             reshard_patience: reshard::PATIENCE,
@@ -234,6 +272,7 @@ impl Control {
         self.streams.remove(name);
         self.positions.retain(|(_, stream, _), _| *stream != record.id);
         self.members.forget_stream(record.id);
+        self.deliveries.forget_stream(record.id);
         self.ends.retain(|id, _| id.stream != record.id);
         let shards = record.shards.iter().map(|s| ShardId { stream: record.id, shard: s.shard });
         self.remove_files(name, shards.collect())
@@ -324,31 +363,38 @@ impl Control {
 
     /// Keeps positions of several groups in one durable transaction; each request is answered on its own.
     pub fn commit_positions(&mut self, commits: &[Commit]) -> Vec<Result<(), ControlError>> {
+        self.commit(commits, &[]).positions
+    }
+
+    /// Keeps positions and settlements of several groups in one durable transaction; each request is answered on its own.
+    pub fn commit(&mut self, commits: &[Commit], settles: &[Settle]) -> Committed {
         let mut records: Vec<PositionRecord> = Vec::new();
-        let mut results: Vec<Result<(), ControlError>> = Vec::new();
+        let mut positions: Vec<Result<(), ControlError>> = Vec::new();
         for commit in commits {
-            results.push(self.check_commit(commit, &mut records));
+            positions.push(self.check_commit(commit, &mut records));
         }
-        if records.is_empty() {
-            return results;
+        let mut settled: Vec<Result<(), ControlError>> = Vec::new();
+        let mut places = BTreeSet::new();
+        for settle in settles {
+            settled.push(self.settle(settle).map(|place| {
+                places.insert(place);
+            }));
         }
-        if let Err(error) = self.catalogue().commit_positions(&records) {
-            let text = error.to_string();
-            for result in results.iter_mut().filter(|r| r.is_ok()) {
-                let failed = redb::Error::Io(std::io::Error::other(text.clone()));
-                *result = Err(CatalogueError::Database(Box::new(failed)).into());
+        match self.keep(records) {
+            Ok(kept) => {
+                places.extend(kept);
+                self.finish_shards(&places);
             }
-            return results;
+            Err(error) => {
+                // What was settled is kept with the next that can be: whoever settles it again does no harm.
+                let text = error.to_string();
+                for result in positions.iter_mut().chain(&mut settled).filter(|r| r.is_ok()) {
+                    let failed = redb::Error::Io(std::io::Error::other(text.clone()));
+                    *result = Err(CatalogueError::Database(Box::new(failed)).into());
+                }
+            }
         }
-        let moved: BTreeSet<(String, ShardId)> = records
-            .iter()
-            .map(|(group, stream, shard, _)| {
-                (group.clone(), ShardId { stream: *stream, shard: *shard })
-            })
-            .collect();
-        self.moved(records);
-        self.finish_shards(&moved);
-        results
+        Committed { positions, settled }
     }
 
     fn check_commit(
@@ -361,6 +407,9 @@ impl Control {
         let record = self.find(stream)?;
         if let Some(odd) = positions.iter().find(|p| p.shard >= record.next_shard) {
             return Err(unknown_shard(stream, record, odd.shard));
+        }
+        if self.deliveries.config(group, record.id).is_some() {
+            return Err(DeliveryError::Records(group.clone()).into());
         }
         self.check_leases(commit, record.id)?;
         // What was a shard until retention emptied it has no position any more; the others are kept.
@@ -462,6 +511,32 @@ impl Control {
             }
             ControlRequest::DeleteGroup { group, stream } => {
                 self.delete_group(&group, &stream).map(|()| ControlReply::Done)
+            }
+            ControlRequest::SetGroup { group, stream, delivery } => {
+                self.set_group(&group, &stream, delivery).map(|()| ControlReply::Done)
+            }
+            ControlRequest::Claim {
+                ref group,
+                ref stream,
+                member,
+                shard,
+                lease,
+                from,
+                to,
+                most,
+            } => {
+                let claim = Claim { group, stream, member, shard, lease, from, to, most };
+                self.claim(&claim).map(ControlReply::Claimed)
+            }
+            // As with commits.
+            ControlRequest::Settle { .. } => {
+                let settle = Settle::of(request).ok_or(ControlError::NotMine);
+                settle
+                    .and_then(|settle| self.commit(&[], &[settle]).settled.remove(0))
+                    .map(|()| ControlReply::Done)
+            }
+            ControlRequest::Redrive { group, stream, shard, ranges } => {
+                self.redrive(&group, &stream, shard, &ranges).map(ControlReply::Redriven)
             }
             ControlRequest::Hello { .. }
             | ControlRequest::Snapshot

@@ -5,6 +5,7 @@ mod catalogue;
 mod checkpoint;
 mod control;
 mod core;
+mod deliveries;
 mod embed;
 pub mod format;
 mod group;
@@ -33,8 +34,12 @@ pub use crate::checkpoint::{
     CHECKPOINT_DIR, CHECKPOINT_MAGIC, CheckpointEntry, CheckpointHeader, Claim, Claims,
     checkpoint_path, create as create_checkpoint, remove_others as remove_other_checkpoints,
 };
-pub use crate::control::{Commit, Control, ControlError, CoreLink, GroupReset, Join, Tended};
+pub use crate::control::{
+    Claim as RecordClaim, Commit, Committed, Control, ControlError, CoreLink, GroupReset, Join,
+    Settle, Tended,
+};
 pub use crate::core::{Core, CoreCommand, LagAsk};
+pub use crate::deliveries::{DeliveryError, MAX_PIECES};
 pub use crate::embed::{Clock, Engine, EngineOptions, Idle, NotTaken, Reply, StartError};
 pub use crate::hotkeys::SplitPoint;
 pub use crate::index::IndexEntry;

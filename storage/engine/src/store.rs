@@ -14,7 +14,9 @@ use highwater_ring::{
 use highwater_wire::{ShardId, StreamConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{Catalogue, CatalogueError, NamedProducer, PositionRecord, StreamRecord};
+use crate::catalogue::{
+    Catalogue, CatalogueError, KeptDeliveries, NamedProducer, PositionRecord, StreamRecord,
+};
 use crate::checkpoint::{self, Claims};
 use crate::core::Core;
 use crate::format::{FORMAT_VERSION, parse_shard_dir, shard_dir};
@@ -142,6 +144,7 @@ pub struct Store {
     catalogue: Arc<Mutex<Catalogue>>,
     streams: Vec<(String, StreamRecord)>,
     positions: Vec<PositionRecord>,
+    deliveries: KeptDeliveries,
     fences: Arc<[NamedProducer]>,
     routes: Routes,
     epoch: u32,
@@ -201,6 +204,7 @@ impl Store {
         let epoch = catalogue.epoch();
         let streams: Vec<_> = catalogue.streams()?.into_iter().collect();
         let positions = catalogue.positions()?;
+        let deliveries = catalogue.deliveries()?;
         let fences = catalogue.named_producers()?.into();
         let quotas = Arc::new(Quotas::default());
         for kept in catalogue.client_quotas()? {
@@ -231,6 +235,7 @@ impl Store {
             catalogue: Arc::new(Mutex::new(catalogue)),
             streams,
             positions,
+            deliveries,
             fences,
             routes,
             epoch,
@@ -345,6 +350,10 @@ impl Store {
 
     pub(crate) fn positions(&self) -> &[PositionRecord] {
         &self.positions
+    }
+
+    pub(crate) fn deliveries(&self) -> &KeptDeliveries {
+        &self.deliveries
     }
 
     pub(crate) fn routes(&self) -> &Routes {

@@ -1,4 +1,4 @@
-//! The control thread: catalogue and positions, which may wait for the disk. Position commits that have
+//! The control thread: catalogue and positions, which may wait for the disk. Position commits and settlements that have
 //! gathered while it worked become one durable transaction.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use highwater_engine::{Commit, Control, Store, Tended, Watermark};
+use highwater_engine::{Commit, Control, ControlError, Settle, Store, Tended, Watermark};
+use highwater_wire::telemetry::DeliverySnapshot;
 use highwater_wire::{ControlReply, ControlRequest, ShardId, encode_control_reply};
 
 use crate::router::{Answer, CoreLink, Signal, core_of};
@@ -42,6 +43,8 @@ pub(crate) struct StoreView {
     pub warnings: Vec<String>,
     /// Splits that the load of shards suggests.
     pub advice: BTreeMap<ShardId, String>,
+    /// Groups that settle record by record.
+    pub deliveries: Vec<DeliverySnapshot>,
 }
 
 /// Memory of this process, bytes.
@@ -95,11 +98,13 @@ fn in_words(done: &Tended) -> Option<String> {
     }
 }
 
-/// Positions to be committed, and whom to answer.
+/// Positions and settlements to be kept, and whom to answer.
 #[derive(Default)]
 struct Commits {
     tags: Vec<u64>,
     commits: Vec<Commit>,
+    settle_tags: Vec<u64>,
+    settles: Vec<Settle>,
 }
 
 impl ControlThread {
@@ -154,7 +159,9 @@ impl ControlThread {
         warnings.extend(watch.watermark.warning());
         warnings.extend(watch.shown());
         let advice = self.control.advice().clone();
-        self.view.set(StoreView { free, total, resident: resident(), warnings, advice });
+        let deliveries = self.control.deliveries();
+        let resident = resident();
+        self.view.set(StoreView { free, total, resident, warnings, advice, deliveries });
     }
 
     /// In order; neighbouring commits together.
@@ -168,6 +175,17 @@ impl ControlThread {
                         commits.commits.push(commit);
                     }
                 }
+                ControlRequest::Settle { .. } => {
+                    if let Some(settle) = Settle::of(request) {
+                        commits.settle_tags.push(tag);
+                        commits.settles.push(settle);
+                    }
+                }
+                // Changes nothing that is kept, and is asked as often as there are settlements: those gather meanwhile.
+                ControlRequest::Claim { .. } => {
+                    let reply = self.control.handle(request, &self.core_ports);
+                    self.answer(tag, reply.map(|reply| encode_control_reply(&reply)));
+                }
                 request => {
                     self.commit(std::mem::take(&mut commits));
                     let reply = self.control.handle(request, &self.core_ports);
@@ -179,14 +197,16 @@ impl ControlThread {
     }
 
     fn commit(&mut self, commits: Commits) {
-        if commits.tags.is_empty() {
+        if commits.tags.is_empty() && commits.settle_tags.is_empty() {
             return;
         }
-        let results = self.control.commit_positions(&commits.commits);
+        let kept = self.control.commit(&commits.commits, &commits.settles);
         let done = encode_control_reply(&ControlReply::Done);
-        for (tag, result) in commits.tags.into_iter().zip(results) {
+        let answer = |(tag, result): (u64, Result<(), ControlError>)| {
             self.answer(tag, result.map(|()| done.clone()).map_err(|error| error.to_wire()));
-        }
+        };
+        commits.tags.into_iter().zip(kept.positions).for_each(answer);
+        commits.settle_tags.into_iter().zip(kept.settled).for_each(answer);
     }
 
     fn answer(&self, tag: u64, result: Result<Vec<u8>, highwater_wire::WireError>) {

@@ -9,7 +9,8 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use highwater_wire::telemetry::{Distribution, Snapshot};
+use highwater_wire::BreakerState;
+use highwater_wire::telemetry::{DeliverySnapshot, Distribution, Snapshot};
 use metrics::{
     Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
     counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -167,6 +168,8 @@ pub(crate) struct Exporter {
     fed: BTreeMap<(u32, u32), Fed>,
     /// Groups fed last.
     groups: BTreeSet<(String, String, u32)>,
+    /// Those of them that settle record by record.
+    deliveries: BTreeSet<(String, String)>,
 }
 
 #[derive(Default)]
@@ -190,7 +193,13 @@ impl Exporter {
         };
         let recording = Recording { exporter, histograms: Arc::clone(&handle.histograms) };
         metrics::with_local_recorder(&recording, describe_histograms);
-        Exporter { recording, handle, fed: BTreeMap::new(), groups: BTreeSet::new() }
+        Exporter {
+            recording,
+            handle,
+            fed: BTreeMap::new(),
+            groups: BTreeSet::new(),
+            deliveries: BTreeSet::new(),
+        }
     }
 
     pub fn handle(&self) -> Handle {
@@ -202,12 +211,17 @@ impl Exporter {
         let shards: BTreeSet<_> = snapshot.shards.iter().map(|s| (s.stream_id, s.shard)).collect();
         let groups: BTreeSet<_> =
             snapshot.groups.iter().map(|g| (g.group.clone(), g.stream.clone(), g.shard)).collect();
-        if self.fed.keys().any(|key| !shards.contains(key)) || !self.groups.is_subset(&groups) {
+        let deliveries: BTreeSet<_> =
+            snapshot.deliveries.iter().map(|g| (g.group.clone(), g.stream.clone())).collect();
+        if self.fed.keys().any(|key| !shards.contains(key))
+            || !self.groups.is_subset(&groups)
+            || !self.deliveries.is_subset(&deliveries)
+        {
             // The exporter forgets nothing; and since totals are fed, a new one takes over seamlessly.
             self.recording.exporter = recorder();
             *lock(&self.handle.exporter) = self.recording.exporter.handle();
         }
-        self.groups = groups;
+        (self.groups, self.deliveries) = (groups, deliveries);
         lock(&self.recording.histograms).turn += 1;
         let before = std::mem::take(&mut self.fed);
         self.fed = metrics::with_local_recorder(&self.recording, || record(snapshot, before));
@@ -303,7 +317,26 @@ fn record(snapshot: &Snapshot, mut before: BTreeMap<(u32, u32), Fed>) -> BTreeMa
         gauge!("highwater_backlog_empty_in_seconds", &labels).set(seconds(group.empty_ms));
         gauge!("highwater_backlog_lost_in_seconds", &labels).set(seconds(group.loss_ms));
     }
+    snapshot.deliveries.iter().for_each(record_delivery);
     fed
+}
+
+/// A group that settles record by record.
+fn record_delivery(group: &DeliverySnapshot) {
+    let labels = [("group", group.group.clone()), ("stream", group.stream.clone())];
+    gauge!("highwater_group_records_in_hand", &labels).set(group.in_hand as f64);
+    gauge!("highwater_group_records_waiting", &labels).set(group.waiting as f64);
+    gauge!("highwater_group_records_to_bury", &labels).set(group.to_bury as f64);
+    counter!("highwater_group_records_done_total", &labels).absolute(group.done);
+    counter!("highwater_group_records_redelivered_total", &labels).absolute(group.redelivered);
+    counter!("highwater_group_records_buried_total", &labels).absolute(group.buried);
+    counter!("highwater_group_records_lost_total", &labels).absolute(group.lost);
+    let breaker = match group.breaker {
+        BreakerState::Closed => 0.0,
+        BreakerState::HalfOpen => 1.0,
+        BreakerState::Open => 2.0,
+    };
+    gauge!("highwater_group_breaker", &labels).set(breaker);
 }
 
 fn add(histogram: &Histogram, now: &Distribution, before: &Distribution) {
@@ -361,6 +394,10 @@ fn describe() {
             "highwater_backlog_lost_in_seconds",
             "Until retention reaches the group's position; +Inf if that is not to be expected",
         ),
+        ("highwater_group_records_in_hand", "Records handed out to the group and not settled"),
+        ("highwater_group_records_waiting", "Records to be handed out to the group again"),
+        ("highwater_group_records_to_bury", "Records given up, not stored as dead letters yet"),
+        ("highwater_group_breaker", "1 while the group gets one record at a time, 2 while none"),
     ];
     let counters = [
         ("highwater_requests_total", "Frames received"),
@@ -389,6 +426,10 @@ fn describe() {
         ("highwater_commit_groups_total", "Commit groups written"),
         ("highwater_disk_written_bytes_total", "Bytes written to the device, padding included"),
         ("highwater_cold_segments_total", "Segments that had to be written cold"),
+        ("highwater_group_records_done_total", "Records the group has processed, one by one"),
+        ("highwater_group_records_redelivered_total", "Records handed out to the group again"),
+        ("highwater_group_records_buried_total", "Records stored as dead letters of the group"),
+        ("highwater_group_records_lost_total", "Records removed before the group settled them"),
     ];
     for (name, help) in gauges {
         describe_gauge!(name, help);
@@ -431,6 +472,14 @@ mod tests {
                 backlog_records: 9,
                 ..GroupSnapshot::default()
             }],
+            deliveries: vec![DeliverySnapshot {
+                group: "r".into(),
+                stream: "s".into(),
+                waiting: 4,
+                buried: 7,
+                breaker: BreakerState::Open,
+                ..DeliverySnapshot::default()
+            }],
             ..Snapshot::default()
         }
     }
@@ -453,6 +502,10 @@ mod tests {
         assert_line(&text, "highwater_shard_open{stream=\"s\",shard=\"0\"} 1");
         assert_line(&text, "highwater_connections{core=\"0\"} 3");
         assert_line(&text, "highwater_backlog_records{group=\"g\",stream=\"s\",shard=\"0\"} 9");
+        let of = "{group=\"r\",stream=\"s\"}";
+        assert_line(&text, &format!("highwater_group_records_waiting{of} 4"));
+        assert_line(&text, &format!("highwater_group_records_buried_total{of} 7"));
+        assert_line(&text, &format!("highwater_group_breaker{of} 2"));
         let name = "highwater_durable_write_seconds";
         assert_line(&text, &format!("{name}_bucket{{stream=\"s\",shard=\"0\",le=\"0.0001\"}} 3"));
         assert_line(
@@ -469,7 +522,7 @@ mod tests {
         let other = ShardSnapshot { stream: "t".into(), stream_id: 2, ..ShardSnapshot::default() };
         exporter.feed(&Snapshot { shards: vec![other], ..Snapshot::default() });
         let text = exporter.handle().render();
-        assert!(!text.contains("stream=\"s\"") && !text.contains("group=\"g\""), "{text}");
+        assert!(!text.contains("stream=\"s\"") && !text.contains("group="), "{text}");
         assert_line(&text, "highwater_appended_records_total{stream=\"t\",shard=\"0\"} 0");
         assert_line(&text, "# HELP highwater_appended_records_total Records acknowledged");
     }

@@ -287,6 +287,7 @@ impl Merged {
         groups.sort_by(|a, b| (&a.group, &a.stream, a.shard).cmp(&(&b.group, &b.stream, b.shard)));
         let snapshot = &mut *self.snapshot;
         snapshot.groups = groups;
+        snapshot.deliveries.clone_from(&view.deliveries);
         snapshot.warnings = facts.warnings.iter().chain(&view.warnings).cloned().collect();
         (snapshot.disk_free, snapshot.disk_total) = (view.free, view.total);
         (snapshot.resident, snapshot.snapshot_cost_us) = (view.resident, cost.cpu_ns / 1_000);

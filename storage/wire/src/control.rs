@@ -5,7 +5,10 @@ use rkyv::{Archive, Deserialize, Serialize};
 use serde::{Deserialize as SerdeDeserialize, Serialize as SerdeSerialize};
 
 use crate::telemetry::Snapshot;
-use crate::{ErrorCode, WireError, split_evenly};
+use crate::{
+    Claimed, DeliveryConfig, ErrorCode, GroupDelivery, Redriven, SequenceRange, Settlement,
+    WireError, split_evenly,
+};
 
 /// `ack` value: acknowledged when the device has the bytes.
 pub const ACK_DURABLE: u8 = 0;
@@ -499,6 +502,8 @@ pub struct LeaseGrant {
     /// To be given up: finish what was received, commit it, and say with a heartbeat that the shard is released. After
     /// the time of a session it is taken away.
     pub revoked: bool,
+    /// Of a group that settles record by record: something waits that can be claimed now.
+    pub due: bool,
 }
 
 /// What a member holds.
@@ -547,6 +552,8 @@ pub struct GroupDescription {
     pub shards: Vec<GroupShard>,
     /// Who reads, by number.
     pub members: Vec<GroupMember>,
+    /// Of a group that settles record by record.
+    pub delivery: Option<GroupDelivery>,
 }
 
 /// The server's part of the greeting.
@@ -795,6 +802,61 @@ pub enum ControlRequest {
         /// By shard.
         positions: Vec<LeasedPosition>,
     },
+    /// Have a group settle a stream's records one by one, or go back to positions. Refused while it has members there,
+    /// unless it settles record by record already and only the settings change.
+    SetGroup {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: String,
+        /// How records are delivered; `None` for positions.
+        delivery: Option<DeliveryConfig>,
+    },
+    /// Ask for records of a shard to work on: those that wait for another attempt first, then fresh ones.
+    Claim {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: String,
+        /// The member.
+        member: u64,
+        /// The shard.
+        shard: u32,
+        /// The lease.
+        lease: u64,
+        /// Of the records the member has at hand, the first sequence number.
+        from: u64,
+        /// And the one after the last; `from` if it has none.
+        to: u64,
+        /// Records wanted, 1 to [`crate::MAX_CLAIM`]; 0 for burials alone.
+        most: u32,
+    },
+    /// Say what became of records, durably: of all that are named, or of none if they are not all in hand.
+    Settle {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: String,
+        /// The member.
+        member: u64,
+        /// The shard.
+        shard: u32,
+        /// The lease they were claimed under.
+        lease: u64,
+        /// By sequence number; at most [`crate::MAX_CLAIM`].
+        settlements: Vec<Settlement>,
+    },
+    /// Hand records out again to a group that has settled them, from the first attempt.
+    Redrive {
+        /// The group.
+        group: String,
+        /// The stream.
+        stream: String,
+        /// The shard.
+        shard: u32,
+        /// Which.
+        ranges: Vec<SequenceRange>,
+    },
 }
 
 /// A control reply.
@@ -829,6 +891,10 @@ pub enum ControlReply {
     Reset(Vec<ResetPosition>),
     /// To a join and a heartbeat.
     Membership(Membership),
+    /// To a claim.
+    Claimed(Claimed),
+    /// To a redrive.
+    Redriven(Redriven),
 }
 
 /// Control part of an `Error` frame.

@@ -104,6 +104,12 @@ codes! {
     TimedOut = 50, true;
     /// A defect in the server; its log says more.
     Internal = 51, false;
+    /// Too many of the group's records were dead letters: nothing is handed out; ask again after the time given.
+    BreakerOpen = 52, true;
+    /// The group settles record by record, and the request is for one that keeps positions, or the other way round.
+    WrongDelivery = 53, false;
+    /// The records are not in hand under this lease (any more); the detail is the first such sequence number.
+    NotInHand = 54, false;
     /// Of a record in a reply: dropped, as the stream's backpressure says.
     RecordDropped = 60, false;
     /// Of a record in a reply: sampled out, as the stream's backpressure says.

@@ -8,6 +8,7 @@ mod compress;
 mod control;
 mod crc;
 mod data;
+mod deliveries;
 mod error;
 mod filter;
 mod frame;
@@ -38,6 +39,10 @@ pub use data::{
     ANY_SEQUENCE, APPEND_PARTIAL, APPEND_TELL, AppendReply, AppendRequest, CreditRequest,
     DeliverHeader, DeliveryReceipt, FetchReply, FetchRequest, LocateReply, LocateRequest, NO_END,
     RecordOutcome, SubscribeReply, SubscribeRequest, UnsubscribeRequest,
+};
+pub use deliveries::{
+    BreakerState, Burial, Claimed, DeliveryConfig, GroupDelivery, MAX_CLAIM, MAX_REASON, Outcome,
+    Portion, Redriven, SequenceRange, Settlement,
 };
 pub use error::{ErrorCode, WireError};
 pub use filter::{FilterCounts, FilterTally, UNANSWERED};

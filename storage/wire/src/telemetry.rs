@@ -8,7 +8,7 @@ pub use distribution::Buckets;
 use distribution::pairs;
 use serde::{Deserialize as SerdeDeserialize, Serialize as SerdeSerialize};
 
-use crate::{ShardCounters, Trend};
+use crate::{BreakerState, ShardCounters, Trend};
 
 macro_rules! data {
     ($( $(#[$meta:meta])* pub struct $name:ident { $( $(#[$fmeta:meta])* $field:ident : $ty:ty, )* } )*) => { $(
@@ -217,6 +217,31 @@ data! {
         loss_ms: Option<u64>,
     }
 
+    /// Records by what became of them, of a consumer group that settles them one by one. Those that are gone are counted
+    /// since the server started.
+    pub struct DeliverySnapshot {
+        /// The group's name.
+        group: String,
+        /// The stream's name.
+        stream: String,
+        /// Handed out and not settled yet.
+        in_hand: u64,
+        /// To be handed out again.
+        waiting: u64,
+        /// Given up, and not stored as dead letters yet.
+        to_bury: u64,
+        /// Processed.
+        done: u64,
+        /// Handed out again, each time counted.
+        redelivered: u64,
+        /// Stored as dead letters.
+        buried: u64,
+        /// Removed by retention before they were settled.
+        lost: u64,
+        /// Whether its records are handed out.
+        breaker: BreakerState,
+    }
+
     /// Everything, at one moment.
     pub struct Snapshot {
         /// Version of this type: [`VERSION`].
@@ -255,6 +280,8 @@ data! {
         shards: Vec<ShardSnapshot>,
         /// The groups, by shard.
         groups: Vec<GroupSnapshot>,
+        /// Those that settle record by record, by group and stream.
+        deliveries: Vec<DeliverySnapshot>,
     }
 }
 

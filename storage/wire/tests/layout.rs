@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used)] // a panic is the report
 
 use highwater_wire::telemetry::{
-    CoreSnapshot, Distribution, GroupSnapshot, HotKey, Refusals, ShardSnapshot, Snapshot,
+    CoreSnapshot, DeliverySnapshot, Distribution, GroupSnapshot, HotKey, Refusals, ShardSnapshot,
+    Snapshot,
 };
 use highwater_wire::*;
 use rkyv::Archived;
@@ -155,10 +156,14 @@ fn items(text: &str) -> Vec<String> {
 fn every_declaration_is_as_documented() {
     let sources = [include_str!("../src/control.rs"), include_str!("../src/telemetry.rs")];
     let declared: Vec<String> = sources.iter().flat_map(|source| items(source)).collect();
-    let documented: String =
-        DOC.split("```rust\n").skip(1).filter_map(|block| block.split("```").next()).collect();
-    assert_eq!(items(&documented), declared);
+    let documented = |fence: &str| -> String {
+        DOC.split(fence).skip(1).filter_map(|block| block.split("```").next()).collect()
+    };
+    assert_eq!(items(&documented("```rust\n")), declared);
     assert!(declared.len() >= 16, "{}", declared.len());
+    let declared = items(include_str!("../src/deliveries.rs"));
+    assert_eq!(items(&documented("```rust deliveries\n")), declared);
+    assert!(declared.len() >= 10, "{}", declared.len());
 }
 
 #[test]
@@ -172,6 +177,8 @@ fn every_archived_size_is_as_documented() {
     sizes.extend(sizes!(Quota, Backpressure, StreamChange, ShardCounters, TrimBefore, ClientQuota));
     sizes.extend(sizes!(GroupSnapshot, Distribution, Refusals, HotKey, ResetPosition, ResetTo));
     sizes.extend(sizes!(GroupMember, LeaseGrant, LeasedPosition, Membership));
+    sizes.extend(sizes!(DeliveryConfig, GroupDelivery, Outcome, Settlement, Portion, Burial));
+    sizes.extend(sizes!(Claimed, SequenceRange, Redriven, DeliverySnapshot));
     let documented: Vec<(&str, usize)> = table("- `String` is 8 bytes.")
         .iter()
         .map(|row| (row[0], row[1].parse().unwrap()))

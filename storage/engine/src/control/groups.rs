@@ -76,8 +76,10 @@ impl Control {
             .positions
             .keys()
             .map(|(group, stream, _)| (group.as_str(), *stream))
+            .chain(self.deliveries.groups())
             .filter(|(group, stream)| wanted(group, *stream))
             .collect();
+        let now = self.now();
         let mut asks = Vec::new();
         let mut described = Vec::new();
         for (group, stream) in groups {
@@ -99,8 +101,9 @@ impl Control {
                 let owner = owner(shard);
                 shards.push(GroupShard { shard, position, owner, ..GroupShard::default() });
             }
+            let delivery = self.delivery_of(now, group, stream, name);
             let (group, stream) = (group.to_owned(), (*name).to_owned());
-            described.push(GroupDescription { group, stream, shards, members });
+            described.push(GroupDescription { group, stream, shards, members, delivery });
         }
         let lags = self.lags(asks)?;
         let shards = described.iter_mut().flat_map(|group| &mut group.shards);
@@ -182,8 +185,10 @@ impl Control {
             return Err(ControlError::UnknownGroup { group, stream });
         }
         if !reset.dry_run {
-            self.catalogue().commit_positions(&records)?;
-            self.moved(records);
+            for (group, stream, shard, position) in &records {
+                self.deliveries.set_position(group, *stream, *shard, *position);
+            }
+            self.keep(records)?;
         }
         Ok(told)
     }
@@ -235,11 +240,12 @@ impl Control {
         for name in names {
             let id = self.find(&name)?.id;
             let shards: Vec<u32> = self.positions_of(group, id).map(|(shard, _)| shard).collect();
-            if shards.is_empty() {
+            if shards.is_empty() && self.deliveries.config(group, id).is_none() {
                 continue;
             }
             found = true;
-            self.catalogue().remove_positions(group, id)?;
+            self.catalogue().remove_group(group, id)?;
+            self.deliveries.configure(group, id, None);
             for shard in shards {
                 self.positions.remove(&(group.to_owned(), id, shard));
                 let shard = ShardId { stream: id, shard };
@@ -260,7 +266,10 @@ impl Control {
         if !stream.is_empty() {
             return self.find(stream).map(|_| vec![stream.to_owned()]);
         }
-        let has = |record: &StreamRecord| self.positions_of(group, record.id).next().is_some();
+        let has = |record: &StreamRecord| {
+            self.positions_of(group, record.id).next().is_some()
+                || self.deliveries.config(group, record.id).is_some()
+        };
         let names = self.streams.iter().filter(|(_, record)| has(record));
         Ok(names.map(|(name, _)| name.clone()).collect())
     }

@@ -136,7 +136,8 @@ impl Control {
             ShardInfo {
                 shard: kept.shard,
                 parents: kept.parents.clone(),
-                finished: is_finished(&self.ends, id, positions.get(&kept.shard).copied()),
+                finished: is_finished(&self.ends, id, positions.get(&kept.shard).copied())
+                    && self.deliveries.at_rest(group, id),
                 rate: status.map_or(0.0, |s| s.arriving_per_s),
             }
         });
@@ -180,6 +181,7 @@ impl Control {
     pub fn pass_members(&mut self) -> Result<(), ControlError> {
         let (now_ns, mut changes) = (self.mono_ns(), Vec::new());
         self.members.pass(now_ns, &mut changes);
+        self.deliveries.pass(self.now());
         self.carry(changes)
     }
 
@@ -229,7 +231,7 @@ impl Control {
         let mut changes = Vec::new();
         for (group, id) in moved {
             let position = self.positions.get(&(group.clone(), id.stream, id.shard)).copied();
-            if is_finished(&self.ends, *id, position) {
+            if is_finished(&self.ends, *id, position) && self.deliveries.at_rest(group, *id) {
                 self.members.finished(group, id.stream, id.shard, &mut changes);
             }
         }
@@ -252,6 +254,10 @@ impl Control {
 
     /// Has the cores take and refuse readers by the leases in force. When it returns, they do.
     fn carry(&mut self, changes: Vec<Change>) -> Result<(), ControlError> {
+        let now = self.now();
+        for Change { shard, old, .. } in changes.iter().filter(|change| change.old > 0) {
+            self.deliveries.lease_ended(now, *shard, *old);
+        }
         let mut waits = Vec::new();
         for Change { shard, old, new } in changes {
             waits.push(self.ask(shard, |done| CoreCommand::Lease { shard, old, new, done })?);
@@ -262,6 +268,7 @@ impl Control {
     }
 
     fn membership(&self, group: &str, stream: u32, member: u64) -> Membership {
+        let now = self.now();
         let leases = self.members.leases(group, stream, member).into_iter().map(|leased| {
             let position = self.positions.get(&(group.to_owned(), stream, leased.shard)).copied();
             LeaseGrant {
@@ -269,6 +276,7 @@ impl Control {
                 lease: leased.lease,
                 position,
                 revoked: leased.revoked,
+                due: self.deliveries.due(now, group, ShardId { stream, shard: leased.shard }),
             }
         });
         Membership { member, leases: leases.collect() }

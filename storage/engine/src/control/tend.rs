@@ -116,6 +116,7 @@ impl Control {
             record.is_some_and(|r| r.shard(id.shard).is_some())
         });
         self.lay_out_groups()?;
+        self.tend_deliveries()?;
         if names.is_empty() {
             self.tending.advice.clear();
             return Ok(Vec::new());
@@ -173,6 +174,7 @@ impl Control {
             !gone.contains(&ShardId { stream: *stream, shard: *shard })
         });
         self.ends.retain(|id, _| !gone.contains(id));
+        gone.iter().for_each(|id| self.deliveries.forget_shard(*id));
         self.streams.insert(name.to_owned(), record);
         done.extend(gone.iter().copied().map(Tended::Forgotten));
         self.remove_files(name, gone)
