@@ -33,6 +33,9 @@ mod config;
 #[path = "product/crash.rs"]
 mod crash;
 
+#[path = "product/deliveries.rs"]
+mod deliveries;
+
 #[path = "product/doctor.rs"]
 mod doctor;
 

@@ -1,8 +1,8 @@
 //! What an operator asks for: settings of a stream, its shards, what it gives up, quotas of client names.
 
 use highwater_wire::{
-    ClientQuota, ControlReply, ControlRequest, GroupDescription, Kind, Quota, ResetPosition,
-    ResetTo, StreamChange, StreamDescription, TrimBefore,
+    ClientQuota, ControlReply, ControlRequest, DeliveryConfig, GroupDescription, Kind, Quota,
+    Redriven, ResetPosition, ResetTo, SequenceRange, StreamChange, StreamDescription, TrimBefore,
 };
 
 use crate::client::{Repeat, done, stream};
@@ -114,6 +114,35 @@ impl Client {
         let (group, stream) = (group.to_owned(), stream.to_owned());
         let request = ControlRequest::DeleteGroup { group, stream };
         done(self.control(request, Repeat::No).await?)
+    }
+
+    /// Has a group settle the records of a stream one by one, or go back to positions. The group need not exist yet.
+    pub async fn set_group(
+        &self,
+        group: &str,
+        stream: &str,
+        delivery: Option<DeliveryConfig>,
+    ) -> Result<(), ClientError> {
+        let (group, stream) = (group.to_owned(), stream.to_owned());
+        let request = ControlRequest::SetGroup { group, stream, delivery };
+        done(self.control(request, Repeat::Yes).await?)
+    }
+
+    /// Hands records of a shard out again to a group that settles record by record: to it alone, from the first attempt.
+    /// Those that are not kept any more are told. Repeating it does no harm while they are not settled.
+    pub async fn redrive(
+        &self,
+        group: &str,
+        stream: &str,
+        shard: u32,
+        ranges: &[SequenceRange],
+    ) -> Result<Redriven, ClientError> {
+        let (group, stream, ranges) = (group.to_owned(), stream.to_owned(), ranges.to_vec());
+        let request = ControlRequest::Redrive { group, stream, shard, ranges };
+        match self.control(request, Repeat::Yes).await? {
+            ControlReply::Redriven(redriven) => Ok(redriven),
+            _ => Err(unexpected(Kind::ControlReply)),
+        }
     }
 
     /// The quotas of client names.

@@ -1,6 +1,6 @@
 //! A member of a consumer group: reads the shards it holds leases on, gives them up when it is told to, and commits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,6 +149,8 @@ pub struct GroupConsumer {
     /// The view has not been followed yet.
     behind: bool,
     held: BTreeMap<u32, Held>,
+    /// Not to be given up yet.
+    detained: BTreeSet<u32>,
     events: VecDeque<GroupEvent>,
     /// Handed out last: shard, and where it ends.
     handed: Option<(u32, u64)>,
@@ -215,6 +217,7 @@ impl GroupConsumer {
             joined: 0,
             behind: true,
             held: BTreeMap::new(),
+            detained: BTreeSet::new(),
             events: VecDeque::new(),
             handed: None,
             put_off: None,
@@ -234,6 +237,11 @@ impl GroupConsumer {
     /// When the server cannot be reached until the retry deadline, a shard cannot be read, or a commit of its own
     /// fails. Asked again after an error of a shard, it goes on with the others.
     pub async fn next(&mut self) -> Result<Option<GroupEvent>, ConsumeError> {
+        self.step(true).await
+    }
+
+    /// The same; without `records` only what else there is to tell.
+    pub(crate) async fn step(&mut self, records: bool) -> Result<Option<GroupEvent>, ConsumeError> {
         self.settle();
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -252,6 +260,7 @@ impl GroupConsumer {
                 return Ok(None);
             }
             let valid = Instant::now() < self.view.borrow().good_until;
+            let valid = valid && records;
             if valid && let Some((shard, lease, read)) = self.put_off.take() {
                 if let Some(event) = self.take(shard, lease, read)? {
                     return Ok(Some(event));
@@ -282,6 +291,40 @@ impl GroupConsumer {
                 () = due => {}
             }
         }
+    }
+
+    /// What it is to the server.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What heartbeats bring.
+    pub(crate) fn view(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    /// The stream as it was described last.
+    pub(crate) fn stream(&self) -> &StreamDescription {
+        &self.stream
+    }
+
+    /// The lease it holds on a shard.
+    pub(crate) fn lease(&self, shard: u32) -> Option<u64> {
+        self.held.get(&shard).map(|held| held.lease)
+    }
+
+    /// Whether a shard is kept though it is to be given up.
+    pub(crate) fn detain(&mut self, shard: u32, detained: bool) {
+        if detained {
+            self.detained.insert(shard);
+        } else {
+            self.detained.remove(&shard);
+        }
+    }
+
+    /// Asks the server at once how things are.
+    pub(crate) fn look(&self) {
+        self.shared.wake.notify_one();
     }
 
     /// Everything of a shard below `sequence` was processed. Overrides what follows from asking for the next event.
@@ -394,9 +437,11 @@ impl GroupConsumer {
         if self.options.auto_commit.is_some() {
             self.commit().await?;
         }
-        let leaving = |held: &Held| held.stage == Stage::Leaving;
-        let going: Vec<u32> =
-            self.held.iter().filter(|(_, held)| leaving(held)).map(|(shard, _)| *shard).collect();
+        let detained = &self.detained;
+        let going = |(shard, held): &(&u32, &Held)| {
+            held.stage == Stage::Leaving && !detained.contains(shard)
+        };
+        let going: Vec<u32> = self.held.iter().filter(going).map(|(shard, _)| *shard).collect();
         for shard in going {
             self.held.remove(&shard);
             self.shared.release(shard);
@@ -513,6 +558,7 @@ impl GroupConsumer {
     fn lose(&mut self, shard: u32) {
         if let Some(held) = self.held.remove(&shard) {
             held.reader.abort();
+            self.detained.remove(&shard);
             self.handed = self.handed.filter(|(handed, _)| *handed != shard);
             self.events.push_back(GroupEvent::Lost { shard });
         }

@@ -42,6 +42,7 @@
 mod admin;
 mod appender;
 mod backoff;
+mod burial;
 mod client;
 mod connection;
 mod consumer;
@@ -60,6 +61,7 @@ mod partition;
 mod pool;
 mod producer;
 mod receipt;
+mod record_consumer;
 mod route;
 mod router;
 mod stream_consumer;
@@ -82,6 +84,7 @@ pub use options::{
 pub use outcome::{Ack, Fate, Run, Runs};
 pub use producer::{Producer, Record};
 pub use receipt::{Acked, Receipt};
+pub use record_consumer::{Lot, RecordConsumer, RecordOptions};
 pub use route::ReadingOrder;
 pub use stream_consumer::{Span, StreamConsumer};
 

@@ -1,0 +1,536 @@
+//! A member of a group that settles record by record: it asks the server for records to work on, says what became of
+//! each, and carries those that are given up into the dead-letter stream. Built on [`GroupConsumer`], which knows the
+//! leases and reads what is fresh; what the server hands out again is fetched.
+
+mod lot;
+mod requests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::time::Duration;
+
+use highwater_wire::{
+    Claimed, ErrorCode, MAX_CLAIM, Outcome, Portion, ResetTo, Settlement, StreamDescription,
+};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+pub use lot::Lot;
+pub(crate) use requests::{Held, fetch, settle};
+
+use crate::burial::Burier;
+use crate::membership::View;
+use crate::{
+    Client, ClientError, ConsumeError, ConsumerOptions, Delivery, GroupConsumer, GroupEvent,
+    GroupOptions, OnTrimmed, Until,
+};
+
+/// Deliveries that wait for a shard's claims; with more nothing is taken from the server.
+const BUFFERED: usize = 4;
+
+/// After a failure that may pass the server is not asked before this time again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// How a member of a group that settles record by record reads.
+#[derive(Clone)]
+pub struct RecordOptions {
+    /// What operators see it as. Default: the client's name and the member's number.
+    pub name: Option<String>,
+    /// As in [`GroupOptions`]. Default false.
+    pub fixed: bool,
+    /// Longest silence after which its shards go to others. Default 10 s.
+    pub session_timeout: Duration,
+    /// Where a group begins that has no positions yet. Default: the oldest record kept.
+    pub start: ResetTo,
+    /// Records in a lot, 1 to 10,000. Default 100.
+    pub most: u32,
+    /// How each shard is read; its `end` is not used. Default: what retention removed is passed over, since the server counts
+    /// it.
+    pub consumer: ConsumerOptions,
+    /// Where shards are read to; [`RecordConsumer::next`] ends when all it holds are there and nothing waits. Default:
+    /// for ever on.
+    pub until: Option<Until>,
+}
+
+impl std::fmt::Debug for RecordOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordOptions")
+            .field("name", &self.name)
+            .field("fixed", &self.fixed)
+            .field("session_timeout", &self.session_timeout)
+            .field("most", &self.most)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for RecordOptions {
+    fn default() -> RecordOptions {
+        let GroupOptions { name, fixed, session_timeout, start, until, .. } =
+            GroupOptions::default();
+        let on_trimmed = OnTrimmed::ContinueAtOldest;
+        let consumer = ConsumerOptions { on_trimmed, ..ConsumerOptions::default() };
+        RecordOptions { name, fixed, session_timeout, start, most: 100, consumer, until }
+    }
+}
+
+/// A shard it holds the lease on.
+#[derive(Debug)]
+struct Place {
+    lease: u64,
+    /// What is fresh as far as is known, in order.
+    fresh: VecDeque<Delivery>,
+    /// When the server is to be asked for what waits; `None` if nothing does.
+    again: Option<Instant>,
+    /// What is fresh is not handed out before.
+    stuck_until: Option<Instant>,
+    /// Lots in the application's hands: first sequence number, the one after the last, and the deadline.
+    open: BTreeMap<u64, (u64, Instant)>,
+    /// Tasks at work for it.
+    tasks: u32,
+    /// To be given up once nothing is open.
+    leaving: bool,
+}
+
+impl Place {
+    /// Sequence numbers of what is fresh and follows on each other.
+    fn at_hand(&self) -> Range<u64> {
+        let Some(front) = self.fresh.front() else { return 0..0 };
+        let mut end = front.from;
+        for delivery in &self.fresh {
+            if delivery.from > end {
+                break;
+            }
+            end = delivery.next;
+        }
+        front.from..end
+    }
+
+    /// What is below is not fresh.
+    fn pass(&mut self, next_fresh: u64) {
+        while self.fresh.front().is_some_and(|front| front.next <= next_fresh) {
+            self.fresh.pop_front();
+        }
+        if let Some(front) = self.fresh.front_mut() {
+            front.from = front.from.max(next_fresh);
+        }
+    }
+
+    /// When it is worth asking for, `now` or later; `None` if that is not known yet.
+    fn worth_asking(&self, now: Instant) -> Option<Instant> {
+        if self.leaving {
+            return None;
+        }
+        let fresh = self.fresh.front().map(|_| self.stuck_until.unwrap_or(now));
+        fresh.into_iter().chain(self.again).min()
+    }
+
+    fn at_rest(&self) -> bool {
+        self.fresh.is_empty() && self.again.is_none() && self.open.is_empty() && self.tasks == 0
+    }
+}
+
+/// A claim as it was made.
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    /// What was at hand.
+    fresh: Range<u64>,
+}
+
+/// What a task has done.
+#[derive(Debug)]
+enum Done {
+    Claimed { asked: Asked, result: Result<Claimed, ClientError> },
+    Fetched { portion: Portion, deadline: Instant, result: Result<Vec<Delivery>, ClientError> },
+    Buried(Result<(), ClientError>),
+}
+
+/// Reads a stream as a member of a group that settles record by record.
+#[derive(Debug)]
+pub struct RecordConsumer {
+    group: GroupConsumer,
+    view: watch::Receiver<View>,
+    most: u32,
+    places: BTreeMap<u32, Place>,
+    tasks: JoinSet<(Held, Done)>,
+    /// One claim at a time: what is handed out must not wait here while its time runs.
+    claiming: bool,
+    /// The shard asked for last.
+    turn: u32,
+    /// Claimed while nobody waited for it any more.
+    ready: VecDeque<Lot>,
+    /// Heartbeats that were taken note of.
+    beats: u64,
+    /// The breaker is open until then.
+    breaker: Option<Instant>,
+    /// All it holds was read to where it is to end.
+    at_end: bool,
+    burier: Burier,
+}
+
+impl Client {
+    /// Joins a group that settles record by record as a reader of a stream.
+    pub async fn record_consumer(
+        &self,
+        group: &str,
+        stream: &str,
+        options: RecordOptions,
+    ) -> Result<RecordConsumer, ClientError> {
+        let RecordOptions { name, fixed, session_timeout, start, most, consumer, until } = options;
+        let auto_commit = None;
+        let options =
+            GroupOptions { name, fixed, session_timeout, start, auto_commit, consumer, until };
+        let group = self.group_consumer(group, stream, options).await?;
+        Ok(RecordConsumer {
+            view: group.view(),
+            group,
+            most: most.clamp(1, MAX_CLAIM),
+            places: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            claiming: false,
+            turn: 0,
+            ready: VecDeque::new(),
+            beats: 0,
+            breaker: None,
+            at_end: false,
+            burier: Burier::default(),
+        })
+    }
+}
+
+impl RecordConsumer {
+    /// The next records to work on; waits for them. Several lots may be open at a time. `None` once all it holds was
+    /// read to where [`RecordOptions::until`] says, and is settled. Cancelled, it loses nothing.
+    ///
+    /// A shard that is to go to another member is given up when its lots are settled and this is called again; after the
+    /// time of a session it is taken away. So work on a lot should be done within that.
+    ///
+    /// # Errors
+    /// When the server cannot be reached until the retry deadline or a shard cannot be read. With the code
+    /// [`ErrorCode::BreakerOpen`] once when nothing is handed out any more, because too many records became dead
+    /// letters; with [`ErrorCode::WrongDelivery`] if the group does not settle record by record. Asked again after an
+    /// error, it goes on.
+    pub async fn next(&mut self) -> Result<Option<Lot>, ConsumeError> {
+        loop {
+            while let Some(lot) = self.ready.pop_front() {
+                if self.hand_out(&lot) {
+                    return Ok(Some(lot));
+                }
+            }
+            self.look_at_leases();
+            self.claim();
+            if self.at_end && self.places.values().all(Place::at_rest) {
+                return Ok(None);
+            }
+            let wake = self.wake();
+            let due = async move {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let room = self.places.values().all(|place| place.fresh.len() < BUFFERED);
+            tokio::select! {
+                biased;
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    // A task that was cut short by the runtime's end has nothing to tell.
+                    if let Ok((held, done)) = done {
+                        self.take(held, done)?;
+                    }
+                }
+                event = self.group.step(room), if !self.at_end => match event? {
+                    Some(event) => self.follow(event),
+                    None => self.at_end = true,
+                },
+                // Perhaps something is due, or it holds something else by now. (That it has ended is found above.)
+                _ = self.view.changed() => self.at_end = false,
+                () = due => {}
+            }
+        }
+    }
+
+    /// Says what became of a lot, durably.
+    ///
+    /// # Errors
+    /// With the code [`ErrorCode::NotInHand`] when its deadline has passed, [`ErrorCode::LeaseLost`] or
+    /// [`ErrorCode::UnknownMember`] when its shard has gone to another member: then it is handed out again, whatever was
+    /// done. When the server cannot be reached it is not known whether it was settled; if not, it is handed out
+    /// again.
+    pub async fn settle(&mut self, lot: Lot, outcome: Outcome) -> Result<(), ClientError> {
+        let settlement = Settlement { from: lot.from, to: lot.to, outcome };
+        self.settle_each(lot, vec![settlement]).await
+    }
+
+    /// The same record by record; what is not named is released.
+    pub async fn settle_each(
+        &mut self,
+        lot: Lot,
+        settlements: Vec<Settlement>,
+    ) -> Result<(), ClientError> {
+        let settlements = lot.complete(settlements);
+        let all_done = settlements.iter().all(|(_, _, outcome)| *outcome == Outcome::Done);
+        let held = lot.held();
+        let result = settle(self.group.identity(), held, settlements).await;
+        let code = result.as_ref().err().and_then(ClientError::code);
+        let gone = [ErrorCode::LeaseLost, ErrorCode::UnknownMember];
+        if code.is_some_and(|code| gone.contains(&code)) {
+            self.group.look();
+        }
+        let place = self.places.get_mut(&held.shard).filter(|place| place.lease == held.lease);
+        if let Some(place) = place {
+            // If it is not known what became of it, it is open until its deadline.
+            if result.is_ok() || code.is_some_and(|code| !code.retriable()) {
+                place.open.remove(&lot.from);
+            }
+            if !all_done || result.is_err() {
+                place.again = Some(Instant::now());
+            }
+        }
+        self.let_go(held.shard);
+        result
+    }
+
+    /// Leaves the group, so that others need not wait for the session to run out; lots that are not settled are given
+    /// back. A member with a fixed name keeps its leases for the session.
+    pub async fn close(mut self) -> Result<(), ClientError> {
+        while let Some(done) = self.tasks.join_next().await {
+            if let Ok((held, done)) = done {
+                // What it failed at others will do.
+                let _ = self.take(held, done);
+            }
+        }
+        let ready = self.ready.iter().map(|lot| (lot.held(), lot.from, lot.to));
+        let open = self.places.iter().flat_map(|(shard, place)| {
+            let held = Held { shard: *shard, lease: place.lease };
+            place.open.iter().map(move |(from, (to, _))| (held, *from, *to))
+        });
+        let unsettled: BTreeSet<_> = ready.chain(open).collect();
+        for (held, from, to) in unsettled {
+            let released = vec![(from, to, Outcome::Released)];
+            // What does not get there is handed out again when the lease ends.
+            let _ = settle(self.group.identity(), held, released).await;
+        }
+        self.group.close().await
+    }
+
+    /// The stream, as it was described last.
+    pub fn stream(&self) -> &StreamDescription {
+        self.group.stream()
+    }
+
+    /// Whether a lot may still be worked on; it counts as open then.
+    fn hand_out(&mut self, lot: &Lot) -> bool {
+        let held = lot.held();
+        let place = self.places.get_mut(&held.shard).filter(|place| place.lease == held.lease);
+        let Some(place) = place else { return false };
+        if Instant::now() >= lot.deadline {
+            place.again = Some(Instant::now());
+            return false;
+        }
+        place.open.insert(lot.from, (lot.to, lot.deadline));
+        true
+    }
+
+    /// Takes note of what heartbeats say is due, and of lots that were never settled.
+    fn look_at_leases(&mut self) {
+        let now = Instant::now();
+        let view = self.view.borrow();
+        // What was due then has been asked for since.
+        let news = view.beats != self.beats;
+        self.beats = view.beats;
+        for lease in view.leases.iter().filter(|lease| lease.due && news) {
+            if let Some(place) = self.places.get_mut(&lease.shard)
+                && place.lease == lease.lease
+            {
+                place.again = Some(place.again.map_or(now, |again| again.min(now)));
+            }
+        }
+        drop(view);
+        for place in self.places.values_mut() {
+            let before = place.open.len();
+            place.open.retain(|_, (_, deadline)| *deadline > now);
+            if place.open.len() < before {
+                place.again = Some(now);
+            }
+        }
+        let leaving: Vec<u32> =
+            self.places.iter().filter(|(_, p)| p.leaving).map(|(shard, _)| *shard).collect();
+        leaving.into_iter().for_each(|shard| self.let_go(shard));
+    }
+
+    /// When something is to be done though nothing happens.
+    fn wake(&self) -> Option<Instant> {
+        let deadline = |place: &Place| place.open.values().map(|(_, deadline)| *deadline).min();
+        let deadlines = self.places.values().filter_map(deadline);
+        let now = Instant::now();
+        let asks = self.places.values().filter_map(|place| place.worth_asking(now));
+        let asks = asks.map(|at| self.breaker.map_or(at, |breaker| breaker.max(at)));
+        let asks = asks.filter(|_| !self.claiming);
+        deadlines.chain(asks).min()
+    }
+
+    /// Asks for something to work on, if there may be something: one shard after the other.
+    fn claim(&mut self) {
+        let now = Instant::now();
+        if self.claiming || self.breaker.is_some_and(|until| until > now) {
+            return;
+        }
+        let worth =
+            |(_, place): &(&u32, &Place)| place.worth_asking(now).is_some_and(|at| at <= now);
+        let mut later = self.places.range(self.turn + 1..).filter(worth);
+        let next = later.next().or_else(|| self.places.iter().find(worth));
+        let Some((&shard, place)) = next else { return };
+        let (held, range) = (Held { shard, lease: place.lease }, place.at_hand());
+        (self.turn, self.claiming) = (shard, true);
+        let (identity, most) = (self.group.identity().clone(), self.most);
+        self.spawn(held, async move {
+            let asked = Asked { at: Instant::now(), fresh: range.clone() };
+            let result = requests::claim(&identity, held, range, most).await;
+            Done::Claimed { asked, result }
+        });
+    }
+
+    fn spawn(&mut self, held: Held, work: impl Future<Output = Done> + Send + 'static) {
+        if let Some(place) = self.places.get_mut(&held.shard) {
+            place.tasks += 1;
+        }
+        self.tasks.spawn(async move { (held, work.await) });
+    }
+
+    /// What a task brought.
+    fn take(&mut self, held: Held, done: Done) -> Result<(), ConsumeError> {
+        self.claiming &= !matches!(done, Done::Claimed { .. });
+        let place = self.places.get_mut(&held.shard).filter(|place| place.lease == held.lease);
+        let Some(place) = place else { return Ok(()) };
+        place.tasks = place.tasks.saturating_sub(1);
+        let result = match done {
+            Done::Claimed { asked, result: Ok(claimed) } => {
+                self.breaker = None;
+                self.claimed(held, &asked, claimed);
+                Ok(())
+            }
+            Done::Fetched { portion, deadline, result: Ok(parts) } => {
+                // What was too much for one lot waits.
+                place.again = Some(Instant::now());
+                // None if retention was faster.
+                if let (Some(first), Some(last)) = (parts.first(), parts.last()) {
+                    let (from, to) = (first.from.max(portion.from), last.next.min(portion.to));
+                    let portion = Portion { from, to, ..portion };
+                    self.ready.push_back(Lot::new(held, portion, deadline, parts));
+                }
+                Ok(())
+            }
+            Done::Buried(Ok(())) => Ok(()),
+            Done::Claimed { result: Err(error), .. }
+            | Done::Fetched { result: Err(error), .. }
+            | Done::Buried(Err(error)) => self.failed(held, error),
+        };
+        self.let_go(held.shard);
+        result
+    }
+
+    fn claimed(&mut self, held: Held, asked: &Asked, claimed: Claimed) {
+        let Claimed { portion, burials, dead_letters, next_fresh, again_ms } = claimed;
+        let Some(place) = self.places.get_mut(&held.shard) else { return };
+        let after = |ms: u32| asked.at + Duration::from_millis(ms.into());
+        place.again = again_ms.map(after);
+        let mut fetched = None;
+        if let Some(portion) = portion {
+            let deadline = after(portion.timeout_ms);
+            match requests::within(&place.fresh, &portion) {
+                Some(parts) => self.ready.push_back(Lot::new(held, portion, deadline, parts)),
+                None => fetched = Some((portion, deadline)),
+            }
+        }
+        // Fresh, and yet not handed out: too much is unsettled.
+        let stuck = portion.is_none() && next_fresh < asked.fresh.end;
+        place.stuck_until = stuck.then(|| Instant::now() + AGAIN);
+        place.pass(next_fresh);
+        if let Some((portion, deadline)) = fetched {
+            let (identity, stream) = (self.group.identity().clone(), self.group.stream().clone());
+            self.spawn(held, async move {
+                let result = requests::bring(&identity, &stream, held, &portion).await;
+                Done::Fetched { portion, deadline, result }
+            });
+        }
+        if !burials.is_empty() {
+            let (identity, stream) = (self.group.identity().clone(), self.group.stream().clone());
+            let burier = self.burier.clone();
+            self.spawn(held, async move {
+                Done::Buried(burier.bury(&identity, &stream, held, &dead_letters, burials).await)
+            });
+        }
+    }
+
+    fn failed(&mut self, held: Held, error: ClientError) -> Result<(), ConsumeError> {
+        let now = Instant::now();
+        let Some(place) = self.places.get_mut(&held.shard) else { return Ok(()) };
+        place.again = Some(now + AGAIN);
+        place.stuck_until = Some(now + AGAIN);
+        match error.code() {
+            Some(ErrorCode::LeaseLost | ErrorCode::UnknownMember) => {
+                self.places.remove(&held.shard);
+                self.group.look();
+                Ok(())
+            }
+            Some(ErrorCode::BreakerOpen) => {
+                let known = self.breaker.is_some();
+                self.breaker = Some(now + error.retry_after());
+                (place.again, place.stuck_until) = (Some(now), None);
+                // It is told once.
+                if known { Ok(()) } else { Err(error.into()) }
+            }
+            // The membership's own patience decides when to give up.
+            _ if error.retriable() => Ok(()),
+            _ => Err(error.into()),
+        }
+    }
+
+    /// What the membership brings.
+    fn follow(&mut self, event: GroupEvent) {
+        match event {
+            GroupEvent::Assigned { shard, .. } => {
+                let Some(lease) = self.group.lease(shard) else { return };
+                let place = Place {
+                    lease,
+                    fresh: VecDeque::new(),
+                    // Something may be left of whoever had it before.
+                    again: Some(Instant::now()),
+                    stuck_until: None,
+                    open: BTreeMap::new(),
+                    tasks: 0,
+                    leaving: false,
+                };
+                self.places.insert(shard, place);
+            }
+            GroupEvent::Records { shard, delivery } => {
+                if let Some(place) = self.places.get_mut(&shard) {
+                    place.fresh.push_back(delivery);
+                }
+            }
+            GroupEvent::Revoked { shard } => {
+                let Some(place) = self.places.get_mut(&shard) else { return };
+                place.leaving = true;
+                place.fresh.clear();
+                self.group.detain(shard, true);
+                self.let_go(shard);
+            }
+            GroupEvent::Lost { shard } => {
+                self.places.remove(&shard);
+            }
+            // The server knows where it ends.
+            GroupEvent::Ended { .. } => {}
+        }
+    }
+
+    /// Gives a shard up that is to go to another member, once nothing of it is open.
+    fn let_go(&mut self, shard: u32) {
+        let Some(place) = self.places.get(&shard).filter(|place| place.leaving) else { return };
+        let ready = self.ready.iter().any(|lot| lot.held().shard == shard);
+        if place.open.is_empty() && place.tasks == 0 && !ready {
+            self.places.remove(&shard);
+            self.group.detain(shard, false);
+        }
+    }
+}
