@@ -171,7 +171,7 @@ fn what_is_late_or_lost_its_owner_is_handed_out_again() {
     assert_eq!(w.portion(1, 5..5, 10), Some((2, 4, 1, true)));
     assert_eq!(w.portion(1, 5..5, 10), Some((4, 5, 2, true)));
     assert_eq!(w.portion(1, 5..5, 10), None);
-    assert_eq!(w.settle(2, 0, 2, Outcome::Done).is_err(), true, "another's lease");
+    assert!(w.settle(2, 0, 2, Outcome::Done).is_err(), "another's lease");
     w.settle(1, 0, 2, Outcome::Done).unwrap();
     w.settle(1, 0, 2, Outcome::Done).unwrap();
     assert_eq!(w.figures().done, 2, "said twice, counted once");
