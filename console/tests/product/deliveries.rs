@@ -34,7 +34,6 @@ fn quick() -> DeliveryConfig {
 fn to_the_end(most: u32) -> RecordOptions {
     RecordOptions {
         most,
-        session_timeout: Duration::from_secs(3),
         until: Some(Arc::new(|shard| Some(shard.high_water))),
         ..RecordOptions::default()
     }
