@@ -16,7 +16,7 @@ pub(crate) use filtering::{Filtering, Frame, Kept};
 pub(crate) use passing::{FoundByFetch, tell};
 pub(crate) use programs::{Known, Programs};
 pub(crate) use threads::{FilterGauge, FilterLink, Work, filter_threads};
-pub(crate) use turn::{Found, Lot, Program, Span, Turn, Whose};
+pub(crate) use turn::{Flaw, Found, Lot, Program, Span, Turn, Whose};
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};

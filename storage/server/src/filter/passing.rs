@@ -7,7 +7,7 @@ use highwater_engine::{Chunk, ReaderId, Sifted};
 use highwater_wire::{ErrorCode, FilterTally, Kind, ShardId, WireError};
 
 use super::{
-    Due, Fetching, Filtered, Filtering, Found, Frame, Kept, Known, Lot, Program, Span, Turn,
+    Due, Fetching, Filtered, Filtering, Flaw, Found, Frame, Kept, Known, Lot, Program, Span, Turn,
     Turned, Waiter, Wanted, Whose, Work,
 };
 use crate::clock::wall_ns;
@@ -333,8 +333,12 @@ pub(crate) fn tell(connection: &Connection, correlation: u64, frame: &Frame) {
     connection.reply(Kind::DeliverFiltered, correlation, &frame.control(wall_ns()));
 }
 
-fn flawed(shard: ShardId, sequence: u64, flaw: &highwater_wire::BatchError) -> WireError {
+fn flawed(shard: ShardId, sequence: u64, flaw: &Flaw) -> WireError {
+    let code = match flaw {
+        Flaw::Batch(_) => ErrorCode::ShardDamaged,
+        Flaw::Panicked => ErrorCode::Internal,
+    };
     let message =
         format!("the batch of record {sequence} of shard {shard} cannot be looked at: {flaw}");
-    WireError::new(ErrorCode::ShardDamaged, message)
+    WireError::new(code, message)
 }

@@ -1,6 +1,7 @@
 //! The filter threads: they compile filters and take turns, for all cores, at a low priority. Their queue is bounded by
 //! what cores may give and lock-free: a core pushes, and wakes a thread that sleeps.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
@@ -147,11 +148,20 @@ impl FilterThread {
         let (core, filtered) = match work {
             Work::Compile { core, source } => {
                 let threads = self.queue.places.len();
-                let result = Program::compile(&source, threads).map(Arc::new);
+                // Whoever waits has to hear of it, whatever happens here.
+                let result = catch_unwind(|| Program::compile(&source, threads).map(Arc::new))
+                    .unwrap_or_else(|_| {
+                        Err("compiling it panicked; the server's log says where".into())
+                    });
                 (core, Filtered::Compiled { source, result })
             }
             Work::Turn(turn) => {
-                let found = take(&turn, scratch);
+                let taken = catch_unwind(AssertUnwindSafe(|| take(&turn, scratch)));
+                let found = taken.unwrap_or_else(|_| {
+                    // What it was in the middle of is not known.
+                    *scratch = Scratch::default();
+                    turn.panicked()
+                });
                 let Turn { whose, lot, .. } = *turn;
                 let (Whose::Subscription(highwater_engine::ReaderId(of)) | Whose::Fetch(of)) =
                     whose;

@@ -114,6 +114,17 @@ pub(crate) struct Turn {
     pub max_batch: u32,
 }
 
+/// Why a turn cannot be gone on with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Flaw {
+    /// A batch is damaged, or no client could inflate it.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A defect in what evaluates filters.
+    #[error("the filter thread panicked; the server's log says where")]
+    Panicked,
+}
+
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -127,7 +138,7 @@ pub(crate) struct Found {
     /// Whether all of the lot was.
     pub finished: bool,
     /// Why it cannot be gone on with.
-    pub flaw: Option<BatchError>,
+    pub flaw: Option<Flaw>,
 }
 
 impl Found {
@@ -151,24 +162,29 @@ pub(crate) struct Scratch {
 impl Turn {
     /// Takes it. `enough` is asked before each record but the first and ends it: at least one record is looked at.
     pub fn take(&self, scratch: &mut Scratch, enough: impl FnMut() -> bool) -> Found {
-        let mut look = Look {
-            turn: self,
-            enough,
-            inflated: 0,
-            found: Found {
-                data: Vec::new(),
-                tally: FilterTally::default(),
-                arrivals: self.lot.live.then(Vec::new),
-                span: self.span,
-                finished: false,
-                flaw: None,
-            },
-        };
+        let mut look = Look { turn: self, enough, inflated: 0, found: self.nothing() };
         match look.lot(scratch) {
             Ok(finished) => look.found.finished = finished,
-            Err(flaw) => look.found.flaw = Some(flaw),
+            Err(flaw) => look.found.flaw = Some(flaw.into()),
         }
         look.found
+    }
+
+    /// What has been found before the first record is looked at.
+    fn nothing(&self) -> Found {
+        Found {
+            data: Vec::new(),
+            tally: FilterTally::default(),
+            arrivals: self.lot.live.then(Vec::new),
+            span: self.span,
+            finished: false,
+            flaw: None,
+        }
+    }
+
+    /// What is said of it if it was not taken to its end because of a defect: nothing was found, and it ends here.
+    pub fn panicked(&self) -> Found {
+        Found { flaw: Some(Flaw::Panicked), ..self.nothing() }
     }
 }
 

@@ -152,7 +152,11 @@ fn damage_is_told_and_not_passed_over() {
     packed[at..at + 40].fill(0xff);
     let batches = [batch(0, 0, &[1, 2, 3], Compression::None), packed];
     let result = take(&turn("true", &batches, true));
-    assert!(matches!(result.flaw, Some(BatchError::Packed { .. })), "{:?}", result.flaw);
+    assert!(
+        matches!(result.flaw, Some(Flaw::Batch(BatchError::Packed { .. }))),
+        "{:?}",
+        result.flaw
+    );
     assert_eq!((result.span.next, result.finished, result.tally.matched), (3, false, 3));
 }
 
