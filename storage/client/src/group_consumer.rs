@@ -472,7 +472,7 @@ impl GroupConsumer {
         Ok(false)
     }
 
-    fn failed(&self) -> ClientError {
+    pub(crate) fn failed(&self) -> ClientError {
         self.view.borrow().failed.clone().unwrap_or_else(|| {
             ClientError::Protocol("the task that keeps the membership has ended".to_owned())
         })

@@ -82,6 +82,8 @@ struct Place {
     fresh: VecDeque<Delivery>,
     /// When the server is to be asked for what waits; `None` if nothing does.
     again: Option<Instant>,
+    /// Something that is to come again was settled last: what was asked for before says nothing of it.
+    unsettled: Option<Instant>,
     /// What is fresh is not handed out before.
     stuck_until: Option<Instant>,
     /// Lots in the application's hands: first sequence number, the one after the last, and the deadline.
@@ -244,7 +246,11 @@ impl RecordConsumer {
                     None => self.at_end = true,
                 },
                 // Perhaps something is due, or it holds something else by now. (That it has ended is found above.)
-                _ = self.view.changed() => self.at_end = false,
+                changed = self.view.changed() => match changed {
+                    Ok(()) => self.at_end = false,
+                    // Nobody sends heartbeats any more.
+                    Err(_) => return Err(self.group.failed().into()),
+                },
                 () = due => {}
             }
         }
@@ -285,6 +291,7 @@ impl RecordConsumer {
             }
             if !all_done || result.is_err() {
                 place.again = Some(Instant::now());
+                place.unsettled = place.again;
             }
         }
         self.let_go(held.shard);
@@ -435,6 +442,9 @@ impl RecordConsumer {
         let Some(place) = self.places.get_mut(&held.shard) else { return };
         let after = |ms: u32| asked.at + Duration::from_millis(ms.into());
         place.again = again_ms.map(after);
+        if place.unsettled.is_some_and(|at| at >= asked.at) {
+            place.again = Some(Instant::now());
+        }
         let mut fetched = None;
         if let Some(portion) = portion {
             let deadline = after(portion.timeout_ms);
@@ -497,6 +507,7 @@ impl RecordConsumer {
                     fresh: VecDeque::new(),
                     // Something may be left of whoever had it before.
                     again: Some(Instant::now()),
+                    unsettled: None,
                     stuck_until: None,
                     open: BTreeMap::new(),
                     tasks: 0,
