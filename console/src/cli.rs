@@ -4,6 +4,7 @@
 mod child;
 pub mod config;
 pub mod demo;
+pub mod dlq;
 pub mod doctor;
 pub mod group;
 pub mod inspect;
@@ -54,6 +55,8 @@ pub enum Command {
     Stream(stream::StreamArgs),
     /// List, describe, reset or delete consumer groups
     Group(group::GroupArgs),
+    /// Dead letters: list, show, give again or give up
+    Dlq(dlq::DlqArgs),
     /// Bound what clients of a name may do
     Quota(quota::QuotaArgs),
     /// Store records from a file or standard input
@@ -146,6 +149,7 @@ mod tests {
             "replay s",
             "stream list",
             "group list",
+            "dlq list",
             "quota list",
             "load run",
             "top",

@@ -35,6 +35,7 @@ fn run() -> Result<(), Failure> {
         Command::Serve(args) => cli::serve::run(args),
         Command::Stream(args) => cli::stream::run(args),
         Command::Group(args) => cli::group::run(args),
+        Command::Dlq(args) => cli::dlq::run(args),
         Command::Quota(args) => cli::quota::run(args),
         Command::Put(args) => cli::put::run(args),
         Command::Tail(args) => cli::tail::run(args),

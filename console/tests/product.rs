@@ -36,6 +36,9 @@ mod crash;
 #[path = "product/deliveries.rs"]
 mod deliveries;
 
+#[path = "product/dead_letters.rs"]
+mod dead_letters;
+
 #[path = "product/doctor.rs"]
 mod doctor;
 

@@ -2,6 +2,7 @@
 
 mod describe;
 mod reset;
+mod set;
 
 use clap::{Args, Subcommand};
 use highwater_wire::{GroupName, StreamName};
@@ -23,6 +24,8 @@ enum GroupCommand {
     List(describe::ListArgs),
     /// Describe a group, shard by shard: position, backlog, rates, and when it is empty or lost
     Describe(describe::DescribeArgs),
+    /// Say how records are delivered: by positions, or record by record with attempts and dead letters
+    Set(set::SetArgs),
     /// Set positions, forwards or back
     Reset(reset::ResetArgs),
     /// Forget the positions of a group
@@ -46,6 +49,7 @@ pub fn run(args: GroupArgs) -> Result<(), Failure> {
         match args.command {
             GroupCommand::List(args) => describe::list(args).await,
             GroupCommand::Describe(args) => describe::describe(args).await,
+            GroupCommand::Set(args) => set::run(args).await,
             GroupCommand::Reset(args) => reset::run(args).await,
             GroupCommand::Delete(args) => delete(args).await,
         }

@@ -18,12 +18,12 @@ use highwater_wire::{NameError, StreamName};
 use jiff::Timestamp;
 
 use super::Target;
-use super::tail::From;
+use super::tail::{Found, From};
 use crate::failure::Failure;
 use crate::signals::Stop;
 use crate::units;
 use crate::when::moment;
-use merge::{Merge, Wanted};
+pub use merge::{Merge, Next, Wanted};
 use pace::{Lateness, Pace, Speed};
 use report::Report;
 use sink::Sink;
@@ -59,6 +59,9 @@ pub struct ReplayArgs {
     /// Only this shard
     #[arg(long, value_name = "N")]
     shard: Option<u32>,
+    /// Only records for which this CEL expression is true (docs/consuming.md)
+    #[arg(long, value_name = "EXPR")]
+    filter: Option<String>,
     /// By which of a record's times
     #[arg(long, value_enum, default_value = "arrival")]
     by: By,
@@ -167,22 +170,32 @@ pub fn run(args: ReplayArgs) -> Result<(), Failure> {
             args.to
         )));
     }
+    let found = Found::new(args.filter.as_deref())?;
     let stop = Stop::on_signals()?;
-    let report = super::runtime()?.block_on(replay(&args, &stop))?;
+    let (report, found) = super::runtime()?.block_on(replay(&args, found, &stop))?;
     // What goes to standard output stays alone there.
     let beside = args.to == To::Stdout && !args.dry_run;
     report.tell(args.json, beside)?;
+    // What the filter found behind the last record wanted was not asked for.
+    if args.limit.is_none() && !matches!(args.until, Some(Until::Time(_))) {
+        found.report();
+    }
     if stop.requested() {
         return Err(Failure::failed(format!("interrupted after {} records", report.records)));
     }
     Ok(())
 }
 
-async fn replay(args: &ReplayArgs, stop: &Stop) -> Result<Report, Failure> {
+async fn replay(args: &ReplayArgs, found: Found, stop: &Stop) -> Result<(Report, Found), Failure> {
     let client = args.target.connect().await?;
-    let wanted =
-        Wanted { from: args.from.start(), until: args.until, shard: args.shard, by: args.by };
-    let merge = Merge::open(&client, args.stream.as_str(), wanted).await?;
+    let wanted = Wanted {
+        from: args.from.start(),
+        until: args.until,
+        shard: args.shard,
+        by: args.by,
+        filter: args.filter.clone(),
+    };
+    let mut merge = Merge::open(&client, args.stream.as_str(), wanted, found).await?;
     let sink = match &args.to {
         _ if args.dry_run => Sink::nothing(),
         To::Stdout => Sink::stdout(args.stream.as_str()),
@@ -209,7 +222,7 @@ async fn replay(args: &ReplayArgs, stop: &Stop) -> Result<Report, Failure> {
     };
     let speed = if args.dry_run { Speed::Max } else { args.speed };
     let mut player = Player {
-        merge,
+        merge: &mut merge,
         pace: Pace::new(args.speed, args.max_gap),
         waits: speed != Speed::Max,
         left: args.limit.unwrap_or(u64::MAX),
@@ -217,7 +230,7 @@ async fn replay(args: &ReplayArgs, stop: &Stop) -> Result<Report, Failure> {
     };
     let shed = sink.drain(async |out| player.play(out, stop).await).await?;
     report.shed = shed;
-    Ok(report)
+    Ok((report, merge.found))
 }
 
 fn create(path: &Path) -> Result<File, Failure> {
@@ -226,7 +239,7 @@ fn create(path: &Path) -> Result<File, Failure> {
 
 /// Takes records as they come and gives them on when they are due.
 struct Player<'a> {
-    merge: Merge,
+    merge: &'a mut Merge,
     pace: Pace,
     /// Whether it waits until they are due.
     waits: bool,
@@ -286,12 +299,17 @@ impl Player<'_> {
 
 /// Keeps what is in a stream in a file, as a trace: what a load run does first that follows a stream.
 pub async fn keep(client: &Client, stream: &str, path: &Path) -> Result<u64, Failure> {
-    let wanted =
-        Wanted { from: highwater_client::Start::Oldest, until: None, shard: None, by: By::Arrival };
-    let merge = Merge::open(client, stream, wanted).await?;
+    let wanted = Wanted {
+        from: highwater_client::Start::Oldest,
+        until: None,
+        shard: None,
+        by: By::Arrival,
+        filter: None,
+    };
+    let mut merge = Merge::open(client, stream, wanted, Found::new(None)?).await?;
     let mut report = Report::default();
     let mut player = Player {
-        merge,
+        merge: &mut merge,
         pace: Pace::new(Speed::Max, None),
         waits: false,
         left: u64::MAX,

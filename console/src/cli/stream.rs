@@ -15,6 +15,7 @@ use super::Target;
 use crate::failure::Failure;
 use crate::{human, output};
 use settings::Settings;
+pub use trim::Before;
 
 /// `highwater stream`.
 #[derive(Debug, Args)]

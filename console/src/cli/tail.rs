@@ -1,5 +1,6 @@
 //! `highwater tail`: records of a stream, all shards as they come, each shard in order.
 
+mod exec;
 mod filter;
 mod format;
 mod from;
@@ -13,13 +14,15 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use highwater_client::{Client, ConsumerOptions, Delivery, Start, StreamConsumer};
-use highwater_wire::{GroupName, RecordView, ShardDescription, StreamDescription, StreamName};
+use highwater_wire::{
+    GroupName, MAX_CLAIM, RecordView, ShardDescription, StreamDescription, StreamName,
+};
 
 use super::Target;
 use crate::failure::Failure;
 use crate::signals::Stop;
 use crate::{output, units};
-use filter::Found;
+pub use filter::Found;
 pub use from::From;
 use group::Group;
 use window::{Counting, WindowArgs};
@@ -61,6 +64,16 @@ pub struct TailArgs {
     #[arg(long, value_name = "TIME", requires = "group", value_parser = units::duration)]
     #[arg(default_value = "10s")]
     session_timeout: Duration,
+    /// With a --group that settles record by record (`group set`): run this with `sh -c` for each lot of records, which
+    /// it finds on its standard input as --format says. Exit code 0: they are done; another: they have failed, for the
+    /// reason in its last line on standard error
+    #[arg(long, value_name = "CMD", requires = "group")]
+    #[arg(conflicts_with_all = ["shard", "limit", "filter", "window", "session"])]
+    exec: Option<String>,
+    /// With --exec: records in a lot, at most
+    #[arg(long, value_name = "N", requires = "exec", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CLAIM)))]
+    batch: u32,
     /// End after this many records
     #[arg(long, value_name = "N", value_parser = units::count)]
     limit: Option<u64>,
@@ -86,6 +99,10 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// Carries it out.
 pub fn run(args: TailArgs) -> Result<(), Failure> {
+    if let Some(command) = &args.exec {
+        let stop = Stop::on_signals()?;
+        return super::runtime()?.block_on(exec::run(&args, command, &stop));
+    }
     let mut found = Found::new(args.filter.as_deref())?;
     let mut counting = args.windows.plan()?;
     let stop = Stop::on_signals()?;

@@ -134,6 +134,10 @@ fn a_part_of_a_stream_and_what_cannot_be_replayed() {
     };
     assert_eq!(payloads(&["--from", "5", "--until", "7"]), wanted(5..7));
     assert_eq!(payloads(&["--limit", "3"]), wanted(0..3));
+    assert_eq!(
+        payloads(&["--filter", "key == 'k3' && seq > 5"]),
+        [8, 13, 18].map(|n| wanted(n..n + 1).remove(0))
+    );
     assert_eq!(payloads(&["--shard", "0", "--from", "18"]), wanted(18..20));
     assert_eq!(payloads(&["--from", "latest"]), wanted(0..0));
     // The second ten came later than the first.
@@ -144,6 +148,7 @@ fn a_part_of_a_stream_and_what_cannot_be_replayed() {
     assert_eq!(payloads(&["--from", &second]), wanted(10..20));
     for (args, code, words) in [
         (&["replay", "s", "--to", "s"][..], 2, &["--to s", "the stream itself"][..]),
+        (&["replay", "s", "--filter", "key =="], 2, &["--filter", "column"]),
         (&["replay", "s", "--speed", "fast"], 2, &["--speed", "fast", "original"]),
         (&["replay", "s", "--to", "a b"], 2, &["--to", "a b"]),
         (&["replay", "s", "--to-target", "h:1"], 2, &["--to-target", "no stream"]),

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use clap::Args;
-use highwater_wire::{GroupDescription, GroupMember, GroupName, GroupShard, StreamName, Trend};
+use highwater_wire::{
+    GroupDelivery, GroupDescription, GroupMember, GroupName, GroupShard, StreamName, Trend,
+};
 use serde::Serialize;
 
 use super::named;
+use super::set::words;
 use crate::cli::Target;
 use crate::failure::Failure;
 use crate::{human, output};
@@ -42,6 +45,16 @@ struct Described<'a> {
     total: Total,
     shards: Vec<Shard<'a>>,
     members: Vec<Member<'a>>,
+    /// Of the streams that it settles record by record.
+    deliveries: Vec<Delivered<'a>>,
+}
+
+/// What became of records that are settled one by one, as JSON.
+#[derive(Serialize)]
+struct Delivered<'a> {
+    stream: &'a str,
+    #[serde(flatten)]
+    delivery: &'a GroupDelivery,
 }
 
 /// A member as JSON.
@@ -156,6 +169,12 @@ impl<'a> Described<'a> {
                 .iter()
                 .flat_map(|g| g.members.iter().map(|m| Member { stream: &g.stream, member: m }))
                 .collect(),
+            deliveries: streams
+                .iter()
+                .filter_map(|g| {
+                    g.delivery.as_ref().map(|d| Delivered { stream: &g.stream, delivery: d })
+                })
+                .collect(),
         }
     }
 }
@@ -209,6 +228,24 @@ pub async fn describe(args: DescribeArgs) -> Result<(), Failure> {
     if described.total.lost_records > 0 {
         let lost = human::counted(described.total.lost_records, "record");
         output::line(format!("retention removed {lost} before they were read"))?;
+    }
+    for (stream, delivery) in described.deliveries.iter().map(|d| (d.stream, d.delivery)) {
+        let of = human::grouped;
+        output::line(format!(
+            "{stream} record by record: {}",
+            words(&delivery.config, group, stream)
+        ))?;
+        output::line(format!(
+            "{stream}: {} in hand, {} waiting, {} to bury; {} done, {} handed out again, {} buried, {} lost; breaker {}",
+            of(delivery.in_hand),
+            of(delivery.waiting),
+            of(delivery.to_bury),
+            of(delivery.done),
+            of(delivery.redelivered),
+            of(delivery.buried),
+            of(delivery.lost),
+            delivery.breaker
+        ))?;
     }
     let head = [
         "stream", "shard", "position", "end", "backlog", "bytes", "age", "in/s", "out/s", "trend",

@@ -8,16 +8,18 @@ use highwater_client::{Client, ConsumerOptions, KeptRecord, ReadingOrder, ShardC
 use highwater_wire::{ShardDescription, StreamDescription};
 
 use super::{By, Until};
-use crate::cli::tail::clamp;
+use crate::cli::tail::{Found, clamp};
 use crate::failure::Failure;
 
 /// What is wanted of a stream.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
     pub from: Start,
     pub until: Option<Until>,
     pub shard: Option<u32>,
     pub by: By,
+    /// Only records for which this expression is true.
+    pub filter: Option<String>,
 }
 
 /// A record that is next.
@@ -36,11 +38,12 @@ const AHEAD: u64 = 64 << 20;
 const DELIVERY: u32 = 256 << 10;
 
 /// The records of a stream, those that were there when it was opened.
-#[derive(Debug)]
 pub struct Merge {
     client: Client,
     stream: StreamDescription,
     wanted: Wanted,
+    /// What the filter found.
+    pub found: Found,
     order: ReadingOrder,
     lanes: BTreeMap<u32, Lane>,
     /// The first record of each lane: its time and shard.
@@ -60,7 +63,12 @@ struct Lane {
 
 impl Merge {
     /// Of a stream, as it is now.
-    pub async fn open(client: &Client, name: &str, wanted: Wanted) -> Result<Merge, Failure> {
+    pub async fn open(
+        client: &Client,
+        name: &str,
+        wanted: Wanted,
+        found: Found,
+    ) -> Result<Merge, Failure> {
         let reading = |e| Failure::doing(format!("cannot read stream {name}"), e);
         let stream = client.describe_stream(name).await.map_err(reading)?;
         if let Some(shard) = wanted.shard
@@ -74,6 +82,7 @@ impl Merge {
             client: client.clone(),
             stream,
             wanted,
+            found,
             order: ReadingOrder::default(),
             lanes: BTreeMap::new(),
             heads: BinaryHeap::new(),
@@ -113,6 +122,7 @@ impl Merge {
             })?;
             let Some(delivery) = read else { break };
             lane.waiting.extend(delivery.keep());
+            self.found.took(&delivery);
         }
         let until_ns = match self.wanted.until {
             Some(Until::Time(ns)) => ns,
@@ -173,6 +183,7 @@ impl Merge {
             credit_bytes: AHEAD / lanes,
             max_delivery_bytes: DELIVERY,
             end: (!beyond).then_some(end),
+            filter: self.wanted.filter.clone(),
             ..ConsumerOptions::default()
         };
         Some((start, options))

@@ -27,12 +27,12 @@ pub struct TrimArgs {
 
 /// Up to where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Before(TrimBefore);
+pub struct Before(pub TrimBefore);
 
 /// Not a place to trim before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write a sequence number, a time like 2026-05-17T10:05:03Z, or -10m")]
-struct BeforeError;
+pub struct BeforeError;
 
 impl FromStr for Before {
     type Err = BeforeError;

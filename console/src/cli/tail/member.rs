@@ -29,13 +29,7 @@ pub async fn read(
         name: args.member.clone(),
         fixed: args.member.is_some(),
         session_timeout: args.session_timeout,
-        start: match args.from.start() {
-            Start::Oldest => ResetTo::Oldest,
-            Start::Latest => ResetTo::Latest,
-            Start::At(sequence) => ResetTo::Sequence(sequence),
-            Start::After(sequence) => ResetTo::Sequence(sequence.saturating_add(1)),
-            Start::Time(ns) => ResetTo::Time(ns),
-        },
+        start: start(args.from.start()),
         consumer: ConsumerOptions { filter: args.filter.clone(), ..ConsumerOptions::default() },
         until: if args.follow { None } else { Some(marks(client, stream).await?) },
         ..GroupOptions::default()
@@ -65,8 +59,19 @@ async fn commit(
     }
 }
 
+/// Where a group begins that has no positions.
+pub fn start(from: Start) -> ResetTo {
+    match from {
+        Start::Oldest => ResetTo::Oldest,
+        Start::Latest => ResetTo::Latest,
+        Start::At(sequence) => ResetTo::Sequence(sequence),
+        Start::After(sequence) => ResetTo::Sequence(sequence.saturating_add(1)),
+        Start::Time(ns) => ResetTo::Time(ns),
+    }
+}
+
 /// The high-water marks of now: where to end without `--follow`.
-async fn marks(client: &Client, stream: &str) -> Result<Until, Failure> {
+pub async fn marks(client: &Client, stream: &str) -> Result<Until, Failure> {
     let reading = |e| Failure::doing(format!("cannot read stream {stream}"), e);
     let described = client.describe_stream(stream).await.map_err(reading)?;
     let marks: BTreeMap<u32, u64> =

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use highwater_wire::telemetry::{GroupSnapshot, ShardSnapshot, Snapshot};
+use highwater_wire::telemetry::{DeliverySnapshot, GroupSnapshot, ShardSnapshot, Snapshot};
 
 use super::Seconds;
 
@@ -34,6 +34,8 @@ pub struct GroupFigures {
     pub loss: Option<Loss>,
     /// By shard number.
     pub parts: Vec<GroupPart>,
+    /// What became of its records, if it settles them one by one: as of the later snapshot.
+    pub delivery: Option<DeliverySnapshot>,
 }
 
 /// A consumer group on one shard.
@@ -129,6 +131,8 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot, seconds: &Seconds) -> Vec<
     let mut groups: Vec<GroupFigures> = by_name.into_values().collect();
     for group in &mut groups {
         group.parts.sort_by_key(|part| part.shard);
+        let own = |d: &&DeliverySnapshot| d.group == group.group && d.stream == group.stream;
+        group.delivery = new.deliveries.iter().find(own).cloned();
     }
     groups.sort_by_key(|group| Reverse((group.age, group.records)));
     groups

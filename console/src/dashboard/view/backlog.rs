@@ -6,6 +6,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
 
+use highwater_wire::BreakerState;
+
 use super::panel::{self, Words, below};
 use crate::dashboard::app::{App, Screen};
 use crate::dashboard::figures::{GroupFigures, Limit, Loss};
@@ -201,6 +203,18 @@ pub fn group(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     if group.lost > 0 {
         let text = format!("   {} already lost", human::counted(group.lost, "record"));
         second = second.add(text, theme.bad());
+    }
+    // Only of those that settle record by record, and where there is something to tell.
+    if let Some(delivery) = &group.delivery {
+        for (what, records) in [("again", delivery.redelivered), ("buried", delivery.buried)] {
+            if records > 0 {
+                let count = human::count(records as f64);
+                second = second.all([(format!("   {what} "), theme.dim()), (count, theme.warn())]);
+            }
+        }
+        if delivery.breaker != BreakerState::Closed {
+            second = second.add(format!("   breaker {}", delivery.breaker), theme.bad());
+        }
     }
     second.draw(inner, 1, buffer);
     let place = below(inner, 2);

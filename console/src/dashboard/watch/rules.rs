@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater_wire::ErrorCode;
+use highwater_wire::{BreakerState, ErrorCode};
 
 use super::{Level, NOT_DURABLE, Rule, volatile};
 use crate::dashboard::figures::{CoreFigures, Figures, GroupFigures, Limit, ShardFigures};
@@ -37,7 +37,7 @@ const MISSED: f64 = 0.05;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// See [`super::RULES`].
-pub const RULES: [Rule; 18] = [
+pub const RULES: [Rule; 19] = [
     Rule {
         name: "not-durable",
         level: Level::Bad,
@@ -77,6 +77,14 @@ pub const RULES: [Rule; 18] = [
         cause: "the group is slow or stands still, and old segments go",
         remedy: "let it catch up; a longer retention (stream set)",
         test: retention,
+    },
+    Rule {
+        name: "breaker",
+        level: Level::Bad,
+        threshold: "the breaker of a group is open or half-open",
+        cause: "too many of its records became dead letters: its consumers are broken, or what they need is away",
+        remedy: "dlq show says why; mend them, then dlq redrive",
+        test: breaker,
     },
     Rule {
         name: "hot-shard",
@@ -247,6 +255,19 @@ fn retention(picture: &Picture) -> Vec<String> {
         }
         texts
     })
+}
+
+fn breaker(picture: &Picture) -> Vec<String> {
+    // As of now, like stopped shards.
+    let groups = picture.figures.as_ref().map_or(&[][..], |figures| &figures.groups);
+    let stopped = groups.iter().filter_map(|group| {
+        let delivery = group.delivery.as_ref()?;
+        let (name, buried) = (&group.group, human::counted(delivery.buried, "dead letter"));
+        let text =
+            format!("breaker of {name} on {} is {}: {buried}", group.stream, delivery.breaker);
+        (delivery.breaker != BreakerState::Closed).then_some(text)
+    });
+    stopped.collect()
 }
 
 /// The key that explains a shard's load, in brackets.

@@ -1,7 +1,7 @@
 //! Each rule fires when it should, and is silent when it should not.
 
-use highwater_wire::ErrorCode;
-use highwater_wire::telemetry::{Distribution, Refusals, Snapshot};
+use highwater_wire::telemetry::{DeliverySnapshot, Distribution, Refusals, Snapshot};
+use highwater_wire::{BreakerState, ErrorCode};
 
 use super::*;
 use crate::dashboard::fixture;
@@ -94,6 +94,23 @@ fn retention_fires_before_and_after_it_is_too_late() {
     assert!(texts("retention", ageing(86_400_000)).is_empty());
     let late = |_, s: &mut Snapshot| s.shards[0].oldest = s.groups[0].position + 1_234;
     assert_eq!(texts("retention", late), ["billing lost 1,234 records of orders unread"]);
+}
+
+#[test]
+fn breaker_fires_until_it_is_closed_again() {
+    let breaker = |breaker: BreakerState| {
+        move |_, s: &mut Snapshot| {
+            let (group, stream) = ("billing".to_owned(), "orders".to_owned());
+            let delivery =
+                DeliverySnapshot { group, stream, buried: 1_234, breaker, ..Default::default() };
+            s.deliveries = vec![delivery];
+        }
+    };
+    let open = texts("breaker", breaker(BreakerState::Open));
+    assert_eq!(open, ["breaker of billing on orders is open: 1,234 dead letters"]);
+    let half = texts("breaker", breaker(BreakerState::HalfOpen));
+    assert_eq!(half, ["breaker of billing on orders is half-open: 1,234 dead letters"]);
+    assert!(texts("breaker", breaker(BreakerState::Closed)).is_empty());
 }
 
 #[test]

@@ -1,0 +1,323 @@
+//! `highwater dlq redrive`: dead letters are given to their group again, which then gets the records of the log and no
+//! copies; or they are copied into a stream. What was done with is trimmed from the stream of dead letters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use clap::Args;
+use highwater_client::wire::Header;
+use highwater_client::{Client, Producer, ProducerOptions, Record};
+use highwater_wire::{SequenceRange, StreamName, TrimBefore};
+use serde::Serialize;
+
+use super::letter::{Letter, Met, Span, each};
+use super::{Dead, Name};
+use crate::cli::Target;
+use crate::failure::{Failure, chain};
+use crate::human::counted;
+use crate::output;
+
+#[derive(Debug, Args)]
+pub struct RedriveArgs {
+    /// The group, or a stream of dead letters
+    #[arg(value_name = "GROUP|NAME")]
+    name: Name,
+    /// Copy them into this stream, as the records they were, instead of giving them to their group again: those of
+    /// `put`, and those that retention has removed from the stream they come from
+    #[arg(long, value_name = "STREAM")]
+    to: Option<StreamName>,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Letters taken at once: they are held in memory, and what stays of them is written again.
+const ROUND: usize = 10_000;
+/// Ranges in one request.
+const RANGES: usize = 1_000;
+
+/// What was done.
+#[derive(Debug, Default, Serialize)]
+struct Done {
+    dry_run: bool,
+    /// Given to their groups again.
+    redriven: u64,
+    /// Copied into the stream.
+    copied: u64,
+    /// Those that stay, by reason.
+    kept: BTreeMap<&'static str, u64>,
+}
+
+/// Why a letter stays.
+const GONE: &str = "the record is not kept any more (copy the letters with --to STREAM)";
+const NO_GROUP: &str = "it is no record of a group (copy the letters with --to STREAM)";
+const REFUSED: &str = "its group does not settle this stream record by record";
+const CUT: &str = "not all of the record is here";
+const OTHER: &str = "it is of another group";
+
+/// What is done with letters.
+struct Redrive<'a> {
+    client: &'a Client,
+    /// Only those of this group.
+    group: Option<String>,
+    to: Option<(StreamName, Producer)>,
+    dry_run: bool,
+    done: Done,
+}
+
+/// Carries it out.
+pub async fn run(args: RedriveArgs) -> Result<(), Failure> {
+    let client = args.target.connect().await?;
+    let (streams, group) = super::named(&client, args.name.as_str()).await?;
+    let to = match &args.to {
+        None => None,
+        Some(name) if streams.iter().any(|dead| dead.name() == name.as_str()) => {
+            return Err(Failure::Usage(format!("--to {name} is where the letters are")));
+        }
+        Some(name) => Some((name.clone(), producer(&client, name.as_str()).await?)),
+    };
+    let done = Done { dry_run: args.dry_run, ..Done::default() };
+    let mut redrive = Redrive { client: &client, group, to, dry_run: args.dry_run, done };
+    for dead in &streams {
+        redrive.stream(dead).await?;
+    }
+    let done = redrive.done;
+    if args.json {
+        output::json(&done)?;
+    } else {
+        let would = if done.dry_run { "would be " } else { "" };
+        let (redriven, copied) = (counted(done.redriven, "letter"), counted(done.copied, "letter"));
+        match &args.to {
+            None => output::line(format!("{redriven} {would}given again"))?,
+            Some(to) => output::line(format!("{copied} {would}copied to {to}"))?,
+        }
+        for (why, letters) in &done.kept {
+            output::line(format!("{} kept: {why}", counted(*letters, "letter")))?;
+        }
+    }
+    let stuck: u64 = done.kept.iter().filter(|(why, _)| **why != OTHER).map(|(_, n)| n).sum();
+    if stuck > 0 && !done.dry_run {
+        return Err(Failure::Failed(format!("{} stay", counted(stuck, "dead letter"))));
+    }
+    Ok(())
+}
+
+async fn producer(client: &Client, stream: &str) -> Result<Producer, Failure> {
+    let producer = client.producer(stream, ProducerOptions::default()).await;
+    producer.map_err(|e| Failure::doing(format!("cannot write to stream {stream}"), e))
+}
+
+impl Redrive<'_> {
+    /// All letters of a stream that were there when it began, some at a time.
+    async fn stream(&mut self, dead: &Dead) -> Result<(), Failure> {
+        for shard in &dead.stream.shards {
+            let mut span = Span { shard: shard.shard, from: shard.oldest, until: shard.high_water };
+            if !self.promises(dead, span).await? || self.dry_run {
+                continue;
+            }
+            let mut met = Met::default();
+            loop {
+                let mut round = Vec::new();
+                let take = |letter: Letter| {
+                    round.push(letter);
+                    if round.len() < ROUND {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    }
+                };
+                each(self.client, dead, Some(span), take).await?;
+                let Some(last) = round.last() else { break };
+                span.from = last.record.sequence + 1;
+                self.round(dead, span, round, &mut met).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any letter can be done with. If not, or if it is only to be said, the letters are counted.
+    async fn promises(&mut self, dead: &Dead, span: Span) -> Result<bool, Failure> {
+        let (mut met, mut some) = (Met::default(), 0);
+        let mut kept: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let count = |letter: Letter| {
+            match self.obstacle(&letter) {
+                _ if !met.first(&letter.told) => {}
+                Some(why) => *kept.entry(why).or_default() += 1,
+                None => some += 1,
+            }
+            ControlFlow::Continue(())
+        };
+        each(self.client, dead, Some(span), count).await?;
+        if some == 0 || self.dry_run {
+            kept.into_iter().for_each(|(why, letters)| self.keeps(why, letters));
+            let done =
+                if self.to.is_some() { &mut self.done.copied } else { &mut self.done.redriven };
+            *done += some;
+        }
+        Ok(some > 0)
+    }
+
+    fn keeps(&mut self, why: &'static str, letters: u64) {
+        *self.done.kept.entry(why).or_default() += letters;
+    }
+
+    /// Why a letter cannot be done with, as far as it shows itself.
+    fn obstacle(&self, letter: &Letter) -> Option<&'static str> {
+        let other = self.group.is_some() && letter.told.origin.group != self.group;
+        match self.to {
+            _ if other => Some(OTHER),
+            Some(_) => letter.told.cut.then_some(CUT),
+            None => letter.told.given_up().is_none().then_some(NO_GROUP),
+        }
+    }
+
+    /// Letters of one shard, all that lie before the span.
+    async fn round(
+        &mut self,
+        dead: &Dead,
+        span: Span,
+        round: Vec<Letter>,
+        met: &mut Met,
+    ) -> Result<(), Failure> {
+        // Buried twice, a record is given again once; the second letter only goes.
+        let once = |letter: &Letter| met.first(&letter.told);
+        let round: Vec<Letter> = round.into_iter().filter(once).collect();
+        let stay = match &self.to {
+            Some(_) => self.copy(&round).await?,
+            None => self.give(&round).await?,
+        };
+        // What stays is written again behind the others, and then all of the round can go. A crash in between leaves
+        // letters twice, which say that they are the same.
+        if !stay.is_empty() {
+            let producer = producer(self.client, dead.name()).await?;
+            let mut receipts = Vec::new();
+            for (index, why) in stay {
+                if let Some(letter) = round.get(index) {
+                    receipts.push(send(&producer, letter, usize::MAX).await?);
+                    self.keeps(why, 1);
+                }
+            }
+            for receipt in receipts {
+                receipt.await.map_err(|e| Failure::doing("cannot keep a dead letter", e))?;
+            }
+        }
+        let (shard, before) = (Some(span.shard), TrimBefore::Sequence(span.from));
+        let trimmed = self.client.trim_stream(dead.name(), shard, before).await;
+        trimmed.map(drop).map_err(|e| Failure::doing(format!("cannot trim {}", dead.name()), e))
+    }
+
+    /// Copies letters; those that stay, and why.
+    async fn copy(&mut self, round: &[Letter]) -> Result<Vec<(usize, &'static str)>, Failure> {
+        let Some((name, producer)) = &self.to else { return Ok(Vec::new()) };
+        let (mut stay, mut receipts) = (Vec::new(), Vec::new());
+        for (index, letter) in round.iter().enumerate() {
+            match self.obstacle(letter) {
+                Some(why) => stay.push((index, why)),
+                None => receipts.push(send(producer, letter, letter.told.own).await?),
+            }
+        }
+        let copied = receipts.len() as u64;
+        for receipt in receipts {
+            receipt.await.map_err(|e| {
+                Failure::Failed(format!("cannot copy a dead letter to {name}: {}", chain(&e)))
+            })?;
+        }
+        self.done.copied += copied;
+        Ok(stay)
+    }
+
+    /// Gives letters to their groups again; those that stay, and why.
+    async fn give(&mut self, round: &[Letter]) -> Result<Vec<(usize, &'static str)>, Failure> {
+        let mut stay = Vec::new();
+        let mut places: BTreeMap<(&str, &str, u32), BTreeMap<u64, usize>> = BTreeMap::new();
+        for (index, letter) in round.iter().enumerate() {
+            match (self.obstacle(letter), letter.told.given_up()) {
+                (None, Some((group, stream, shard, sequence))) => {
+                    places.entry((group, stream, shard)).or_default().insert(sequence, index);
+                }
+                (why, _) => stay.push((index, why.unwrap_or(NO_GROUP))),
+            }
+        }
+        for ((group, stream, shard), letters) in places {
+            let ranges = ranges(letters.keys().copied());
+            for ranges in ranges.chunks(RANGES) {
+                let inside = |sequence: u64, ranges: &[SequenceRange]| {
+                    ranges.iter().any(|range| (range.from..range.to).contains(&sequence))
+                };
+                let these = letters.iter().filter(|(sequence, _)| inside(**sequence, ranges));
+                let these: BTreeSet<(u64, usize)> = these.map(|(s, i)| (*s, *i)).collect();
+                match self.client.redrive(group, stream, shard, ranges).await {
+                    Ok(redriven) => {
+                        for (sequence, index) in these {
+                            if inside(sequence, &redriven.gone) {
+                                stay.push((index, GONE));
+                            } else {
+                                self.done.redriven += 1;
+                            }
+                        }
+                    }
+                    // It will not change by itself: the others need not wait for it.
+                    Err(error) if error.code().is_some() && !error.retriable() => {
+                        note!("note: {group} in {stream}, shard {shard}: {}", chain(&error));
+                        stay.extend(these.into_iter().map(|(_, index)| (index, REFUSED)));
+                    }
+                    Err(error) => {
+                        let doing = format!("cannot give dead letters to group {group} again");
+                        return Err(Failure::doing(doing, error));
+                    }
+                }
+            }
+        }
+        stay.sort_unstable();
+        Ok(stay)
+    }
+}
+
+/// Sends a letter with the first `headers` of its headers.
+async fn send(
+    producer: &Producer,
+    letter: &Letter,
+    headers: usize,
+) -> Result<highwater_client::Receipt, Failure> {
+    let record = letter.record.view();
+    let headers: Vec<Header<'_>> = record.headers().take(headers).collect();
+    let again = Record {
+        headers: &headers,
+        timestamp_ns: Some(record.timestamp_ns),
+        ..Record::new(record.key, record.payload)
+    };
+    let sent = producer.send(again).await;
+    sent.map_err(|e| Failure::doing(format!("cannot write to {}", producer.stream().name), e))
+}
+
+/// Ascending sequence numbers as ranges.
+fn ranges(sequences: impl Iterator<Item = u64>) -> Vec<SequenceRange> {
+    let mut ranges: Vec<SequenceRange> = Vec::new();
+    for sequence in sequences {
+        match ranges.last_mut() {
+            Some(last) if last.to == sequence => last.to += 1,
+            _ => ranges.push(SequenceRange { from: sequence, to: sequence + 1 }),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_asked_for_together() {
+        let range = |from, to| SequenceRange { from, to };
+        assert_eq!(
+            ranges([3, 4, 5, 9, 11, 12].into_iter()),
+            [range(3, 6), range(9, 10), range(11, 13)]
+        );
+        assert_eq!(ranges([].into_iter()), []);
+    }
+}
