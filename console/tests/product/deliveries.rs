@@ -137,6 +137,42 @@ fn one_bad_record_in_ten_thousand_is_the_only_dead_letter_and_redrive_has_it_aga
 }
 
 #[test]
+fn what_a_filter_leaves_out_counts_as_processed() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    assert!(server.put("s", &lines(5_000, &[40, 3_000]), &[]).status.success());
+    runtime().block_on(async {
+        let client = connect(&server).await;
+        client.set_group("g", "s", Some(quick())).await.unwrap();
+        let mut options = to_the_end(10);
+        options.consumer.filter = Some("payload.endsWith('00') || seq == 40".to_owned());
+        let mut seen = Seen::new();
+        let mut consumer = client.record_consumer("g", "s", options).await.unwrap();
+        while let Some(lot) = consumer.next().await.unwrap() {
+            let found = payloads(&lot);
+            assert!((1..=10).contains(&found.len()), "{found:?}");
+            // Both bad ones come alone in the end.
+            if found.iter().any(|payload| payload.contains("poison")) {
+                let reason = "poison".to_owned();
+                consumer.settle(lot, Outcome::Failed { reason }).await.unwrap();
+            } else {
+                consumer.settle(lot, Outcome::Done).await.unwrap();
+                found.into_iter().for_each(|payload| *seen.entry(payload).or_default() += 1);
+            }
+        }
+        consumer.close().await.unwrap();
+        let wanted = (1..50).filter(|n| *n != 30).map(|n| (format!("line {}", n * 100), 1));
+        assert_eq!(seen, wanted.collect());
+        let told = delivery(&client).await;
+        assert_eq!((told.done, told.buried, told.waiting), (4_998, 2, 0));
+        let origins: Vec<String> =
+            letters(&client, "s.g.dead").await.into_iter().map(|(payload, _)| payload).collect();
+        assert_eq!(origins, ["poison 40", "poison 3000"]);
+    });
+}
+
+#[test]
 fn a_record_that_the_member_names_fails_alone() {
     let dir = scratch();
     let server = Server::start(&dir.path().join("data"));

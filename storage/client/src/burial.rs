@@ -9,7 +9,7 @@ use highwater_wire::{
 use tokio::sync::Mutex;
 
 use crate::membership::Identity;
-use crate::record_consumer::{Held, fetch, settle};
+use crate::record_consumer::{Held, Source, fetch, settle};
 use crate::{AppendError, Client, ClientError, Producer, ProducerOptions, Record, SendError};
 
 /// All headers of a record together hold at most so many bytes.
@@ -26,7 +26,7 @@ impl Burier {
     pub async fn bury(
         &self,
         identity: &Identity,
-        stream: &StreamDescription,
+        source: Source<'_>,
         held: Held,
         dead_letters: &str,
         burials: Vec<Burial>,
@@ -35,7 +35,7 @@ impl Burier {
         for burial in burials {
             let (from, to) = (burial.from, burial.to);
             let copied = match &outcome {
-                Ok(()) => self.copy(identity, stream, held, dead_letters, &burial).await,
+                Ok(()) => self.copy(identity, source, held, dead_letters, &burial).await,
                 // The next would fare no better.
                 Err(_) => Ok(Outcome::Released),
             };
@@ -57,7 +57,7 @@ impl Burier {
     async fn copy(
         &self,
         identity: &Identity,
-        stream: &StreamDescription,
+        source: Source<'_>,
         held: Held,
         dead_letters: &str,
         burial: &Burial,
@@ -65,9 +65,9 @@ impl Burier {
         let mut from = burial.from;
         let mut copied = 0;
         while from < burial.to {
-            let fetched = fetch(&identity.client, stream, held.shard, from..burial.to).await?;
+            let fetched = fetch(&identity.client, source, held.shard, from..burial.to).await?;
             let mut receipts = Vec::new();
-            let producer = self.open(&identity.client, stream, dead_letters).await?;
+            let producer = self.open(&identity.client, source.stream, dead_letters).await?;
             for batch in fetched.parts.iter().flat_map(|part| part.batches()) {
                 let arrival_ns = batch.header().arrival_ns.to_native();
                 let wanted = fetched.range.clone();

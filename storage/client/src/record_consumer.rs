@@ -7,6 +7,7 @@ mod requests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_wire::{
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use lot::Lot;
-pub(crate) use requests::{Held, fetch, settle};
+pub(crate) use requests::{Held, Source, fetch, settle};
 
 use crate::burial::Burier;
 use crate::membership::View;
@@ -45,8 +46,8 @@ pub struct RecordOptions {
     pub start: ResetTo,
     /// Records in a lot, 1 to 10,000. Default 100.
     pub most: u32,
-    /// How each shard is read; its `end` is not used. Default: what retention removed is passed over, since the server counts
-    /// it.
+    /// How each shard is read; its `end` is not used. What its filter leaves out counts as processed. Default: what
+    /// retention removed is passed over, since the server counts it.
     pub consumer: ConsumerOptions,
     /// Where shards are read to; [`RecordConsumer::next`] ends when all it holds are there and nothing waits. Default:
     /// for ever on.
@@ -118,6 +119,16 @@ impl Place {
         }
     }
 
+    /// How many sequence numbers a claim is to be for, so that about `most` records come of it.
+    fn span(&self, most: u32) -> u32 {
+        let range = self.at_hand();
+        let parts = self.fresh.iter().filter(|part| part.from < range.end);
+        let beyond = parts.flat_map(Delivery::records).nth(most as usize);
+        let end = beyond.map_or(range.end, |record| record.sequence);
+        let span = end.saturating_sub(range.start).min(MAX_CLAIM.into());
+        (span as u32).max(most)
+    }
+
     /// When it is worth asking for, `now` or later; `None` if that is not known yet.
     fn worth_asking(&self, now: Instant) -> Option<Instant> {
         if self.leaving {
@@ -143,9 +154,17 @@ struct Asked {
 /// What a task has done.
 #[derive(Debug)]
 enum Done {
-    Claimed { asked: Asked, result: Result<Claimed, ClientError> },
-    Fetched { portion: Portion, deadline: Instant, result: Result<Vec<Delivery>, ClientError> },
-    Buried(Result<(), ClientError>),
+    Claimed {
+        asked: Asked,
+        result: Result<Claimed, ClientError>,
+    },
+    Fetched {
+        portion: Portion,
+        deadline: Instant,
+        result: Result<Vec<Delivery>, ClientError>,
+    },
+    /// Dead letters, or a lot of which the filter leaves nothing.
+    Settled(Result<(), ClientError>),
 }
 
 /// Reads a stream as a member of a group that settles record by record.
@@ -154,6 +173,7 @@ pub struct RecordConsumer {
     group: GroupConsumer,
     view: watch::Receiver<View>,
     most: u32,
+    filter: Option<Arc<str>>,
     places: BTreeMap<u32, Place>,
     tasks: JoinSet<(Held, Done)>,
     /// One claim at a time: what is handed out must not wait here while its time runs.
@@ -180,7 +200,7 @@ impl Client {
         options: RecordOptions,
     ) -> Result<RecordConsumer, ClientError> {
         let RecordOptions { name, fixed, session_timeout, start, most, consumer, until } = options;
-        let auto_commit = None;
+        let (auto_commit, filter) = (None, consumer.filter.as_deref().map(Arc::from));
         let options =
             GroupOptions { name, fixed, session_timeout, start, auto_commit, consumer, until };
         let group = self.group_consumer(group, stream, options).await?;
@@ -188,6 +208,7 @@ impl Client {
             view: group.view(),
             group,
             most: most.clamp(1, MAX_CLAIM),
+            filter,
             places: BTreeMap::new(),
             tasks: JoinSet::new(),
             claiming: false,
@@ -389,8 +410,9 @@ impl RecordConsumer {
         let next = later.next().or_else(|| self.places.iter().find(worth));
         let Some((&shard, place)) = next else { return };
         let (held, range) = (Held { shard, lease: place.lease }, place.at_hand());
+        let most = if self.filter.is_some() { place.span(self.most) } else { self.most };
         (self.turn, self.claiming) = (shard, true);
-        let (identity, most) = (self.group.identity().clone(), self.most);
+        let identity = self.group.identity().clone();
         self.spawn(held, async move {
             let asked = Asked { at: Instant::now(), fresh: range.clone() };
             let result = requests::claim(&identity, held, range, most).await;
@@ -424,14 +446,14 @@ impl RecordConsumer {
                 if let (Some(first), Some(last)) = (parts.first(), parts.last()) {
                     let (from, to) = (first.from.max(portion.from), last.next.min(portion.to));
                     let portion = Portion { from, to, ..portion };
-                    self.ready.push_back(Lot::new(held, portion, deadline, parts));
+                    self.make_ready(Lot::new(held, portion, deadline, parts));
                 }
                 Ok(())
             }
-            Done::Buried(Ok(())) => Ok(()),
+            Done::Settled(Ok(())) => Ok(()),
             Done::Claimed { result: Err(error), .. }
             | Done::Fetched { result: Err(error), .. }
-            | Done::Buried(Err(error)) => self.failed(held, error),
+            | Done::Settled(Err(error)) => self.failed(held, error),
         };
         self.let_go(held.shard);
         result
@@ -445,11 +467,11 @@ impl RecordConsumer {
         if place.unsettled.is_some_and(|at| at >= asked.at) {
             place.again = Some(Instant::now());
         }
-        let mut fetched = None;
+        let (mut lot, mut fetched) = (None, None);
         if let Some(portion) = portion {
             let deadline = after(portion.timeout_ms);
             match requests::within(&place.fresh, &portion) {
-                Some(parts) => self.ready.push_back(Lot::new(held, portion, deadline, parts)),
+                Some(parts) => lot = Some(Lot::new(held, portion, deadline, parts)),
                 None => fetched = Some((portion, deadline)),
             }
         }
@@ -457,20 +479,34 @@ impl RecordConsumer {
         let stuck = portion.is_none() && next_fresh < asked.fresh.end;
         place.stuck_until = stuck.then(|| Instant::now() + AGAIN);
         place.pass(next_fresh);
+        lot.into_iter().for_each(|lot| self.make_ready(lot));
         if let Some((portion, deadline)) = fetched {
             let (identity, stream) = (self.group.identity().clone(), self.group.stream().clone());
+            let filter = self.filter.clone();
             self.spawn(held, async move {
-                let result = requests::bring(&identity, &stream, held, &portion).await;
+                let source = Source { stream: &stream, filter: filter.as_deref() };
+                let result = requests::bring(&identity, source, held, &portion).await;
                 Done::Fetched { portion, deadline, result }
             });
         }
         if !burials.is_empty() {
             let (identity, stream) = (self.group.identity().clone(), self.group.stream().clone());
-            let burier = self.burier.clone();
+            let (burier, filter) = (self.burier.clone(), self.filter.clone());
             self.spawn(held, async move {
-                Done::Buried(burier.bury(&identity, &stream, held, &dead_letters, burials).await)
+                let source = Source { stream: &stream, filter: filter.as_deref() };
+                Done::Settled(burier.bury(&identity, source, held, &dead_letters, burials).await)
             });
         }
+    }
+
+    /// To be handed out, unless the filter leaves nothing of it.
+    fn make_ready(&mut self, lot: Lot) {
+        if self.filter.is_none() || lot.records().next().is_some() {
+            return self.ready.push_back(lot);
+        }
+        let (identity, held) = (self.group.identity().clone(), lot.held());
+        let settled = vec![(lot.from, lot.to, Outcome::Done)];
+        self.spawn(held, async move { Done::Settled(settle(&identity, held, settled).await) });
     }
 
     fn failed(&mut self, held: Held, error: ClientError) -> Result<(), ConsumeError> {

@@ -96,10 +96,19 @@ pub(crate) struct Brought {
     pub range: Range<u64>,
 }
 
+/// Where records are fetched from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    /// The stream.
+    pub stream: &'a StreamDescription,
+    /// Only those that match.
+    pub filter: Option<&'a str>,
+}
+
 /// Fetches records, about as many bytes as a lot may have.
 pub(crate) async fn fetch(
     client: &Client,
-    stream: &StreamDescription,
+    source: Source<'_>,
     shard: u32,
     wanted: Range<u64>,
 ) -> Result<Brought, ClientError> {
@@ -108,7 +117,13 @@ pub(crate) async fn fetch(
     let (mut parts, mut range) = (Vec::new(), wanted.start..wanted.start);
     let mut bytes = 0;
     while range.end < wanted.end && bytes < LOT_BYTES {
-        match client.fetch(stream, shard, range.end, options).await {
+        let fetched = match source.filter {
+            None => client.fetch(source.stream, shard, range.end, options).await,
+            Some(filter) => {
+                client.fetch_filtered(source.stream, shard, range.end, options, filter).await
+            }
+        };
+        match fetched {
             Ok(fetched) => {
                 let mut delivery = fetched.delivery;
                 if delivery.next <= range.end {
@@ -139,12 +154,12 @@ pub(crate) async fn fetch(
 /// fails, it is given back.
 pub(super) async fn bring(
     identity: &Identity,
-    stream: &StreamDescription,
+    source: Source<'_>,
     held: Held,
     portion: &Portion,
 ) -> Result<Vec<Delivery>, ClientError> {
     let wanted = portion.from..portion.to;
-    let brought = match fetch(&identity.client, stream, held.shard, wanted).await {
+    let brought = match fetch(&identity.client, source, held.shard, wanted).await {
         Ok(brought) => brought,
         Err(error) => {
             let released = vec![(portion.from, portion.to, Outcome::Released)];
