@@ -319,7 +319,8 @@ fn filter() -> Result<u64, Failure> {
     let wanted = Wanted::of([filter.expression()]);
     let mut builder = BatchBuilder::default();
     for n in 0..256_u32 {
-        let (status, path) = (200 + n % 400, if n % 3 == 0 { "/api/v1/items" } else { "/" });
+        let (status, path) =
+            (if n % 4 == 0 { 503 } else { 200 }, if n % 3 == 0 { "/api/v1/items" } else { "/" });
         let payload = format!(
             r#"{{"client":"10.0.{}.{n}","method":"GET","path":"{path}","status":{status},"bytes":{},"agent":"Mozilla/5.0 (X11; Linux x86_64)"}}"#,
             n / 256,
