@@ -55,7 +55,7 @@ pub struct PutArgs {
     /// [default: random; with --format records the record's own]
     #[arg(long, value_name = "FIELD|const|random")]
     key: Option<Key>,
-    /// Give up on records that are not acknowledged for this long; until then they are sent again
+    /// Give up when nothing is acknowledged for this long; until then records are sent again
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::patience)]
     timeout: Duration,
     /// Be the producer of this name: whoever was it before is fenced off
@@ -143,7 +143,7 @@ async fn put(args: &PutArgs, input: Box<dyn Read + Send>, stop: &Stop) -> Result
     let ended = tokio::select! {
         ended = all => ended,
         () = async { halted().await; sleep(GRACE).await } => Err("gave up waiting".to_owned()),
-        reason = progress.watch(args.timeout) => Err(reason),
+        reason = progress.watch(args.timeout, || producer.held_up_by()) => Err(reason),
     };
     stored.report(&args.stream)?;
     let ended = if stop.requested() { Err("interrupted".to_owned()) } else { stored.first(ended) };

@@ -147,15 +147,17 @@ fn a_quota_for_a_client_name_bounds_all_its_connections() {
     let data = dir.path().join("data");
     let server = Server::start(&data);
     server.create("s", 1);
-    server.ok(&["quota", "set", "greedy", "--in", "5rec/s", "--burst", "1s"]);
+    server.ok(&["quota", "set", "greedy", "--in", "5rec/s,1kB/s", "--burst", "1s"]);
     let list = server.json(&["quota", "list", "--json"]);
     assert_eq!(
         (&list[0]["client"], &list[0]["quota"]["records_in"]),
         (&"greedy".into(), &5.into())
     );
     let input = b"x\n".repeat(200);
-    let greedy = server.put("s", &input, &["--client-name", "greedy", "--timeout", "1s"]);
-    refused(&greedy, 1, &["quota"]);
+    // The second of these has to wait for ten seconds.
+    let large = ["x".repeat(10_000).as_bytes(), b"\n"].concat().repeat(2);
+    let greedy = server.put("s", &large, &["--client-name", "greedy", "--timeout", "1s"]);
+    refused(&greedy, 1, &["quota", "1 record was stored"]);
     assert!(server.put("s", &input, &["--client-name", "modest"]).status.success());
     // It is kept over a restart, and lifted.
     assert_eq!(server.terminate().code(), Some(0));
@@ -164,6 +166,25 @@ fn a_quota_for_a_client_name_bounds_all_its_connections() {
     server.ok(&["quota", "delete", "greedy"]);
     assert!(server.put("s", &input, &["--client-name", "greedy"]).status.success());
     refused(&server.run(&["quota", "delete", "greedy"]), 1, &["greedy", "no quota"]);
+}
+
+/// What was stored of a batch was acknowledged only with the rest of it, so that `put` gave up although it went on all
+/// the time, and guessed at the reason.
+#[test]
+fn put_goes_on_as_long_as_something_is_stored_and_says_what_it_waits_for() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.ok(&["stream", "create", "s", "--quota-in", "20rec/s", "--quota-burst", "100ms"]);
+    let output = server.put("s", &b"x\n".repeat(50), &["--timeout", "1s"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(server.records("s"), 50);
+    // Every record takes three seconds.
+    server.ok(&["stream", "create", "t", "--quota-in", "1kB/s"]);
+    let large = ["x".repeat(3_000).as_bytes(), b"\n"].concat().repeat(2);
+    let output = server.put("t", &large, &["--timeout", "30s"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let words = said(&output);
+    assert!(words.contains("a quota holds records up"), "{words}");
 }
 
 #[test]

@@ -10,7 +10,8 @@ pub struct RetryPolicy {
     pub first: Duration,
     /// Upper bound of any wait. Default 1 s.
     pub max: Duration,
-    /// Bound of one operation, all its attempts together. Default 120 s.
+    /// Bound of one operation, all its attempts together; of what is appended, of the time in which nothing of its shard
+    /// is acknowledged. Default 120 s.
     pub deadline: Duration,
 }
 

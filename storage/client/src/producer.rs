@@ -189,6 +189,12 @@ impl Producer {
         accepted
     }
 
+    /// Why the oldest records that were sent are not acknowledged yet, as the server last said or the connection failed:
+    /// they are sent again. `None` if nothing is held up, or no reply has come yet.
+    pub fn held_up_by(&self) -> Option<ClientError> {
+        self.inner.queues.setup.router.held_up_by()
+    }
+
     /// Sends what has gathered and waits until everything accepted so far is acknowledged or has failed;
     /// the first failure, if any.
     pub async fn flush(&self) -> Result<(), SendError> {

@@ -188,6 +188,13 @@ impl Router {
         shared.push(&mut shared.state(), shard, parcel, stamp, now);
     }
 
+    /// Why the oldest batch that is held up was last refused, of all shards; `None` if none is.
+    pub(crate) fn held_up_by(&self) -> Option<ClientError> {
+        let state = self.shared.state();
+        let causes = state.leaves.values().filter_map(|leaf| leaf.window.held_up_by());
+        causes.min_by_key(|(since, _)| *since).map(|(_, cause)| cause.clone())
+    }
+
     /// What wakes whoever waits for room, if there is none.
     fn full(&self, shard: u32) -> Option<Arc<Notify>> {
         let state = self.shared.state();
@@ -251,6 +258,7 @@ impl Shared {
             shard: start.shard,
             inflight: self.options.inflight,
             idempotent: self.options.idempotent,
+            partial: self.options.partial,
             request_timeout: client.request_timeout,
             retry: client.retry,
         };
@@ -342,7 +350,7 @@ impl Shared {
         }
     }
 
-    /// Takes decided batches out of the window; whether there were any.
+    /// Takes decided batches out of the window; whether there were any. Of the one that is decided in parts, those.
     fn collect(&self, leaf: &mut Leaf, spare: &mut Vec<Body>) -> bool {
         let mut any = false;
         while let Some(settled) = leaf.window.pop_settled() {
@@ -357,6 +365,9 @@ impl Shared {
                 None if spare.len() < self.options.inflight + 2 => spare.push(parcel.body),
                 None => {}
             }
+        }
+        if let Some((runs, parcel)) = leaf.window.take_decided() {
+            runs.iter().for_each(|run| parcel.settle(run));
         }
         any
     }

@@ -6,10 +6,11 @@
 //! server asked for) and sends everything unacknowledged again, in order. A refused batch makes the server
 //! refuse those after it as out of sequence, so the whole flight is one episode.
 //!
-//! A batch may be decided in parts: what the server put off is sent again, as a batch of its own, from there. After
-//! a quota put something off, batches go out at the [pace] at which the shard takes them, half as many at a time, and twice
-//! as many whenever twice a flight was acknowledged. One that is larger than the burst goes in pieces, each when the one
-//! before is decided.
+//! A batch may be decided in parts: what is decided of the oldest is told at once, and what the server put off is sent
+//! again, as a batch of its own, from there. As long as something is decided no batch behind that is given up. After a
+//! quota put something off, batches go out at the [pace] at which the shard takes them, half as many at a time, and twice
+//! as many whenever twice a flight was acknowledged. One that is larger than what passes in a twentieth of a second goes in
+//! pieces, each when the one before is decided.
 //!
 //! A shard that was closed takes nothing new, but it still tells of a batch whether it is stored. So a batch is
 //! *moved*, given back to be sent elsewhere, once it is certain that it is not; those of unknown fate are asked for.
@@ -41,9 +42,11 @@ pub(crate) struct Config {
     pub inflight: usize,
     /// Batches carry stamps by which the server recognises a repetition.
     pub idempotent: bool,
+    /// The server may store part of a batch.
+    pub partial: bool,
     /// An attempt without reply is over after this time.
     pub request_timeout: Duration,
-    /// Waits between attempts, and the bound of all attempts of a batch.
+    /// Waits between attempts, and for how long a batch is tried while nothing is decided.
     pub retry: RetryPolicy,
 }
 
@@ -82,10 +85,12 @@ pub(crate) struct Window<B> {
     phase: Phase,
     /// Episodes in a row without an acknowledgement.
     failures: u32,
-    /// Of this episode: the longest wait the server asked for; `None` if nothing is to be retried.
-    retry_after: Option<Duration>,
+    /// Of this episode: until when the server asked to wait, by its longest; `None` if nothing is to be retried.
+    retry_at: Option<Time>,
     /// Of this episode: a quota put something off, and said exactly for how long.
     quota: bool,
+    /// When something of the oldest batch was last decided.
+    progress: Time,
     /// Of this episode: the sequence of the first batch given up as not stored.
     hole: Option<u64>,
     /// Of this episode: a new producer id is needed.
@@ -117,12 +122,13 @@ impl<B> Window<B> {
             outstanding: 0,
             flight: config.inflight,
             smooth: 0,
-            pace: Pace::default(),
+            pace: Pace::new(config.partial),
             in_pieces: false,
             phase: if wants { Phase::Renewing } else { Phase::Open },
             failures: 0,
-            retry_after: None,
+            retry_at: None,
             quota: false,
+            progress: Time::ZERO,
             hole: None,
             renew: wants,
             fenced_by: 0,
@@ -296,6 +302,9 @@ impl<B> Window<B> {
         entry.decided += reply.decided;
         entry.records -= reply.decided;
         let (left, asked) = (entry.records, Duration::from_millis(reply.retry_after_ms.into()));
+        if let State::InFlight { since } = entry.state {
+            self.pace.replied(now.saturating_sub(since));
+        }
         // What was decided without a word of waiting was all that was sent: a piece.
         let put_off = left > 0 && (reply.decided == 0 || reply.retry_after_ms > 0);
         self.pace.accepted(reply.decided, !put_off);
@@ -303,6 +312,9 @@ impl<B> Window<B> {
             // A repetition of an earlier attempt can only tell the same.
             (entry.ambiguous, entry.least) = (false, 0);
             self.failures = 0;
+            if index == self.first {
+                self.progress = now;
+            }
         }
         if left > 0 {
             entry.cut += reply.decided;
@@ -344,7 +356,7 @@ impl<B> Window<B> {
                 entry.ambiguous = false;
                 entry.last = Some(cause);
                 self.closed = true;
-                self.put_off(index, Duration::ZERO);
+                self.put_off(index, now);
             }
             Verdict::Retry { ambiguous: true } if !idempotent => {
                 self.finish(index, AppendError::FateUnknown(cause));
@@ -379,7 +391,7 @@ impl<B> Window<B> {
                 entry.last = Some(cause);
                 match over_quota {
                     true => self.over_quota(index, 0, asked, now),
-                    false => self.put_off(index, asked),
+                    false => self.put_off(index, now.saturating_add(asked)),
                 }
             }
         }
@@ -389,19 +401,22 @@ impl<B> Window<B> {
     /// A quota let `taken` records of a batch through and put the others off. What goes out together is put off
     /// together: fewer at a time for now.
     fn over_quota(&mut self, index: u64, taken: u32, asked: Duration, now: Time) {
+        let mut until = now.saturating_add(asked);
         if let Some(entry) = entry(&mut self.entries, self.first, index) {
-            let again = std::mem::replace(&mut entry.over_quota, true) || entry.piece;
+            let again = std::mem::replace(&mut entry.over_quota, true);
             let left = entry.sent.saturating_sub(taken).clamp(1, entry.records.max(1));
             self.pace.refused(taken, left, asked, again, now);
+            // The server tells when all of it fits; the next piece does earlier.
+            until = until.min(self.pace.due(self.pace.most(entry.records)).max(now));
         }
         (self.flight, self.smooth, self.quota) = ((self.flight / 2).max(1), 0, true);
-        self.put_off(index, asked);
+        self.put_off(index, until);
     }
 
-    /// A batch in flight is to be sent again, in this episode.
-    fn put_off(&mut self, index: u64, asked: Duration) {
+    /// A batch in flight is to be sent again, in this episode, not before `until`.
+    fn put_off(&mut self, index: u64, until: Time) {
         self.requeue(index);
-        self.retry_after = Some(self.retry_after.unwrap_or_default().max(asked));
+        self.retry_at = Some(self.retry_at.unwrap_or_default().max(until));
         self.begin_episode();
     }
 
@@ -441,7 +456,8 @@ impl<B> Window<B> {
             entry.last = Some(cause.clone());
         }
         self.renew |= self.phase == Phase::Renewing;
-        self.retry_after = Some(self.retry_after.unwrap_or_default().max(cause.retry_after()));
+        let until = now.saturating_add(cause.retry_after());
+        self.retry_at = Some(self.retry_at.unwrap_or_default().max(until));
         self.phase = Phase::Settling;
         self.settle(now);
     }
@@ -468,7 +484,7 @@ impl<B> Window<B> {
             if matches!(entry.state, State::Done | State::Moved) {
                 continue;
             }
-            if now >= entry.pushed.saturating_add(self.config.retry.deadline) {
+            if now >= self.deadline(entry) {
                 let limit = ClientError::TimedOut { after: self.config.retry.deadline };
                 let cause = entry.last.clone().unwrap_or(limit);
                 // An attempt in flight may still succeed.
@@ -503,7 +519,7 @@ impl<B> Window<B> {
             _ => None,
         };
         let entries = self.entries.iter().filter_map(|entry| {
-            let deadline = entry.pushed.saturating_add(self.config.retry.deadline);
+            let deadline = self.deadline(entry);
             match entry.state {
                 State::Done | State::Moved => None,
                 State::Queued => Some(deadline),
@@ -513,6 +529,27 @@ impl<B> Window<B> {
             }
         });
         entries.chain(waiting).min()
+    }
+
+    /// When a batch is given up, unless something is decided before.
+    fn deadline(&self, entry: &Entry<B>) -> Time {
+        entry.pushed.max(self.progress).saturating_add(self.config.retry.deadline)
+    }
+
+    /// What was decided of the oldest batch since it was last asked for, while the rest of it is still open.
+    pub(crate) fn take_decided(&mut self) -> Option<(Runs, &B)> {
+        let entry = self.entries.front_mut()?;
+        let open = matches!(entry.state, State::Queued | State::InFlight { .. });
+        if !open || entry.runs.is_empty() {
+            return None;
+        }
+        Some((std::mem::take(&mut entry.runs), &entry.body))
+    }
+
+    /// Why the oldest batch is to be sent again, and since when it is held; `None` while its reply is awaited.
+    pub(crate) fn held_up_by(&self) -> Option<(Time, &ClientError)> {
+        let entry = self.entries.front().filter(|entry| matches!(entry.state, State::Queued))?;
+        Some((entry.pushed, entry.last.as_ref()?))
     }
 
     /// The oldest batch if it is decided, or to go elsewhere.
@@ -588,7 +625,8 @@ impl<B> Window<B> {
         if waiting {
             return;
         }
-        let asked = self.retry_after.take();
+        // From when the server said so: what was in flight meanwhile may have been held for long.
+        let asked = self.retry_at.take().map(|until| until.saturating_sub(now));
         let mut wait = Duration::ZERO;
         if std::mem::take(&mut self.quota) {
             // The quota has room by then: to wait longer the oftener it happened would leave it unused.

@@ -13,7 +13,8 @@ const PRODUCER: ProducerStamp = ProducerStamp { id: 1, epoch: 1, sequence: 0 };
 
 fn config(inflight: usize, idempotent: bool) -> Config {
     let retry = RetryPolicy::default();
-    Config { shard: 0, inflight, idempotent, request_timeout: 30 * SECOND, retry }
+    let request_timeout = 30 * SECOND;
+    Config { shard: 0, inflight, idempotent, partial: true, request_timeout, retry }
 }
 
 fn window(inflight: usize, idempotent: bool) -> Window<u64> {
@@ -139,14 +140,15 @@ fn what_was_put_off_is_sent_again_from_there_one_batch_at_a_time() {
     assert_eq!(send.stamp.sequence, 2, "behind what is decided");
     assert!(w.next_due().is_none(), "one, to see whether there is room");
     // The first attempt again, and late: it tells nothing new.
-    w.replied(0, 1, &put_off(0, 2), until);
-    w.replied(0, 2, &stored(2, 3), until);
-    assert_eq!(sent(&mut w, until), [], "at the pace that was asked for: three in a second");
+    let replied = until + SECOND;
+    w.replied(0, 1, &put_off(0, 2), replied);
+    w.replied(0, 2, &stored(2, 3), replied);
+    assert_eq!(sent(&mut w, replied), [], "at the pace that was asked for: three in a second");
     let then = w.next_tick().unwrap();
     assert!(then > until + SECOND && then <= until + 2 * SECOND, "{:?}", then - until);
     assert_eq!(sent(&mut w, then), [(1, 2, 1, 5)]);
-    w.replied(1, 2, &stored(5, 5), then);
-    push(&mut w, 1, 3, then);
+    w.replied(1, 2, &stored(5, 5), then + SECOND);
+    push(&mut w, 1, 3, then + SECOND);
     // The quota may be another by then: no pace any more.
     let later = then + 20 * SECOND;
     assert_eq!(
@@ -157,6 +159,50 @@ fn what_was_put_off_is_sent_again_from_there_one_batch_at_a_time() {
     let settled = w.pop_settled().unwrap();
     assert_eq!(outcome(&settled), (10, Ok(0)));
     assert_eq!(settled.runs.iter().map(|run| run.count).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn what_is_decided_of_the_oldest_batch_is_told_before_the_rest_of_it_is() {
+    let mut w = three_in_flight(true);
+    assert!(w.take_decided().is_none() && w.held_up_by().is_none());
+    w.replied(0, 1, &put_off(0, 2), SECOND);
+    let (runs, tag) = w.take_decided().unwrap();
+    let told: Vec<_> = runs.iter().map(|run| (run.first, run.count)).collect();
+    assert_eq!((*tag, told), (10, vec![(0, 2)]));
+    assert!(w.take_decided().is_none(), "once");
+    let code = |w: &Window<u64>| w.held_up_by().and_then(|(_, cause)| cause.code());
+    assert_eq!(code(&w), Some(ErrorCode::QuotaExceeded));
+    w.failed(1, 1, refusal(ErrorCode::OutOfSequence), SECOND);
+    w.failed(2, 1, refusal(ErrorCode::OutOfSequence), SECOND);
+    let until = 3 * SECOND;
+    w.tick(until);
+    assert_eq!(sent(&mut w, until), [(0, 2, 1, 2)]);
+    assert_eq!(code(&w), None, "its reply is awaited");
+    w.replied(0, 2, &stored(2, 3), until + SECOND);
+    let settled = w.pop_settled().unwrap();
+    assert_eq!(settled.runs.iter().map(|r| (r.first, r.count)).collect::<Vec<_>>(), [(2, 3)]);
+    assert_eq!(code(&w), Some(ErrorCode::OutOfSequence), "now the next is");
+}
+
+#[test]
+fn as_long_as_something_is_decided_before_the_deadline_nothing_is_given_up() {
+    let deadline = RetryPolicy::default().deadline;
+    let mut w = window(1, true);
+    push(&mut w, 10, 5, Time::ZERO);
+    push(&mut w, 11, 5, Time::ZERO);
+    let mut now = Time::ZERO;
+    for sequence in 0..3 {
+        w.tick(now);
+        assert_eq!(popped(&mut w), [], "{now:?}");
+        assert_eq!(sent(&mut w, now), [(0, 1 + sequence as u32, 1, sequence)]);
+        w.replied(0, 1 + sequence as u32, &put_off(sequence, 1), now);
+        now += deadline - SECOND;
+    }
+    w.tick(now);
+    assert_eq!(popped(&mut w), []);
+    w.tick(now + SECOND);
+    let given_up: Vec<u64> = std::iter::from_fn(|| w.pop_settled().map(|s| s.body)).collect();
+    assert_eq!(given_up, [10, 11]);
 }
 
 #[test]

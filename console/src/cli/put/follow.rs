@@ -162,7 +162,7 @@ impl<'a> Agent<'a> {
                 sent = all => sent,
                 () = stop.wait() => Ok(()),
                 () = halt.wait() => Ok(()),
-                reason = progress.watch(args.timeout) => Err(reason),
+                reason = progress.watch(args.timeout, || producer.held_up_by()) => Err(reason),
             };
             // What was sent is waited for, but not for ever.
             drop(expect);

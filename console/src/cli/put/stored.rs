@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use highwater_client::{Receipt, SendError};
-use highwater_wire::StreamName;
+use highwater_client::{ClientError, Receipt, SendError};
+use highwater_wire::{ErrorCode, StreamName};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval};
 
@@ -50,24 +50,44 @@ impl Progress {
         self.settled.set(self.settled.get() + 1);
     }
 
-    /// Says on stderr when nothing was acknowledged for a while, less and less often; ends with a reason when it
-    /// lasts longer than `timeout` allows.
-    pub async fn watch(&self, timeout: Duration) -> String {
+    /// Says on stderr when nothing was acknowledged for a while, less and less often, and what `held_up` tells of why;
+    /// ends with a reason when it lasts longer than `timeout` allows.
+    pub async fn watch(
+        &self,
+        timeout: Duration,
+        held_up: impl Fn() -> Option<ClientError>,
+    ) -> String {
         let mut tick = interval(Duration::from_millis(250));
         let mut silence = Silence::new(Instant::now());
         loop {
             let now = tick.tick().await;
             let silent = silence.at(now, self.sent.get(), self.settled.get());
             if silent > timeout + SLACK {
-                return format!("nothing was acknowledged for {} s", silent.as_secs());
+                let why = why(held_up().as_ref());
+                return format!("nothing was acknowledged for {} s: {why}", silent.as_secs());
             }
             if let Some(seconds) = silence.told(silent) {
+                let why = why(held_up().as_ref());
                 note!(
-                    "waiting: nothing was acknowledged for {seconds} s; the server is out of reach, or a quota or a full disk holds records up (trying again until {} s)",
+                    "waiting: nothing was acknowledged for {seconds} s: {why} (trying again until {} s)",
                     timeout.as_secs()
                 );
             }
         }
+    }
+}
+
+/// Why nothing is acknowledged, by what the client has heard last.
+fn why(held_up: Option<&ClientError>) -> String {
+    let Some(cause) = held_up else { return "no reply has come yet".to_owned() };
+    match cause.code() {
+        Some(ErrorCode::QuotaExceeded) => {
+            let after = human::nanos(cause.retry_after().as_nanos().try_into().unwrap_or(u64::MAX));
+            format!("a quota holds records up; there is room for more in {after}")
+        }
+        Some(ErrorCode::DiskFull) => "the server's disk is full".to_owned(),
+        Some(_) => chain(cause),
+        None => format!("the server is out of reach: {}", chain(cause)),
     }
 }
 
@@ -204,7 +224,23 @@ impl Stored {
 
 #[cfg(test)]
 mod tests {
+    use highwater_wire::WireError;
+
     use super::*;
+
+    #[test]
+    fn what_holds_records_up_is_told_by_its_code() {
+        let refused = |code, after_ms| {
+            let error = WireError::new(code, "not now").retry_after(after_ms);
+            why(Some(&ClientError::Refused(error)))
+        };
+        assert!(refused(ErrorCode::QuotaExceeded, 1_000).starts_with("a quota holds records up"));
+        assert_eq!(refused(ErrorCode::DiskFull, 0), "the server's disk is full");
+        assert!(refused(ErrorCode::Busy, 5).contains("Busy"));
+        let silent = ClientError::TimedOut { after: Duration::from_secs(3) };
+        assert!(why(Some(&silent)).starts_with("the server is out of reach"));
+        assert_eq!(why(None), "no reply has come yet");
+    }
 
     #[test]
     fn a_silence_is_told_soon_and_then_less_often() {
