@@ -91,6 +91,51 @@ fn one_poison_record_in_ten_thousand_is_found_kept_and_given_again() {
     assert_eq!(server.json(&["dlq", "redrive", "g", "--json"])["redriven"], 0);
 }
 
+/// The letter's place was taken for one in the new stream: another record came twice, and the letter was gone.
+#[test]
+fn a_letter_of_a_stream_that_was_made_anew_is_not_given_again() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    let set = ["group", "set", "g", "--stream", "s", "--attempts", "1"];
+    server.create("s", 1);
+    assert!(server.put("s", b"good\npoison\ngood\n", &[]).status.success());
+    server.ok(&set);
+    let done = dir.path().join("done");
+    assert!(work(&server, &worker(&done), &["--batch", "1"]).status.success());
+    server.ok(&["stream", "delete", "s"]);
+    server.create("s", 1);
+    assert!(server.put("s", b"0\n1\n2\n", &[]).status.success());
+    server.ok(&set);
+    for more in [&["--dry-run"][..], &[]] {
+        let told = server.run(&[&["dlq", "redrive", "g"][..], more].concat());
+        refused(&told, 1, &["1 dead letter stays"]);
+        assert!(
+            text(&told).contains("0 letters") && text(&told).contains("another one now"),
+            "{}",
+            text(&told)
+        );
+    }
+    assert_eq!(server.ok(&["tail", "s.g.dead", "--format", "payload"]), b"poison\n");
+}
+
+#[test]
+fn who_keeps_no_positions_is_told_before_anything_is_read() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 2);
+    assert!(server.put("s", b"a\nb\n", &[]).status.success());
+    server.ok(&["group", "set", "g", "--stream", "s"]);
+    for more in [&[][..], &["--shard", "0"], &["--window", "1s", "--agg", "count()"]] {
+        let told = server.run(&[&["tail", "s", "--group", "g"][..], more].concat());
+        refused(&told, 1, &["record by record", "--exec"]);
+        assert!(told.stdout.is_empty(), "{}", text(&told));
+    }
+    // And the other way round: no group comes to be by being asked for.
+    let told = server.run(&["tail", "s", "--group", "new", "--exec", "cat"]);
+    refused(&told, 1, &["does not settle s record by record"]);
+    refused(&server.run(&["group", "describe", "new"]), 1, &["new"]);
+}
+
 #[test]
 fn letters_of_put_are_copied_or_purged() {
     let dir = scratch();
@@ -198,7 +243,6 @@ fn what_cannot_be_worked_on_is_said_and_nothing_is_buried() {
         1,
         &["group g", "record by record", "group set g --stream s"],
     );
-    server.ok(&["group", "delete", "g"]);
     server.ok(&["group", "set", "g", "--stream", "s"]);
     refused(&work(&server, "no-such-command-here", &[]), 1, &["--exec", "exit code 127"]);
     assert_eq!(server.ok(&["dlq", "list", "--json"]), b"[]\n");

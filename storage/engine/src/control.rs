@@ -140,6 +140,7 @@ impl ControlError {
                 retry_after = *retry_after_ms;
                 ErrorCode::BreakerOpen
             }
+            ControlError::Delivery(DeliveryError::TooMany { .. }) => ErrorCode::GroupFull,
             ControlError::Delivery(DeliveryError::NotInHand { sequence, .. }) => {
                 detail = *sequence;
                 ErrorCode::NotInHand

@@ -27,6 +27,10 @@ pub(crate) use shard::{Kept, Tally};
 /// Ranges that are kept of a shard, at most: with more nothing fresh is handed out.
 pub const MAX_PIECES: usize = 10_000;
 
+/// With more ranges of a shard than this none are given to a group again. All of them are kept anew with each
+/// settlement, so that many of them slow everybody down.
+pub const MAX_REDRIVEN: usize = 2_000;
+
 /// What a member has at hand is not handed out before this time if there are too many ranges, milliseconds.
 const FULL_AGAIN_MS: u32 = 200;
 
@@ -80,7 +84,9 @@ pub enum DeliveryError {
         to: u64,
     },
     /// More ranges than are kept.
-    #[error("{ranges} ranges; {limit} are allowed")]
+    #[error(
+        "the group would have {ranges} ranges of records of this shard to work off; {limit} are allowed: give it these when it          has worked some off"
+    )]
     TooMany {
         /// How many.
         ranges: usize,

@@ -39,7 +39,7 @@ pub use crate::control::{
     Settle, Tended,
 };
 pub use crate::core::{Core, CoreCommand, LagAsk};
-pub use crate::deliveries::{DeliveryError, MAX_PIECES};
+pub use crate::deliveries::{DeliveryError, MAX_PIECES, MAX_REDRIVEN};
 pub use crate::embed::{Clock, Engine, EngineOptions, Idle, NotTaken, Reply, StartError};
 pub use crate::hotkeys::SplitPoint;
 pub use crate::index::IndexEntry;

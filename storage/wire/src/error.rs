@@ -110,6 +110,8 @@ codes! {
     WrongDelivery = 53, false;
     /// The records are not in hand under this lease (any more); the detail is the first such sequence number.
     NotInHand = 54, false;
+    /// The group has as much to work off as it may be given again at once.
+    GroupFull = 55, false;
     /// Of a record in a reply: dropped, as the stream's backpressure says.
     RecordDropped = 60, false;
     /// Of a record in a reply: sampled out, as the stream's backpressure says.

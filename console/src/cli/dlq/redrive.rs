@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use highwater_client::wire::Header;
 use highwater_client::{Client, Producer, ProducerOptions, Record};
-use highwater_wire::{SequenceRange, StreamName, TrimBefore};
+use highwater_wire::{ErrorCode, SequenceRange, StreamName, TrimBefore};
 use serde::Serialize;
 
-use super::letter::{Letter, Met, Span, each};
+use super::letter::{Letter, Met, Span, Told, each};
 use super::{Dead, Name};
 use crate::cli::Target;
 use crate::failure::{Failure, chain};
@@ -36,10 +37,16 @@ pub struct RedriveArgs {
     target: Target,
 }
 
-/// Letters taken at once: they are held in memory, and what stays of them is written again.
-const ROUND: usize = 10_000;
+/// Letters taken at once, at most: they are held in memory, and what stays of them is written again.
+const ROUND: usize = 1_000;
+/// Bytes of them, likewise.
+const ROUND_BYTES: usize = 16 << 20;
 /// Ranges in one request.
-const RANGES: usize = 1_000;
+const RANGES: usize = 250;
+/// How long a group that has as much to work off as it may is waited for, if it does not work any of it off.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What was done.
 #[derive(Debug, Default, Serialize)]
@@ -58,6 +65,10 @@ const GONE: &str = "the record is not kept any more (copy the letters with --to 
 const NO_GROUP: &str = "it is no record of a group (copy the letters with --to STREAM)";
 const REFUSED: &str = "its group does not settle this stream record by record";
 const CUT: &str = "not all of the record is here";
+const ANEW: &str =
+    "the stream it comes from is another one now, or none (copy the letters with --to STREAM)";
+const OTHERWISE: &str = "the server refuses it (the note says why)";
+const FULL: &str = "its group has enough to work off first; then give them again";
 const OTHER: &str = "it is of another group";
 
 /// What is done with letters.
@@ -67,7 +78,43 @@ struct Redrive<'a> {
     group: Option<String>,
     to: Option<(StreamName, Producer)>,
     dry_run: bool,
+    known: Known,
+    /// A group has as much to work off as it may.
+    full: bool,
     done: Done,
+}
+
+/// What is there now.
+struct Known {
+    /// Streams, and when they were made, nanoseconds since 1970 UTC.
+    streams: BTreeMap<String, u64>,
+    /// Groups that settle record by record, and in which streams.
+    groups: BTreeSet<(String, String)>,
+}
+
+impl Known {
+    async fn of(client: &Client) -> Result<Known, Failure> {
+        let listing = |e| Failure::doing("cannot list streams and groups", e);
+        let streams = client.list_streams().await.map_err(listing)?;
+        let groups = client.list_groups("").await.map_err(listing)?;
+        let settles = groups.into_iter().filter(|group| group.delivery.is_some());
+        Ok(Known {
+            streams: streams.into_iter().map(|s| (s.name, s.created_ns)).collect(),
+            groups: settles.map(|group| (group.group, group.stream)).collect(),
+        })
+    }
+
+    /// Why a group cannot be given the record that a letter is of.
+    fn obstacle(&self, told: &Told) -> Option<&'static str> {
+        let Some((group, stream, ..)) = told.given_up() else { return Some(NO_GROUP) };
+        // A stream of the same name has other records under the same numbers.
+        match (self.streams.get(stream), told.origin.arrival_ns) {
+            (Some(created_ns), Some(arrival_ns)) if arrival_ns >= *created_ns => {}
+            _ => return Some(ANEW),
+        }
+        let settles = self.groups.contains(&(group.to_owned(), stream.to_owned()));
+        (!settles).then_some(REFUSED)
+    }
 }
 
 /// Carries it out.
@@ -82,7 +129,9 @@ pub async fn run(args: RedriveArgs) -> Result<(), Failure> {
         Some(name) => Some((name.clone(), producer(&client, name.as_str()).await?)),
     };
     let done = Done { dry_run: args.dry_run, ..Done::default() };
-    let mut redrive = Redrive { client: &client, group, to, dry_run: args.dry_run, done };
+    let known = Known::of(&client).await?;
+    let mut redrive =
+        Redrive { client: &client, group, to, dry_run: args.dry_run, known, full: false, done };
     for dead in &streams {
         redrive.stream(dead).await?;
     }
@@ -101,10 +150,11 @@ pub async fn run(args: RedriveArgs) -> Result<(), Failure> {
         }
     }
     let stuck: u64 = done.kept.iter().filter(|(why, _)| **why != OTHER).map(|(_, n)| n).sum();
-    if stuck > 0 && !done.dry_run {
-        return Err(Failure::Failed(format!("{} stay", counted(stuck, "dead letter"))));
+    match stuck {
+        0 => Ok(()),
+        1 => Err(Failure::Failed("1 dead letter stays".to_owned())),
+        _ => Err(Failure::Failed(format!("{} stay", counted(stuck, "dead letter")))),
     }
-    Ok(())
 }
 
 async fn producer(client: &Client, stream: &str) -> Result<Producer, Failure> {
@@ -117,15 +167,18 @@ impl Redrive<'_> {
     async fn stream(&mut self, dead: &Dead) -> Result<(), Failure> {
         for shard in &dead.stream.shards {
             let mut span = Span { shard: shard.shard, from: shard.oldest, until: shard.high_water };
-            if !self.promises(dead, span).await? || self.dry_run {
+            let promised = self.promises(dead, span).await?;
+            if promised == 0 || self.dry_run {
                 continue;
             }
             let mut met = Met::default();
-            loop {
-                let mut round = Vec::new();
+            let before = self.done.redriven + self.done.copied;
+            while !self.full {
+                let (mut round, mut bytes) = (Vec::new(), 0);
                 let take = |letter: Letter| {
+                    bytes += letter.record.view().payload.len();
                     round.push(letter);
-                    if round.len() < ROUND {
+                    if round.len() < ROUND && bytes < ROUND_BYTES {
                         ControlFlow::Continue(())
                     } else {
                         ControlFlow::Break(())
@@ -136,12 +189,18 @@ impl Redrive<'_> {
                 span.from = last.record.sequence + 1;
                 self.round(dead, span, round, &mut met).await?;
             }
+            if std::mem::take(&mut self.full) {
+                // The others have not been touched.
+                let done = self.done.redriven + self.done.copied - before;
+                let told = self.done.kept.get(FULL).copied().unwrap_or(0);
+                self.keeps(FULL, promised.saturating_sub(done + told));
+            }
         }
         Ok(())
     }
 
-    /// Whether any letter can be done with. If not, or if it is only to be said, the letters are counted.
-    async fn promises(&mut self, dead: &Dead, span: Span) -> Result<bool, Failure> {
+    /// How many letters can be done with, by what shows. If none, or if it is only to be said, they are counted.
+    async fn promises(&mut self, dead: &Dead, span: Span) -> Result<u64, Failure> {
         let (mut met, mut some) = (Met::default(), 0);
         let mut kept: BTreeMap<&'static str, u64> = BTreeMap::new();
         let count = |letter: Letter| {
@@ -159,7 +218,7 @@ impl Redrive<'_> {
                 if self.to.is_some() { &mut self.done.copied } else { &mut self.done.redriven };
             *done += some;
         }
-        Ok(some > 0)
+        Ok(some)
     }
 
     fn keeps(&mut self, why: &'static str, letters: u64) {
@@ -172,7 +231,7 @@ impl Redrive<'_> {
         match self.to {
             _ if other => Some(OTHER),
             Some(_) => letter.told.cut.then_some(CUT),
-            None => letter.told.given_up().is_none().then_some(NO_GROUP),
+            None => self.known.obstacle(&letter.told),
         }
     }
 
@@ -244,37 +303,80 @@ impl Redrive<'_> {
             }
         }
         for ((group, stream, shard), letters) in places {
-            let ranges = ranges(letters.keys().copied());
-            for ranges in ranges.chunks(RANGES) {
-                let inside = |sequence: u64, ranges: &[SequenceRange]| {
-                    ranges.iter().any(|range| (range.from..range.to).contains(&sequence))
-                };
-                let these = letters.iter().filter(|(sequence, _)| inside(**sequence, ranges));
-                let these: BTreeSet<(u64, usize)> = these.map(|(s, i)| (*s, *i)).collect();
-                match self.client.redrive(group, stream, shard, ranges).await {
-                    Ok(redriven) => {
+            for ranges in ranges(letters.keys().copied()).chunks(RANGES) {
+                let whole = ranges.first().zip(ranges.last()).map(|(a, b)| a.from..b.to);
+                let these = whole.map(|whole| letters.range(whole)).into_iter().flatten();
+                match self.offer((group, stream, shard), ranges).await? {
+                    Ok(gone) => {
                         for (sequence, index) in these {
-                            if inside(sequence, &redriven.gone) {
-                                stay.push((index, GONE));
+                            if gone.iter().any(|gone| (gone.from..gone.to).contains(sequence)) {
+                                stay.push((*index, GONE));
                             } else {
                                 self.done.redriven += 1;
                             }
                         }
                     }
                     // It will not change by itself: the others need not wait for it.
-                    Err(error) if error.code().is_some() && !error.retriable() => {
-                        note!("note: {group} in {stream}, shard {shard}: {}", chain(&error));
-                        stay.extend(these.into_iter().map(|(_, index)| (index, REFUSED)));
-                    }
-                    Err(error) => {
-                        let doing = format!("cannot give dead letters to group {group} again");
-                        return Err(Failure::doing(doing, error));
-                    }
+                    Err(why) => stay.extend(these.map(|(_, index)| (*index, why))),
                 }
             }
         }
         stay.sort_unstable();
         Ok(stay)
+    }
+}
+
+/// A group, a stream, a shard.
+type Place<'p> = (&'p str, &'p str, u32);
+
+impl Redrive<'_> {
+    /// Gives records to a group again, as soon as it takes more; those that are gone, or why it does not take any.
+    async fn offer(
+        &mut self,
+        (group, stream, shard): Place<'_>,
+        ranges: &[SequenceRange],
+    ) -> Result<Result<Vec<SequenceRange>, &'static str>, Failure> {
+        let (mut waiting, mut since) = (u64::MAX, Instant::now());
+        loop {
+            let error = match self.client.redrive(group, stream, shard, ranges).await {
+                Ok(redriven) => return Ok(Ok(redriven.gone)),
+                Err(error) => error,
+            };
+            if error.code() == Some(ErrorCode::GroupFull) && !self.full {
+                let left = self.waiting(group, stream).await?;
+                if left < waiting {
+                    if waiting == u64::MAX {
+                        note!("{group} has {left} records to work off first; waiting");
+                    }
+                    (waiting, since) = (left, Instant::now());
+                }
+                if since.elapsed() < PATIENCE {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+                self.full = true;
+            }
+            return match error.code() {
+                Some(ErrorCode::GroupFull) => Ok(Err(FULL)),
+                Some(_) if !error.retriable() => {
+                    note!("note: {group} in {stream}, shard {shard}: {}", chain(&error));
+                    Ok(Err(OTHERWISE))
+                }
+                _ => {
+                    let doing = format!("cannot give dead letters to group {group} again");
+                    Err(Failure::doing(doing, error))
+                }
+            };
+        }
+    }
+
+    /// Records of a group in a stream that wait to be handed out again.
+    async fn waiting(&self, group: &str, stream: &str) -> Result<u64, Failure> {
+        let listed = self.client.list_groups(stream).await;
+        let listed = listed.map_err(|e| Failure::doing("cannot list groups", e))?;
+        let found = listed.into_iter().find(|listed| listed.group == group);
+        let delivery = found.and_then(|found| found.delivery);
+        Ok(delivery.map_or(0, |delivery| delivery.waiting + delivery.in_hand))
     }
 }
 

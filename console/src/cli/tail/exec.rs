@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,10 @@ const NOT_FOUND: [i32; 2] = [126, 127];
 /// is less.
 const MARGIN: Duration = Duration::from_millis(500);
 
+/// How long the last words of a command that has ended are waited for: a process it left behind in a session of its own
+/// may hold the pipe open for ever.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// What was done.
 #[derive(Debug, Default)]
 struct Tally {
@@ -38,6 +43,14 @@ pub async fn run(args: &TailArgs, command: &str, stop: &Stop) -> Result<(), Fail
     let stream = args.stream.as_str();
     let group = args.group.as_ref().map_or("", |group| group.as_str());
     let failed = |e: ConsumeError| failure(e, group, stream);
+    // A group that is none must not become one by being asked for.
+    if super::group::delivery(&client, group, stream).await?.is_none() {
+        client
+            .describe_stream(stream)
+            .await
+            .map_err(|e| Failure::doing(format!("cannot work on stream {stream}"), e))?;
+        return Err(none_such(group, stream));
+    }
     let options = RecordOptions {
         name: args.member.clone(),
         fixed: args.member.is_some(),
@@ -69,14 +82,17 @@ enum Ended {
     Failed(Failure),
 }
 
+fn none_such(group: &str, stream: &str) -> Failure {
+    Failure::Failed(format!(
+        "group {group} does not settle {stream} record by record; `highwater group set {group} --stream {stream}` makes it so"
+    ))
+}
+
 fn failure(error: ConsumeError, group: &str, stream: &str) -> Failure {
     if let ConsumeError::Client(client) = &error
         && client.code() == Some(ErrorCode::WrongDelivery)
     {
-        return Failure::Failed(format!(
-            "group {group} does not settle {stream} record by record; `highwater group set {group} --stream {stream}` \
-             makes it so"
-        ));
+        return none_such(group, stream);
     }
     Failure::doing(format!("cannot work on stream {stream} as a member of {group}"), error)
 }
@@ -206,63 +222,69 @@ impl Run {
             let _gone = group.map(|group| kill_process_group(group, Signal::KILL));
         };
         let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
-        thread::scope(|scope| {
-            let input = &self.input;
-            scope.spawn(move || {
-                // It need not read all of it.
-                let _unread = stdin.map(|mut stdin| stdin.write_all(input));
-            });
-            let last = scope.spawn(move || stderr.map(last_line).unwrap_or_default());
-            let (over, ended) = mpsc::channel::<()>();
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let watcher = scope.spawn(move || {
-                let late = ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout);
-                if late {
-                    end();
-                }
-                late
-            });
-            let status = child.wait();
-            drop(over);
-            let late = watcher.join().unwrap_or(false);
-            // What it has left behind would keep its pipes open.
-            end();
-            let said = last.join().unwrap_or_default();
-            match status {
-                Err(e) => Ran::Impossible(format!("the command was lost: {e}")),
-                Ok(_) if late => Ran::Failed(cut("it was not done in time")),
-                Ok(status) if status.success() => Ran::Done,
-                Ok(status) => match status.code().filter(|code| NOT_FOUND.contains(code)) {
-                    Some(code) => Ran::Impossible(format!("exit code {code}: {said}")),
-                    None if said.is_empty() => {
-                        Ran::Failed(match (status.code(), status.signal()) {
-                            (Some(code), _) => format!("exit code {code}"),
-                            (None, signal) => format!("killed by signal {}", signal.unwrap_or(0)),
-                        })
-                    }
-                    None => Ran::Failed(cut(&said)),
-                },
+        // Neither of these two is waited for longer than the command: what that leaves behind may hold the pipes.
+        let input = self.input;
+        thread::spawn(move || {
+            // It need not read all of it.
+            let _unread = stdin.map(|mut stdin| stdin.write_all(&input));
+        });
+        let last = Arc::new(Mutex::new(String::new()));
+        let (silent, heard) = mpsc::channel::<()>();
+        let hearing = Arc::clone(&last);
+        thread::spawn(move || {
+            if let Some(stderr) = stderr {
+                listen(stderr, &hearing);
             }
-        })
+            drop(silent);
+        });
+        let (over, ended) = mpsc::channel::<()>();
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let watcher = thread::spawn(move || {
+            let late = ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout);
+            if late {
+                end();
+            }
+            late
+        });
+        let status = child.wait();
+        drop(over);
+        let late = watcher.join().unwrap_or(false);
+        // What it has left behind in its group would keep its pipes open.
+        end();
+        let _all_heard = heard.recv_timeout(LAST_WORDS);
+        let said = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match status {
+            Err(e) => Ran::Impossible(format!("the command was lost: {e}")),
+            Ok(_) if late => Ran::Failed(cut("it was not done in time")),
+            Ok(status) if status.success() => Ran::Done,
+            Ok(status) => match status.code().filter(|code| NOT_FOUND.contains(code)) {
+                Some(code) => Ran::Impossible(format!("exit code {code}: {said}")),
+                None if said.is_empty() => Ran::Failed(match (status.code(), status.signal()) {
+                    (Some(code), _) => format!("exit code {code}"),
+                    (None, signal) => format!("killed by signal {}", signal.unwrap_or(0)),
+                }),
+                None => Ran::Failed(cut(&said)),
+            },
+        }
     }
 }
 
-/// The last line with something on it; all are passed on.
-fn last_line(stderr: impl std::io::Read) -> String {
+/// Keeps the last line with something on it; all are passed on.
+fn listen(stderr: impl std::io::Read, last: &Mutex<String>) {
     let mut reader = BufReader::new(stderr);
-    let (mut last, mut line) = (String::new(), Vec::new());
+    let mut line = Vec::new();
     loop {
         line.clear();
         // One that never ends takes no more memory than this.
         let mut part = (&mut reader).take(64 << 10);
         match part.read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return last,
+            Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
         let _nobody_reads = std::io::stderr().write_all(&line);
         let text = String::from_utf8_lossy(&line);
         if !text.trim().is_empty() {
-            last = text.trim().to_owned();
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = text.trim().to_owned();
         }
     }
 }
@@ -300,5 +322,16 @@ mod tests {
         let late = ran("sleep 1000 & sleep 1000", b"", Duration::from_millis(50));
         assert_eq!(late, failed("it was not done in time"));
         assert_eq!(ran("sleep 1000 & exit 0", b"", hour), Ran::Done);
+    }
+
+    /// It was waited for as long as a process in another session held the pipe, and then had failed.
+    #[test]
+    fn what_a_command_leaves_behind_does_not_hold_its_success_back() {
+        let began = Instant::now();
+        let command = "setsid sleep 60 & echo last words >&2; exit ";
+        let left = Duration::from_secs(3600);
+        assert_eq!(ran(&format!("{command}0"), &[b'x'; 1 << 20], left), Ran::Done);
+        assert_eq!(ran(&format!("{command}1"), b"", left), Ran::Failed("last words".to_owned()));
+        assert!(began.elapsed() < Duration::from_secs(50), "it ended before what it left behind");
     }
 }

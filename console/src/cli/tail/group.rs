@@ -1,10 +1,40 @@
 //! Positions of a consumer group, kept by the broker.
 
 use highwater_client::Client;
-use highwater_wire::Position;
+use highwater_wire::{ErrorCode, GroupDelivery, Position};
 
 use super::Positions;
 use crate::failure::Failure;
+
+/// How a group gets a stream's records one by one; `None` for one that keeps positions, or is not there.
+pub async fn delivery(
+    client: &Client,
+    group: &str,
+    stream: &str,
+) -> Result<Option<GroupDelivery>, Failure> {
+    let described = match client.describe_group(group).await {
+        Ok(described) => described,
+        Err(e) if e.code() == Some(ErrorCode::UnknownGroup) => return Ok(None),
+        Err(e) => return Err(Failure::doing(format!("cannot describe group {group}"), e)),
+    };
+    let found = described.into_iter().find(|found| found.stream == stream);
+    Ok(found.and_then(|found| found.delivery))
+}
+
+/// Refuses what reads on from positions for a group that has none to read on from: before anything is read.
+pub async fn must_keep_positions(
+    client: &Client,
+    group: &str,
+    stream: &str,
+) -> Result<(), Failure> {
+    match delivery(client, group, stream).await? {
+        None => Ok(()),
+        Some(_) => Err(Failure::Failed(format!(
+            "group {group} settles {stream} record by record: work on it with --exec COMMAND, or have it keep positions \
+             (`highwater group set {group} --stream {stream} --delivery positions`)"
+        ))),
+    }
+}
 
 /// A group reading one stream.
 pub struct Group {
@@ -20,6 +50,7 @@ pub struct Group {
 impl Group {
     /// With the positions it committed before.
     pub async fn open(client: &Client, name: &str, stream: &str) -> Result<Group, Failure> {
+        must_keep_positions(client, name, stream).await?;
         let positions = client
             .fetch_positions(name, stream)
             .await

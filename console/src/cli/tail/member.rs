@@ -34,6 +34,7 @@ pub async fn read(
         until: if args.follow { None } else { Some(marks(client, stream).await?) },
         ..GroupOptions::default()
     };
+    super::group::must_keep_positions(client, group, stream).await?;
     let mut consumer = client.group_consumer(group, stream, options).await.map_err(joining)?;
     let printed = print(printer, group, &mut consumer, stop).await;
     // Positions of what was printed are kept, however the printing ended.

@@ -11,7 +11,7 @@ use highwater_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Ask, DeliveryError, MAX_PIECES};
+use super::{Ask, DeliveryError, MAX_PIECES, MAX_REDRIVEN};
 use crate::types::Now;
 
 /// Runs to bury that one claim brings, at most.
@@ -599,7 +599,7 @@ impl Shard {
         ranges: &[SequenceRange],
         oldest: u64,
     ) -> Result<Redriven, DeliveryError> {
-        let (found, limit) = (self.pieces.len() + 2 * ranges.len(), MAX_PIECES);
+        let (found, limit) = (self.pieces.len() + 2 * ranges.len(), MAX_REDRIVEN);
         if found > limit {
             return Err(DeliveryError::TooMany { ranges: found, limit });
         }
