@@ -44,6 +44,8 @@ pub struct Pending {
 
 /// Smallest buffer a tail block can have, in bytes.
 const SMALLEST: usize = 4 << 10;
+/// Largest buffer of the pool, in bytes.
+const POOLED: usize = 1 << 20;
 /// Entries of the tail's order beyond the blocks that can be there.
 const ORDER_SLACK: usize = 1024;
 
@@ -196,11 +198,55 @@ impl Io {
         }
     }
 
-    /// A buffer for a read, as long as reads leave a quarter of the pool to appends.
+    /// A buffer for a read, which leaves a quarter of the pool to appends. Where the rest is in use or in pieces,
+    /// tails give way down to a quarter, and the read gets one apart from the pool, of the half of the memory for
+    /// large buffers that is not left to appends: what consumers hold of the pool never keeps others from reading.
     pub fn take_for_read(&mut self, len: usize) -> Option<AlignedBuf> {
-        if self.pool.region_used() > self.pool.region_bytes() / 4 * 3 {
-            return None;
+        let all = self.pool.region_bytes();
+        if (self.pool.region_used() <= all / 4 * 3 || len > POOLED)
+            && let Some(buf) = self.pool.take(len)
+        {
+            return Some(buf);
         }
-        self.pool.take(len)
+        if self.tail_used > all / 4 {
+            self.pick_tails(len.min(POOLED));
+        }
+        self.pool.take_apart(len, self.pool.large_bytes() / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn a_read_finds_memory_though_consumers_and_tails_have_all_of_the_pool() {
+        let pool = BufferPool::new(4 * MIB, 8 * MIB).unwrap();
+        let mut io = Io::new(pool, CoreOptions::default(), 1);
+        let shard = ShardId { stream: 1, shard: 0 };
+        let first = io.take_for_read(MIB).unwrap();
+        assert_eq!(io.pool.region_used(), MIB, "from the pool while there is room");
+        let kept: Vec<_> = (0..3).map(|_| io.pool.take(MIB).unwrap()).collect();
+        io.tail_used = 2 * MIB;
+        io.tail_order.extend([(shard, MIB), (shard, MIB)]);
+        let half: Vec<_> = (0..4).map(|_| io.take_for_read(MIB).unwrap()).collect();
+        assert_eq!(io.pool.used_bytes(), 8 * MIB);
+        assert!(io.take_for_read(4096).is_none(), "half of the large buffers is for appends");
+        assert!(io.pool.take(4 * MIB).is_some());
+        assert_eq!(io.evict, [shard, shard], "tails give way");
+        drop((first, half));
+        drop(kept);
+        assert!(io.take_for_read(MIB).is_some());
+        assert_eq!(io.pool.used_bytes(), 0, "nothing is lost");
+    }
+
+    #[test]
+    fn large_blocks_are_read_though_the_pool_is_used_up() {
+        let pool = BufferPool::new(4 * MIB, 8 * MIB).unwrap();
+        let mut io = Io::new(pool, CoreOptions::default(), 1);
+        let _all: Vec<_> = (0..4).map(|_| io.pool.take(MIB).unwrap()).collect();
+        assert!(io.take_for_read(2 * MIB).is_some());
     }
 }

@@ -390,6 +390,21 @@ pub struct Chunk {
     pub arrivals: Option<Arrivals>,
 }
 
+impl Chunk {
+    /// Capacity of the buffers its batches lie in, in bytes: what whoever keeps it keeps from the core.
+    pub fn capacity(&self) -> usize {
+        let mut last = None;
+        let mut sum = 0;
+        for Slice { buf, .. } in &self.slices {
+            // Blocks of one read lie in one buffer, one after the other.
+            if last.replace(buf.as_ptr()) != Some(buf.as_ptr()) {
+                sum += buf.capacity();
+            }
+        }
+        sum
+    }
+}
+
 /// When the batches of a chunk arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrivals {

@@ -135,7 +135,7 @@ impl BufferPool {
     /// waits here. Bytes are initialised but stale (see the module's page).
     pub fn take(&self, len: usize) -> Option<AlignedBuf> {
         if len > CHUNK {
-            return self.take_large(len);
+            return self.take_apart(len, self.shared.large_limit);
         }
         let class = CLASSES.iter().position(|&size| size >= len)?;
         let offset = {
@@ -152,9 +152,11 @@ impl BufferPool {
         Some(AlignedBuf { ptr, cap, home: Home::Region(Arc::clone(&self.shared)) })
     }
 
-    fn take_large(&self, len: usize) -> Option<AlignedBuf> {
-        let cap = len.checked_next_multiple_of(BLOCK_ALIGN)?;
-        let limit = self.shared.large_limit;
+    /// A buffer of its own whatever its size, out of the budget for large ones as long as no more than `limit` bytes
+    /// of that are out afterwards.
+    pub fn take_apart(&self, len: usize, limit: usize) -> Option<AlignedBuf> {
+        let cap = len.max(1).checked_next_multiple_of(BLOCK_ALIGN)?;
+        let limit = limit.min(self.shared.large_limit);
         self.shared
             .large_used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -183,6 +185,11 @@ impl BufferPool {
     /// Bytes of the region.
     pub fn region_bytes(&self) -> usize {
         self.shared.region_len
+    }
+
+    /// Bytes of the budget for large buffers.
+    pub fn large_bytes(&self) -> usize {
+        self.shared.large_limit
     }
 
     /// Bytes this pool may ever have out: the region and the budget for large buffers.

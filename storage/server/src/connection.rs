@@ -21,9 +21,10 @@ use crate::filter::Filtering;
 use crate::flow::Flow;
 use crate::options::bounds::{
     APPEND_WAIT_MS, FRAME_SLOW_S, FRAME_STALL_S, GREETING_MS, LINGER_MS, OUT_HIGH, OUT_PRESSED,
-    OUT_SHARE, PENDING, REPLY_STALL_S, WRITE_STALL_S,
+    OUT_SHARE, PENDING,
 };
 use crate::outgoing::{Common, Outgoing, Queued, Sent, Way, advance};
+use crate::patience::{Patience, Peer};
 use crate::receipts::Receipts;
 use crate::receive::{Exhausted, ReceiveBuffer};
 use crate::request::frame_error;
@@ -77,8 +78,8 @@ pub(crate) struct Connection {
     frame_ticks: Cell<u32>,
     /// Seconds the same frame has been unfinished while others lack memory for theirs.
     slow_ticks: Cell<u32>,
-    /// Ticks since the peer took a byte.
-    write_ticks: Cell<u32>,
+    /// With a peer that leaves what is queued for it.
+    patience: Cell<Patience>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,7 +115,7 @@ impl Connection {
             unfinished: Cell::new(false),
             frame_ticks: Cell::new(0),
             slow_ticks: Cell::new(0),
-            write_ticks: Cell::new(0),
+            patience: Cell::default(),
         }
     }
 
@@ -198,7 +199,7 @@ impl Connection {
         if self.answers() {
             let mut out = self.out.borrow_mut();
             // A peer that lags must not keep commit groups from their memory.
-            let share = out.bytes() < OUT_SHARE && core.held.get() < core.held_limit;
+            let share = out.bytes() < OUT_SHARE && core.may_hold(&chunk);
             let (since_ns, records) = (chunk.durable_ns, chunk.records);
             let arrivals = chunk.arrivals.take();
             let held = out.push_chunk(kind, correlation, control, chunk, share);
@@ -295,8 +296,8 @@ impl Connection {
         }
     }
 
-    /// Once a second: cuts a peer that stopped in the middle of a frame, or that takes nothing while
-    /// somebody waits for it to. In ticks, so that a pause of the whole process is nobody's fault.
+    /// Once a second: cuts a peer that stopped in the middle of a frame, or that leaves what is queued for it too
+    /// long. In ticks, so that a pause of the whole process is nobody's fault.
     pub fn tick(&self, now_ns: u64, memory_short: bool) {
         self.sweep(now_ns);
         let count = |counter: &Cell<u32>, stalled: bool| {
@@ -306,18 +307,21 @@ impl Connection {
         let frame = count(&self.frame_ticks, self.unfinished.get());
         let slow = count(&self.slow_ticks, memory_short && self.unfinished.get());
         let gone = self.state.get() >= State::Answering && self.pending.get() == 0;
-        let awaited = self.queued() > 0 && (gone || self.core_queued.pressed());
-        let paused = self.full() && self.subscriptions.borrow().is_empty();
-        let write = count(&self.write_ticks, awaited || paused);
-        let patience = if awaited { WRITE_STALL_S } else { REPLY_STALL_S };
-        if frame > FRAME_STALL_S || slow > FRAME_SLOW_S || write > patience {
+        let mut patience = self.patience.get();
+        let lost = patience.tick(Peer {
+            queued: self.queued() > 0,
+            much: self.queued() >= OUT_PRESSED,
+            gone,
+            short: self.core_queued.pressed(),
+        });
+        self.patience.set(patience);
+        if frame > FRAME_STALL_S || slow > FRAME_SLOW_S || lost {
             self.cut();
         }
     }
 
     /// Accounts for bytes sent; hands new credit to the engine.
     fn sent(&self, core: &CoreState, n: usize) {
-        self.write_ticks.set(0);
         let full = self.full();
         let mut delivered = false;
         {
@@ -342,6 +346,9 @@ impl Connection {
                 }
             }
         }
+        let mut patience = self.patience.get();
+        patience.took(self.queued() >= OUT_PRESSED);
+        self.patience.set(patience);
         // What a full queue held back goes on, whoever's bytes have left it.
         if delivered || (full && !self.full()) {
             core.top_up(self);

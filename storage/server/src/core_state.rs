@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use highwater_engine::quota::{Meters, Quotas};
-use highwater_engine::{Arrivals, Core, Output, Parts, ReaderId};
+use highwater_engine::{Arrivals, Chunk, Core, Output, Parts, ReaderId};
 use highwater_ring::UringDisk;
 use highwater_wire::{
     AppendReply, DeliverHeader, ErrorCode, FetchReply, Kind, Limits, LocateReply, RecordOutcome,
@@ -24,7 +24,9 @@ use crate::filter::{FilterLink, Filters, tell};
 use crate::flow::Flow;
 use crate::handover::Admitted;
 use crate::memory::MemoryShares;
-use crate::options::bounds::{FETCH_BYTES, OUT_HARD, OUT_HIGH, RECEIVE_MIN, RETRY_MS, WINDOW_MIN};
+use crate::options::bounds::{
+    FETCH_BYTES, OUT_HARD, OUT_HIGH, OUT_PRESSED, RECEIVE_MIN, RETRY_MS, WINDOW_MIN,
+};
 use crate::outgoing::{Queued, Way};
 use crate::pending::PendingTable;
 use crate::receive::ReceiveBudget;
@@ -383,7 +385,7 @@ impl CoreState {
     }
 
     /// Records for one of this core's subscriptions.
-    pub fn deliver(&self, reader: ReaderId, mut chunk: highwater_engine::Chunk) {
+    pub fn deliver(&self, reader: ReaderId, mut chunk: Chunk) {
         let Some((connection, correlation)) = self.subscriber(reader) else { return };
         let filtered = {
             let subscriptions = connection.subscriptions.borrow();
@@ -478,13 +480,22 @@ impl CoreState {
 
     /// Bytes that one of `subscriptions` of a connection may have granted or queued.
     pub fn window(&self, subscriptions: usize) -> u64 {
+        if self.queued.pressed() {
+            return (OUT_PRESSED / subscriptions.max(1)).max(1) as u64;
+        }
         let of_core = self.queued.bound() / self.readers.borrow().len().max(1);
         (OUT_HIGH / subscriptions.max(1)).min(of_core).max(WINDOW_MIN) as u64
     }
 
-    /// Whether a connection's subscriptions get nothing for now.
+    /// Whether a connection's subscriptions get nothing for now. On a core that is pressed a peer that takes what it
+    /// gets goes on, a little at a time: those that take nothing keep their share, not everybody's.
     fn paused(&self, connection: &Connection) -> bool {
-        connection.full() || self.queued.pressed()
+        connection.full() || self.queued.spent()
+    }
+
+    /// Whether the log's buffers of a chunk may be held until it is sent: commit groups and reads need them too.
+    pub fn may_hold(&self, chunk: &Chunk) -> bool {
+        self.held.get() + chunk.capacity() <= self.held_limit
     }
 
     /// The first credit of a new subscription that goes to its engine.

@@ -255,6 +255,10 @@ impl Served {
                     core.follow_quotas();
                     all(&core).iter().for_each(|connection| {
                         connection.tick(core.clock.now().mono_ns, core.receive_budget.short());
+                        if core.queued.pressed() {
+                            // It may have got nothing because everything was used up, with nothing queued that could go.
+                            core.top_up(connection);
+                        }
                         core.tell_progress(connection);
                     });
                 }

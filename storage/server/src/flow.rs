@@ -1,12 +1,15 @@
 //! Flow control of one subscription: the client's credit is handed to the engine a window at a time, and
 //! no more of it while the connection's queue is long, so that a peer that does not read costs no memory.
 //!
+//! A subscription begins with a small window, which grows with what its peer takes: of a peer that takes nothing
+//! no more than that is ever on its way, however much room there was when it came.
+//!
 //! With a filter what is read is not what is delivered: reading goes on by the window, whatever credit there is; what is
 //! found is delivered as credit allows.
 
 use highwater_engine::ReaderId;
 
-use crate::options::bounds::FILTER_AHEAD;
+use crate::options::bounds::{FILTER_AHEAD, OUT_HIGH, WINDOW_MIN};
 
 /// One subscription of a connection.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(crate) struct Flow {
     granted: u64,
     /// Delivered, not yet sent.
     queued: u64,
+    /// Its window, as far as the peer has earned one by taking what it got.
+    earned: u64,
     /// What is read goes to a filter.
     filtered: bool,
     /// Read for the filter and not looked at to the end.
@@ -31,8 +36,17 @@ pub(crate) struct Flow {
 
 impl Flow {
     pub fn new(reader: ReaderId, owner: usize, credit: u64) -> Flow {
-        let filtered = false;
-        Flow { reader, owner, credit, granted: 0, queued: 0, filtered, in_hand: 0, owed: 0 }
+        Flow {
+            reader,
+            owner,
+            credit,
+            granted: 0,
+            queued: 0,
+            earned: WINDOW_MIN as u64,
+            filtered: false,
+            in_hand: 0,
+            owed: 0,
+        }
     }
 
     /// Of a subscription with a filter.
@@ -54,6 +68,7 @@ impl Flow {
         if self.filtered {
             return self.grant_ahead(window.min(FILTER_AHEAD));
         }
+        let window = window.min(self.earned);
         let room = window.saturating_sub(self.granted).saturating_sub(self.queued);
         let bytes = room.min(self.credit);
         if self.granted > 0 && bytes < window / 4 {
@@ -115,6 +130,7 @@ impl Flow {
     /// `bytes` of it went to the peer.
     pub fn sent(&mut self, bytes: u64) {
         self.queued = self.queued.saturating_sub(bytes);
+        self.earned = self.earned.saturating_add(bytes).min(OUT_HIGH as u64);
     }
 }
 
@@ -138,6 +154,24 @@ mod tests {
         assert_eq!(flow.grant(100), 0, "too little to bother");
         flow.delivered(90);
         assert_eq!(flow.grant(100), 5, "unless the engine has none");
+    }
+
+    #[test]
+    fn a_window_grows_with_what_the_peer_takes() {
+        let (window, least) = (8 * WINDOW_MIN as u64, WINDOW_MIN as u64);
+        let mut flow = Flow::new(ReaderId(1), 0, u64::MAX);
+        assert_eq!(flow.grant(window), least);
+        flow.delivered(least);
+        assert_eq!(flow.grant(window), 0, "it took nothing");
+        let mut sizes = Vec::new();
+        let mut queued = least;
+        for _ in 0..5 {
+            flow.sent(queued);
+            queued = flow.grant(window);
+            flow.delivered(queued);
+            sizes.push(queued / least);
+        }
+        assert_eq!(sizes, [2, 4, 8, 8, 8]);
     }
 
     #[test]

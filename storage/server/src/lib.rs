@@ -32,6 +32,7 @@ mod memory;
 mod net;
 mod options;
 mod outgoing;
+mod patience;
 mod pending;
 mod prometheus;
 mod publisher;

@@ -65,12 +65,12 @@ pub(crate) mod bounds {
     pub const RECEIVE_BUSY: usize = 256 << 10;
     /// Bytes queued for a peer above which its requests are no longer read and its subscriptions pause.
     pub const OUT_HIGH: usize = 4 << 20;
-    /// What [`OUT_HIGH`] falls to on a core that is pressed.
+    /// What [`OUT_HIGH`] falls to on a core that is pressed; as much a peer may be granted or fetch there.
     pub const OUT_PRESSED: usize = 64 << 10;
     /// Seconds a peer may take nothing of what is queued, if it has closed its side or the core is pressed.
     pub const WRITE_STALL_S: u32 = 5;
-    /// The same for a peer without subscriptions whose requests pause because it takes no replies: whether it
-    /// has closed its side is not seen then.
+    /// Seconds a peer may take nothing in any case; and may keep more than [`OUT_PRESSED`] on a core that is pressed,
+    /// whatever it takes.
     pub const REPLY_STALL_S: u32 = 30;
     /// Seconds a peer may leave a frame unfinished without sending a byte.
     pub const FRAME_STALL_S: u32 = 10;
@@ -80,7 +80,7 @@ pub(crate) mod bounds {
     pub const OUT_HARD: usize = 32 << 20;
     /// Bytes queued for a peer above which deliveries are copied rather than hold the log's buffers.
     pub const OUT_SHARE: usize = 1 << 20;
-    /// Bytes a subscription may have granted or queued, however many there are.
+    /// Bytes a subscription may have granted or queued, however many there are, and to begin with.
     pub const WINDOW_MIN: usize = 64 << 10;
     /// Requests of a connection not yet answered, above which no more are read.
     pub const PENDING: usize = 4096;

@@ -216,10 +216,9 @@ impl Outgoing {
     ) -> usize {
         let bytes: usize = chunk.slices.iter().map(|slice| slice.end - slice.start).sum();
         self.push_frame(kind, correlation, control, bytes);
-        let mut held = 0;
+        let held = if share { chunk.capacity() } else { 0 };
         if share {
             for Slice { buf, start, end } in chunk.slices {
-                held += buf.capacity();
                 self.queue.push_back(SendBuf::shared(buf, start, end));
             }
         } else {
@@ -441,6 +440,17 @@ mod tests {
         out.push_chunk(Kind::Deliver, 7, &[0; 24], chunk(100), true);
         assert_eq!(out.clear(), 8192);
         assert_eq!(out.bytes(), 0);
+    }
+
+    #[test]
+    fn a_buffer_with_several_blocks_is_held_once() {
+        let buf = AlignedBuf::alloc(4096).freeze();
+        let slice = |start, end| Slice { buf: buf.clone(), start, end };
+        let slices = vec![slice(0, 8), slice(16, 24), chunk(8).slices.remove(0)];
+        let chunk = Chunk { slices, bytes: 24, ..Chunk::default() };
+        let mut out = Outgoing::default();
+        assert_eq!(out.push_chunk(Kind::Deliver, 7, &[0; 24], chunk, true), 8192);
+        assert_eq!(out.clear(), 8192);
     }
 
     #[test]

@@ -15,7 +15,9 @@ use crate::connection::{Connection, Subscription};
 use crate::core_state::CoreState;
 use crate::filter::{Fetching, Filtering, Program, Span, Wanted};
 use crate::flow::Flow;
-use crate::options::bounds::{APPEND_WAIT_MS, FETCH_BYTES, FILTER_READ, RETRY_MS, SUBSCRIPTIONS};
+use crate::options::bounds::{
+    APPEND_WAIT_MS, FETCH_BYTES, FILTER_READ, OUT_PRESSED, RETRY_MS, SUBSCRIPTIONS,
+};
 use crate::pending::Pending;
 use crate::receipts::Receipts;
 use crate::request::{Append, Fetch, Refusal, Request, Subscribe, parse};
@@ -254,15 +256,21 @@ pub(crate) fn begin_fetch(
     connection: &Connection,
     correlation: u64,
     shard: ShardId,
-    fetch: Fetch,
+    mut fetch: Fetch,
     program: Option<Arc<Program>>,
 ) -> Step {
     if core.stopping.get() {
         connection.refuse(core, correlation, &stopping());
         return Step::Done;
     }
-    let reserved = fetch.max_bytes as usize;
     let fetching = connection.fetching.get();
+    let pressed = core.queued.pressed();
+    if pressed {
+        // Who takes what it gets goes on, a little at a time.
+        fetch.max_bytes = fetch.max_bytes.min(OUT_PRESSED as u32);
+        fetch.min_bytes = fetch.min_bytes.min(fetch.max_bytes);
+    }
+    let reserved = fetch.max_bytes as usize;
     if fetching > 0 && fetching + reserved > FETCH_BYTES {
         let message = format!(
             "fetches under way on this connection may bring {fetching} bytes, this one {reserved} more; \
@@ -272,10 +280,12 @@ pub(crate) fn begin_fetch(
         connection.refuse(core, correlation, &error);
         return Step::Done;
     }
-    if core.queued.pressed() {
+    if core.queued.spent() || (pressed && (fetching > 0 || connection.full())) {
         let (queued, bound) = (core.queued.bytes(), core.queued.bound());
         let message = format!(
-            "{queued} bytes are queued for clients of this core; above {bound} nothing is fetched"
+            "{queued} bytes are queued for clients of this core; above {bound} a connection fetches {OUT_PRESSED} \
+             bytes at a time, above {} nothing",
+            2 * bound
         );
         let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
         connection.refuse(core, correlation, &error);

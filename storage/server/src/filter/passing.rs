@@ -178,7 +178,7 @@ impl CoreState {
 
     fn keep(&self, chunk: Chunk) -> (Lot, Kept) {
         // What waits for a filter must not keep commit groups from their memory.
-        let share = self.held.get() < self.held_limit;
+        let share = self.may_hold(&chunk);
         let (lot, capacity) = Lot::of(chunk, share);
         let kept = Kept::new(&self.queued, &self.held, lot.bytes, capacity);
         (lot, kept)

@@ -67,10 +67,9 @@ impl Default for Batches {
 impl Lot {
     /// What was read, in the log's buffers or, unless they may be held, as a copy; and the capacity of buffers held.
     pub fn of(chunk: Chunk, share: bool) -> (Lot, usize) {
+        let held = if share { chunk.capacity() } else { 0 };
         let Chunk { slices, bytes, next, high_water, durable_ns, arrivals, .. } = chunk;
-        let mut held = 0;
         let batches = if share {
-            held = slices.iter().map(|slice| slice.buf.capacity()).sum();
             Batches::Shared(slices)
         } else {
             let mut copy = Vec::with_capacity(bytes);
