@@ -61,10 +61,14 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     let limits = &options.store.core.limits;
     options.memory = Some(memory(options.memory, cores, limits, available(&meminfo))?);
     let stop = crate::signals::Stop::on_signals()?;
+    let (notices, heard) = std::sync::mpsc::channel();
+    options.notices = Some(notices);
     let server = start(options)?;
-    for warning in server.warnings() {
+    let warnings = server.warnings();
+    for warning in &warnings {
         note!("warning: {warning}");
     }
+    write_down(heard, warnings)?;
     if let Some(http) = server.http_addr() {
         note!("metrics on http://{http}/metrics");
     }
@@ -74,6 +78,24 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
         Err(failure) => return Err(failure),
     }
     serve(server, stop)
+}
+
+/// Writes what happens in the server to stderr, for as long as there is one, but not what was `said` at the start.
+#[cfg(target_os = "linux")]
+fn write_down(
+    notices: std::sync::mpsc::Receiver<String>,
+    said: Vec<String>,
+) -> Result<(), Failure> {
+    let write = move || {
+        for notice in notices.iter().filter(|notice| !said.contains(notice)) {
+            note!("{notice}");
+        }
+    };
+    std::thread::Builder::new()
+        .name("notices".into())
+        .spawn(write)
+        .map(drop)
+        .map_err(|e| Failure::doing("cannot start a thread", e))
 }
 
 /// How many cores there will be; all of those asked for have to be usable.

@@ -172,9 +172,13 @@ fn a_full_file_system_refuses_appends_serves_reads_and_recovers_by_itself() {
     };
     let there = lengths(&server);
     assert!(there >= stored, "{there} of {stored}");
+    // Stderr has a line that it began and one that it ended.
+    let lines = |words: &str| server.said().lines().filter(|line| line.contains(words)).count();
+    assert_ne!(lines("the file system is full: "), 0, "{}", server.said());
     // Space returns: appends go on, nobody restarts anything.
     fs::remove_file(&ballast).unwrap();
     assert!(put(9_999, "60s").status.success());
+    until(|| lines("the file system has room again: ") == 1);
     server.kill();
     let server = Server::start(&mounted.at.join("data"));
     let all = server.ok(&["tail", "s"]);

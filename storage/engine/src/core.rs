@@ -729,6 +729,7 @@ impl<D: Disk> Core<D> {
             if second {
                 shard.retain(now, &mut self.io);
                 shard.close_idle_files(&mut self.io);
+                shard.forget_refusal(now);
                 shard.follow_groups(now, &mut self.io);
             }
             shard.pump(now, &mut self.io);

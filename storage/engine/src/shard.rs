@@ -383,13 +383,30 @@ impl Shard {
     pub(crate) fn state_text(&self) -> String {
         match &self.state {
             State::Open => match &self.take_refused {
-                Some(refused) => format!("open: {refused}"),
+                Some(refused) => self.without_another_segment(refused),
                 None => "open".to_owned(),
             },
             State::Failed(reason) => format!("failed: {reason}"),
             State::Damaged(reason) => format!("damaged: {reason}"),
             State::Closed if self.quiet() => "closed".to_owned(),
             State::Closed | State::Closing => "closing".to_owned(),
+        }
+    }
+
+    /// What an open shard is at that found no further segment.
+    fn without_another_segment(&self, refused: &AppendError) -> String {
+        let left = match self.segments.back().filter(|_| self.current) {
+            Some(last) => last.capacity.saturating_sub(last.next_offset) >> 10,
+            None => 0,
+        };
+        let why = match refused {
+            AppendError::DiskFull { .. } => "the file system is full",
+            AppendError::NoSegment { reason, .. } => reason,
+            _ => return format!("open: {refused}"),
+        };
+        match left {
+            0..64 => format!("open: {why}: appends are refused until another segment can be had"),
+            left => format!("open: {why}: what fits the {left} KiB left of its segment is stored"),
         }
     }
 

@@ -152,6 +152,7 @@ pub struct Store {
     preparer: PreparerHandle,
     quotas: Arc<Quotas>,
     reserve_bytes: u64,
+    smallest_segment: u64,
     /// Whether a core could not write its checkpoint: then those of earlier starts are still needed.
     keep_checkpoints: Arc<AtomicBool>,
     _lock: Arc<DirLock>,
@@ -219,6 +220,13 @@ impl Store {
         // Where the file system does not say how large it is, it has to refuse by itself.
         let total = files.space().map_or(0, |(_, total)| total);
         let reserve_bytes = options.reserve_bytes.unwrap_or_else(|| reserve_of(total));
+        if total > 0 && reserve_bytes >= total {
+            return Err(OpenError::Option {
+                field: "reserve_bytes",
+                value: format!("{reserve_bytes}, of a file system of {total} bytes"),
+                limit: "with all of it kept in reserve nothing could be stored",
+            });
+        }
         let preparer_options = PreparerOptions {
             max_bytes: options.prepared_bytes,
             reserve_bytes,
@@ -243,6 +251,7 @@ impl Store {
             preparer,
             quotas,
             reserve_bytes,
+            smallest_segment: options.core.segments.min,
             keep_checkpoints: Arc::default(),
             _lock: lock,
         };
@@ -328,6 +337,11 @@ impl Store {
     /// Bytes of it that no segment may take.
     pub fn reserve_bytes(&self) -> u64 {
         self.reserve_bytes
+    }
+
+    /// Bytes of the smallest segment.
+    pub fn smallest_segment(&self) -> u64 {
+        self.smallest_segment
     }
 
     /// The pool of prepared segment files.

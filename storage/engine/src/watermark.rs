@@ -21,9 +21,9 @@ pub enum Level {
     /// Nothing to say.
     #[default]
     Roomy,
-    /// Less than twice the reserve is free.
+    /// Less than twice that is free.
     Nearly,
-    /// Less than the reserve: no new segments.
+    /// Less than the reserve and the smallest segment: no new segments.
     Reserve,
     /// Less than half of it: nothing is stored.
     Full,
@@ -33,26 +33,31 @@ pub enum Level {
 #[derive(Clone, Copy, Debug)]
 pub struct Watermark {
     reserve: u64,
+    /// Bytes of the smallest segment: it leaves the reserve untouched, or is not made.
+    segment: u64,
     free: u64,
     level: Level,
+    /// Of what the log has been told.
+    said: Level,
 }
 
 impl Watermark {
-    /// With so many bytes in reserve.
-    pub fn new(reserve: u64) -> Watermark {
-        Watermark { reserve, free: u64::MAX, level: Level::Roomy }
+    /// With so many bytes in reserve, beside which the smallest segment takes `segment` bytes.
+    pub fn new(reserve: u64, segment: u64) -> Watermark {
+        Watermark { reserve, segment, free: u64::MAX, level: Level::Roomy, said: Level::Roomy }
     }
 
     /// Takes a look. `Some` when appends are to be refused from now on, or taken again.
     pub fn look(&mut self, free: u64) -> Option<bool> {
         let was_full = self.level == Level::Full;
         self.free = free;
+        let segments = self.reserve.saturating_add(self.segment);
         self.level = match free {
             f if f < self.reserve / 2 => Level::Full,
             // Once full, until all of the reserve is back: between the two it would go on and off.
             f if f < self.reserve && was_full => Level::Full,
-            f if f < self.reserve => Level::Reserve,
-            f if f < self.reserve.saturating_mul(2) => Level::Nearly,
+            f if f < segments => Level::Reserve,
+            f if f < segments.saturating_mul(2) => Level::Nearly,
             _ => Level::Roomy,
         };
         let full = self.level == Level::Full;
@@ -62,6 +67,25 @@ impl Watermark {
     /// How full it is.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// What the log is to be told after a look: once when appends begin to be refused, and once when that is over.
+    pub fn news(&mut self) -> Option<String> {
+        // A little more than is needed: at its edge it would begin and end again and again.
+        let enough = self.reserve.saturating_add(self.segment).saturating_add(self.reserve / 16);
+        let over = self.level < Level::Reserve && self.free >= enough;
+        if self.level >= Level::Reserve && self.level != self.said {
+            self.said = self.level;
+            self.warning()
+        } else if over && self.said != Level::Roomy {
+            self.said = Level::Roomy;
+            let free = self.free >> 20;
+            Some(format!(
+                "the file system has room again: {free} MiB are free; appends are no longer refused"
+            ))
+        } else {
+            None
+        }
     }
 
     /// What an operator should know.
@@ -101,16 +125,47 @@ mod tests {
     }
 
     #[test]
+    fn the_log_hears_once_that_it_begins_and_once_that_it_ends() {
+        let mut w = Watermark::new(16 * MIB, 4 * MIB);
+        let steps = [
+            (90, None),
+            (24, None),
+            (19, Some("full: 19 MiB are free, 16 MiB are kept in reserve")),
+            (14, None),
+            (20, None),
+            (15, None),
+            (7, Some("full: 7 MiB are free; all appends are refused until 16 MiB are")),
+            (9, None),
+            (20, None),
+            (21, Some("room again: 21 MiB")),
+            (20, None),
+            (15, Some("full: 15 MiB")),
+            (90, Some("room again: 90 MiB")),
+            (91, None),
+        ];
+        for (free, said) in steps {
+            w.look(free * MIB);
+            let news = w.news();
+            let right = match (&news, said) {
+                (Some(news), Some(said)) => news.contains(said),
+                (news, said) => news.is_none() && said.is_none(),
+            };
+            assert!(right, "{free} MiB: {news:?} instead of {said:?}");
+        }
+    }
+
+    #[test]
     fn levels_and_when_cores_are_told() {
-        let mut w = Watermark::new(10 * MIB);
+        let mut w = Watermark::new(10 * MIB, MIB);
         let steps = [
             (90, None, Level::Roomy),
-            (19, None, Level::Nearly),
-            (9, None, Level::Reserve),
+            (21, None, Level::Nearly),
+            (10, None, Level::Reserve),
             (4, Some(true), Level::Full),
             (9, None, Level::Full),
             (3, None, Level::Full),
-            (10, Some(false), Level::Nearly),
+            (10, Some(false), Level::Reserve),
+            (11, None, Level::Nearly),
             (9, None, Level::Reserve),
             (40, None, Level::Roomy),
         ];

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use highwater_engine::{Commit, Control, ControlError, Settle, Store, Tended, Watermark};
@@ -62,6 +62,8 @@ pub(crate) struct ControlThread {
     pub links: Vec<CoreLink>,
     pub core_ports: Arc<[u16]>,
     pub view: Arc<Slot<StoreView>>,
+    /// Where what happens is said.
+    pub notices: Option<Sender<String>>,
 }
 
 /// What is remembered between two looks.
@@ -111,7 +113,7 @@ impl ControlThread {
     /// Works until every core is gone.
     pub fn run(mut self) {
         let mut watch = Watch {
-            watermark: Watermark::new(self.store.reserve_bytes()),
+            watermark: Watermark::new(self.store.reserve_bytes(), self.store.smallest_segment()),
             tended: None,
             notes: VecDeque::new(),
         };
@@ -144,6 +146,10 @@ impl ControlThread {
             && let Some(low) = watch.watermark.look(free)
         {
             self.control.set_disk_low(low);
+        }
+        if let (Some(news), Some(notices)) = (watch.watermark.news(), &self.notices) {
+            // Nobody has to listen.
+            let _ = notices.send(news);
         }
         if watch.tended.is_some_and(|at| at.elapsed() < TEND_EVERY) {
             return;

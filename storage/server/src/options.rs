@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use highwater_engine::StoreOptions;
@@ -29,6 +30,9 @@ pub struct ServerOptions {
     pub filter_threads: usize,
     /// How long [`crate::Server::stop`] waits for work in flight before it cuts connections.
     pub stop_deadline: Duration,
+    /// Where to say what happens while the server runs and an operator should read in its log: a line each, a few in
+    /// a day. `None`: nowhere.
+    pub notices: Option<Sender<String>>,
     /// Settings of the store; its `cores` are set from [`ServerOptions::cores`].
     pub store: StoreOptions,
 }
@@ -47,6 +51,7 @@ impl ServerOptions {
             memory: None,
             filter_threads: 1,
             stop_deadline: Duration::from_secs(10),
+            notices: None,
             store: StoreOptions::default(),
         }
     }

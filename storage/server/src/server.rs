@@ -239,8 +239,10 @@ impl Server {
                 as Box<dyn Fn(CoreCommand) -> bool + Send>
         });
         let control = Control::new(&store, commands.collect());
+        let notices = options.notices.clone();
+        let shown = Arc::clone(&view);
         let thread =
-            ControlThread { control, store, jobs, links, core_ports, view: Arc::clone(&view) };
+            ControlThread { control, store, jobs, links, core_ports, view: shown, notices };
         server.spawn("control".to_owned(), None, move || {
             thread.run();
             Ok(())

@@ -627,3 +627,27 @@ fn scrape(fixture: &Fixture) -> String {
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
     text
 }
+
+#[test]
+fn a_full_disk_is_said_and_a_reserve_of_all_of_it_is_refused() {
+    let size = |at: &std::path::Path| {
+        let of = rustix::fs::statvfs(at).unwrap();
+        of.f_blocks * of.f_frsize
+    };
+    let (notices, heard) = std::sync::mpsc::channel();
+    let fixture = Fixture::with(1, |options| {
+        let total = size(options.data.parent().unwrap());
+        options.notices = Some(notices);
+        // Some of it is in use.
+        options.store.reserve_bytes = Some(total - 1);
+    });
+    // Only so that a failing test ends.
+    let said = heard.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    assert!(said.starts_with("the file system is full: "), "{said}");
+
+    let mut options = fixture.options.clone();
+    options.data = options.data.with_file_name("other");
+    options.store.reserve_bytes = Some(size(options.data.parent().unwrap()));
+    let Err(refused) = Server::start(options) else { panic!("it starts") };
+    assert!(refused.to_string().contains("reserve_bytes is "), "{refused}");
+}

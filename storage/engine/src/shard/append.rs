@@ -15,6 +15,8 @@ use crate::types::{AppendError, AppendTerms, Appended, Now, Parts};
 
 /// After the file system refused a segment, the next attempt comes this much later.
 const TAKE_AGAIN_NS: u64 = 500_000_000;
+/// After this time without another attempt, ns, a refusal says nothing about how things are.
+const REFUSAL_AGES_NS: u64 = 10_000_000_000;
 
 /// While the file system is below its reserve, retries are asked to wait this long.
 const DISK_AGAIN_MS: u32 = 500;
@@ -500,6 +502,13 @@ impl Shard {
             _ => last.capacity,
         };
         capacity.clamp(sizes.min, most)
+    }
+
+    /// Forgets why there was no further segment, once nobody has asked for one for a while.
+    pub fn forget_refusal(&mut self, now: Now) {
+        if now.mono_ns >= self.take_again_ns.saturating_add(REFUSAL_AGES_NS) {
+            self.take_refused = None;
+        }
     }
 
     pub(super) fn segment_taken(
