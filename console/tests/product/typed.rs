@@ -139,7 +139,11 @@ fn an_older_or_invented_epoch_of_a_producer_is_fenced() {
     assert_eq!(batch(old, 1).unwrap_err().code, ErrorCode::ProducerFenced);
     assert_eq!(batch(0, 1).unwrap_err().code, ErrorCode::ProducerFenced);
     batch(new, 1).unwrap();
-    assert_eq!(server.records("s"), 2);
+    // It was stored, and locked out whoever the name belongs to.
+    assert_eq!(batch(new + 1, 0).unwrap_err().code, ErrorCode::UnknownProducer);
+    assert_eq!(batch(u32::MAX, 0).unwrap_err().code, ErrorCode::UnknownProducer);
+    batch(new, 2).unwrap();
+    assert_eq!(server.records("s"), 3);
 }
 
 #[test]

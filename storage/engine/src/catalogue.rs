@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use highwater_wire::{ClientQuota, DeliveryConfig, Quota, StreamConfig};
 use redb::{
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deliveries::{Kept, KeptShard};
 use crate::layout::{Layout, ShardRecord, first_shards};
+use crate::producers::IdsGiven;
 
 const STREAMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("streams");
 const POSITIONS: TableDefinition<'_, (&str, u32, u32), u64> = TableDefinition::new("positions");
@@ -139,6 +141,7 @@ pub struct Catalogue {
     epoch: u32,
     next_producer: u64,
     producers_end: u64,
+    ids_given: Arc<IdsGiven>,
 }
 
 impl Catalogue {
@@ -146,7 +149,7 @@ impl Catalogue {
     pub fn open(path: &Path) -> Result<Catalogue, CatalogueError> {
         let db = Database::create(path)?;
         let tx = begin(&db)?;
-        let epoch = {
+        let (epoch, next_producer) = {
             tx.open_table(STREAMS)?;
             tx.open_table(POSITIONS)?;
             tx.open_table(PRODUCERS)?;
@@ -156,10 +159,18 @@ impl Catalogue {
             let mut counters = tx.open_table(COUNTERS)?;
             let epoch = counters.get("epoch")?.map_or(0, |v| v.value()) + 1;
             counters.insert("epoch", epoch)?;
-            epoch as u32
+            (epoch as u32, counters.get("next_producer")?.map_or(1, |v| v.value()))
         };
         tx.commit()?;
-        Ok(Catalogue { db, epoch, next_producer: 0, producers_end: 0 })
+        // What a former start had left of its lot counts as given out: nobody else will ever have those ids.
+        let ids_given = Arc::new(IdsGiven::below(next_producer));
+        let producers_end = next_producer;
+        Ok(Catalogue { db, epoch, next_producer, producers_end, ids_given })
+    }
+
+    /// The producer ids given out, as it goes on counting them.
+    pub(crate) fn ids_given(&self) -> Arc<IdsGiven> {
+        Arc::clone(&self.ids_given)
     }
 
     /// Number of this start, from 1.
@@ -340,8 +351,10 @@ impl Catalogue {
             }
             tx.commit()?;
         }
+        let id = self.next_producer;
         self.next_producer += 1;
-        Ok(self.next_producer - 1)
+        self.ids_given.give(id);
+        Ok(id)
     }
 
     /// The producer of this name with its next epoch, durably: 1 at first.

@@ -13,6 +13,7 @@ use crate::hotkeys::SplitPoint;
 use crate::io::{Io, What};
 use crate::lag::Lag;
 use crate::options::CoreOptions;
+use crate::producers::IdsGiven;
 use crate::quota::{Meters, Quotas};
 use crate::routes::Routes;
 use crate::shard::{ReadRequest, Shard, ShardLog};
@@ -87,11 +88,11 @@ pub enum CoreCommand {
     },
     /// Whether the file system is so full that nothing is to be stored.
     DiskLow(bool),
-    /// Refuse a named producer's older epochs.
+    /// A named producer gets a new epoch: refuse the older ones, and take this one.
     Fence {
         /// The producer.
         id: u64,
-        /// The least epoch that may append.
+        /// The epoch given out last, which alone may append.
         epoch: u32,
         /// Told when it is in force.
         done: Sender<()>,
@@ -282,6 +283,12 @@ impl<D: Disk> Core<D> {
             let policy = shard.spec().policy;
             shard.set_policy(policy, quotas.stream(id.stream, &policy.stream_quota));
         }
+    }
+
+    /// Has it take batches from producers only that were given out, as `ids` and [`Core::fence`] know. To be called before
+    /// it serves.
+    pub fn know_producers(&mut self, ids: Arc<IdsGiven>) {
+        self.io.ids_given = Some(ids);
     }
 
     /// Its number.
@@ -530,7 +537,7 @@ impl<D: Disk> Core<D> {
         self.io.disk_low = low;
     }
 
-    /// Refuses a named producer's epochs below `epoch` from now on, on every shard.
+    /// A named producer has been given `epoch`: older ones are refused from now on, on every shard.
     pub fn fence(&mut self, id: u64, epoch: u32) {
         let least = self.io.fences.entry(id).or_default();
         *least = epoch.max(*least);

@@ -1,12 +1,13 @@
 //! What shards of one core share: buffers, operations to submit, answers to give.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use highwater_ring::{AlignedBuf, BufferPool, Op, Token};
 use highwater_wire::{ShardId, Unpacker};
 
 use crate::options::CoreOptions;
-use crate::producers::Claim;
+use crate::producers::{Claim, IdsGiven};
 use crate::stats::CoreStats;
 use crate::types::{AppendError, Output};
 
@@ -69,8 +70,10 @@ pub struct Io {
     pub waiting_used: usize,
     /// Bytes of batches that backpressure holds, over all shards.
     pub held_used: usize,
-    /// Least epochs of named producers, by id.
+    /// The epochs of named producers that were given out last, by id.
     pub fences: HashMap<u64, u32>,
+    /// The ids given out; `None` where nobody keeps count: then whoever comes is taken at their word.
+    pub ids_given: Option<Arc<IdsGiven>>,
     /// The body of a compressed batch that is looked into, uncompressed.
     pub scratch: Vec<u8>,
     /// Inflates it.
@@ -102,6 +105,7 @@ impl Io {
             waiting_used: 0,
             held_used: 0,
             fences: HashMap::new(),
+            ids_given: None,
             scratch: Vec::new(),
             unpacker: Unpacker::default(),
             random: fastrand::Rng::with_seed(seed),
@@ -113,17 +117,22 @@ impl Io {
         }
     }
 
-    /// Refuses a producer of which a newer epoch was opened.
-    pub fn fenced(&self, claim: &Claim) -> Result<(), AppendError> {
-        if self.fences.is_empty() {
+    /// Refuses a producer of which a newer epoch was opened, and one that was never given out: a batch of an epoch or id
+    /// of the future would lock out whoever is given it one day.
+    pub fn admits(&self, claim: &Claim) -> Result<(), AppendError> {
+        if claim.id == 0 {
             return Ok(());
         }
-        match self.fences.get(&claim.id) {
-            Some(&current) if claim.epoch < current => {
-                Err(AppendError::Fenced { current, got: claim.epoch })
-            }
-            _ => Ok(()),
+        let named = self.fences.get(&claim.id).copied();
+        if let Some(current) = named.filter(|current| claim.epoch < *current) {
+            return Err(AppendError::Fenced { current, got: claim.epoch });
         }
+        let Some(ids) = &self.ids_given else { return Ok(()) };
+        // Ids without a name have one epoch, 0.
+        if claim.epoch > named.unwrap_or(0) || !ids.has(claim.id) {
+            return Err(AppendError::NotGiven { id: claim.id, epoch: claim.epoch });
+        }
+        Ok(())
     }
 
     /// Bytes that a shard which holds `held` bytes back may hold more. Half of the core's memory for this goes to

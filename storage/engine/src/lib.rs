@@ -47,7 +47,7 @@ pub use crate::lag::{Lag, Outlook};
 pub use crate::layout::{MAX_SHARDS_KEPT, ReshardError};
 pub use crate::members::MemberError;
 pub use crate::options::{CoreOptions, Planted, SegmentSizes};
-pub use crate::producers::{Producer, REMEMBERED, Stored};
+pub use crate::producers::{IdsGiven, Producer, REMEMBERED, Stored};
 pub use crate::routes::Routes;
 pub use crate::segment::Seal;
 pub use crate::shard::{ReadRequest, ShardLog};

@@ -1,12 +1,35 @@
 //! Idempotence: what a shard remembers of its producers, so that a retried batch is stored once.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::types::AppendError;
 
 /// Batches remembered per producer: a retry of one of these gets its original sequence numbers. Kafka keeps
 /// five, and limits its clients to that many in flight; thirty-two leaves room for deep pipelines.
 pub const REMEMBERED: usize = 32;
+
+/// Which producer ids have been given out. The catalogue counts them, in all its starts; cores look, and take from
+/// nobody else.
+#[derive(Debug)]
+pub struct IdsGiven(AtomicU64);
+
+impl IdsGiven {
+    /// All below `end`.
+    pub fn below(end: u64) -> IdsGiven {
+        IdsGiven(AtomicU64::new(end))
+    }
+
+    /// The next one is given out, `id`. To be called before anybody is told of it.
+    pub fn give(&self, id: u64) {
+        self.0.fetch_max(id.saturating_add(1), Ordering::Release);
+    }
+
+    /// Whether one has been.
+    pub fn has(&self, id: u64) -> bool {
+        id < self.0.load(Ordering::Acquire)
+    }
+}
 
 /// A batch that was stored.
 #[derive(

@@ -22,6 +22,7 @@ use crate::core::Core;
 use crate::format::{FORMAT_VERSION, parse_shard_dir, shard_dir};
 use crate::layout::ShardRecord;
 use crate::options::CoreOptions;
+use crate::producers::IdsGiven;
 use crate::quota::Quotas;
 use crate::recovery::{Bounds, recover};
 use crate::routes::Routes;
@@ -146,6 +147,7 @@ pub struct Store {
     positions: Vec<PositionRecord>,
     deliveries: KeptDeliveries,
     fences: Arc<[NamedProducer]>,
+    ids_given: Arc<IdsGiven>,
     routes: Routes,
     epoch: u32,
     notes: Arc<Mutex<Vec<String>>>,
@@ -172,6 +174,7 @@ pub struct CoreSeed {
     shards: Vec<ShardSpec>,
     positions: Vec<PositionRecord>,
     fences: Arc<[NamedProducer]>,
+    ids_given: Arc<IdsGiven>,
     routes: Routes,
     epoch: u32,
     notes: Arc<Mutex<Vec<String>>>,
@@ -207,6 +210,7 @@ impl Store {
         let positions = catalogue.positions()?;
         let deliveries = catalogue.deliveries()?;
         let fences = catalogue.named_producers()?.into();
+        let ids_given = catalogue.ids_given();
         let quotas = Arc::new(Quotas::default());
         for kept in catalogue.client_quotas()? {
             quotas.set_client(&kept.client, &kept.quota);
@@ -245,6 +249,7 @@ impl Store {
             positions,
             deliveries,
             fences,
+            ids_given,
             routes,
             epoch,
             notes,
@@ -279,6 +284,7 @@ impl Store {
             shards: specs.iter().filter(|s| self.routes.core_of(s.id) == core).cloned().collect(),
             positions: self.positions.clone(),
             fences: self.fences.clone(),
+            ids_given: self.ids_given.clone(),
             routes: self.routes.clone(),
             epoch: self.epoch,
             notes: self.notes.clone(),
@@ -427,6 +433,7 @@ impl CoreSeed {
         let mut core = Core::new(self.core, self.epoch, disk, pool, options, seed, shards);
         core.share_quotas(&self.quotas);
         core.set_routes(self.routes);
+        core.know_producers(self.ids_given);
         for producer in self.fences.iter() {
             core.fence(producer.id, producer.epoch);
         }

@@ -156,6 +156,14 @@ pub enum AppendError {
         /// The batch's sequence.
         got: u64,
     },
+    /// Nobody was given this producer, or not yet this epoch of it.
+    #[error("producer {id} with epoch {epoch} was never given out here: take a new producer id")]
+    NotGiven {
+        /// The producer.
+        id: u64,
+        /// The batch's epoch.
+        epoch: u32,
+    },
     /// Stored earlier, longer ago than the shard remembers where.
     #[error(
         "batch at producer sequence {0} was stored before; its sequence numbers are no longer remembered"
@@ -237,7 +245,9 @@ impl AppendError {
             AppendError::Fenced { current, .. } => {
                 (ErrorCode::ProducerFenced, 0, u64::from(*current))
             }
-            AppendError::UnknownProducer { .. } => (ErrorCode::UnknownProducer, 0, 0),
+            AppendError::UnknownProducer { .. } | AppendError::NotGiven { .. } => {
+                (ErrorCode::UnknownProducer, 0, 0)
+            }
             AppendError::Duplicate(_) => (ErrorCode::DuplicateSequence, 0, 0),
             AppendError::Expected { next, .. } => (ErrorCode::SequenceMismatch, 0, *next),
             AppendError::Quota { retry_after_ms, .. } => {

@@ -222,7 +222,8 @@ fn producers_are_remembered_through_a_restart() {
     let engine = Engine::open(dir.path(), options()).unwrap();
     let id = engine.create_stream("s", config(1, AckMode::Durable)).unwrap().id;
     let shard = ShardId { stream: id, shard: 0 };
-    let producer = |sequence| ProducerStamp { id: 77, epoch: 0, sequence };
+    let (id, epoch) = engine.control().new_producer().unwrap();
+    let producer = |sequence| ProducerStamp { id, epoch, sequence };
     let first = batch(&["a".into(), "b".into()], producer(0));
     let stored = engine.append(shard, first.clone()).unwrap().wait().unwrap();
     engine.close();
@@ -234,6 +235,50 @@ fn producers_are_remembered_through_a_restart() {
     assert_eq!(gap, Err(AppendError::OutOfSequence { expected: 2, got: 3 }));
     engine.append(shard, batch(&["c".into()], producer(2))).unwrap().wait().unwrap();
     assert_eq!(read_all(&engine, shard).unwrap(), ["a", "b", "c"]);
+}
+
+/// It was stored, and its owner fenced for ever.
+#[test]
+fn a_forged_epoch_or_id_is_refused_also_after_a_restart() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let mut engine = Engine::open(dir.path(), options()).unwrap();
+    let stream = engine.create_stream("s", config(1, AckMode::Durable)).unwrap().id;
+    let shard = ShardId { stream, shard: 0 };
+    let owner = engine.control().open_producer("till").unwrap();
+    let unnamed = engine.control().new_producer().unwrap();
+    for start in 0..3 {
+        if start > 0 {
+            engine.close();
+            engine = Engine::open(dir.path(), options()).unwrap();
+        }
+        let append = |(id, epoch), sequence| {
+            let bytes = batch(&["x".into()], ProducerStamp { id, epoch, sequence });
+            engine.append(shard, bytes).and_then(|reply| reply.wait()).map(|a| a.record_count)
+        };
+        // Those of a former start go on.
+        assert_eq!(append(owner, start), Ok(1));
+        assert_eq!(append(unnamed, start), Ok(1));
+        let next = engine.control().new_producer().unwrap().0 + 1;
+        for (id, epoch) in [
+            (owner.0, owner.1 + 1),
+            (owner.0, u32::MAX),
+            (unnamed.0, 1),
+            (next, 0),
+            (next + 5_000, 0),
+            (u64::MAX, 0),
+        ] {
+            let refused = append((id, epoch), 0).unwrap_err();
+            assert_eq!(refused, AppendError::NotGiven { id, epoch });
+            assert_eq!(refused.to_wire().code, ErrorCode::UnknownProducer);
+        }
+        // Given out, it is taken.
+        let given = engine.control().new_producer().unwrap();
+        assert_eq!(given, (next, 0));
+        assert_eq!(append(given, 0), Ok(1));
+    }
+    let (id, epoch) = engine.control().open_producer("till").unwrap();
+    let bytes = batch(&["y".into()], ProducerStamp { id, epoch, sequence: 0 });
+    engine.append(shard, bytes).unwrap().wait().unwrap();
 }
 
 #[test]

@@ -64,7 +64,7 @@ codes! {
     OutOfSequence = 20, true;
     /// A newer epoch of this producer exists; this one must stop.
     ProducerFenced = 21, false;
-    /// The shard does not remember this producer (evicted, or a new shard); take a new producer id.
+    /// The shard does not remember this producer (evicted, or a new shard), or it was never given out; take a new producer id.
     UnknownProducer = 22, false;
     /// The batch was stored before, too long ago to know where.
     DuplicateSequence = 23, false;

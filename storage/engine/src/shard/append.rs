@@ -123,7 +123,7 @@ impl Shard {
         }
         if !self.queue.is_empty() {
             // Order: behind those that wait already.
-            io.fenced(&claim)?;
+            io.admits(&claim)?;
             return self.queue_behind(now, claim, ask, io);
         }
         match self.place(now, ask, io) {
@@ -148,7 +148,7 @@ impl Shard {
     /// Gives a batch its place in the log, or part of it, if there is room and quota.
     pub(super) fn place(&mut self, now: Now, ask: &Ask<'_>, io: &mut Io) -> Result<(), NoPlace> {
         let claim = claim_of(ask.batch.header());
-        io.fenced(&claim).map_err(NoPlace::Refused)?;
+        io.admits(&claim).map_err(NoPlace::Refused)?;
         match self.producers.judge(claim) {
             Verdict::Refuse(error) => return Err(NoPlace::Refused(error)),
             Verdict::Repeat(stored) => {
