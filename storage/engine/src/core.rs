@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use highwater_ring::{AlignedBuf, BufferPool, Completion, Disk, Done, FileId, Job, Op};
 use highwater_wire::{HashRange, ShardCounters, ShardId};
 
+use crate::balance::ShardLoad;
 use crate::checkpoint::{self, checkpoint_path};
 use crate::hotkeys::SplitPoint;
 use crate::io::{Io, What};
@@ -65,6 +66,15 @@ pub enum CoreCommand {
         range: HashRange,
         /// Told; `None` without such a shard.
         reply: Sender<Option<SplitPoint>>,
+    },
+    /// What is known of its load.
+    Load {
+        /// Which.
+        shard: ShardId,
+        /// Its part of the hash-key space.
+        range: HashRange,
+        /// Told; `None` without such a shard.
+        reply: Sender<Option<ShardLoad>>,
     },
     /// Turn a start into a sequence number.
     Locate {
@@ -568,6 +578,10 @@ impl<D: Disk> Core<D> {
             CoreCommand::SplitPoint { shard, range, reply } => {
                 let found = self.shards.get(&shard).map(|s| s.stats.keys.split_point(range));
                 let _ = reply.send(found);
+            }
+            CoreCommand::Load { shard, range, reply } => {
+                let found = self.shards.get_mut(&shard);
+                let _ = reply.send(found.map(|s| s.stats.keys.load(now.mono_ns, range)));
             }
             CoreCommand::Locate { shard, start, reply } => {
                 let _ = reply.send(self.locate(shard, start));

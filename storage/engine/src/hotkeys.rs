@@ -7,6 +7,8 @@ use highwater_wire::select::records;
 use highwater_wire::telemetry::HotKey;
 use highwater_wire::{BatchView, HashRange, hash_key};
 
+use crate::balance::ShardLoad;
+
 /// Keys kept; one of more than a few percent of the load is among them.
 const SLOTS: usize = 32;
 
@@ -32,9 +34,8 @@ const REACH: usize = 64;
 /// standard deviations of the share below it, 2 * 0.5 / sqrt(512)).
 const HASHES: usize = 512;
 
-/// With fewer than this more is looked at, so many records of a batch.
+/// So many are taken as soon as there are records: a split may be asked for after the first batch.
 const YOUNG: usize = 64;
-const AROUND: usize = 16;
 
 /// What was counted fades by this factor a second: about the last ten seconds matter.
 const FADES: f64 = 0.9;
@@ -91,6 +92,11 @@ pub struct HotKeys {
     hashes: VecDeque<(u128, f64)>,
     /// Records behind the sketch, those without a key included; fades like the slots.
     total: f64,
+    /// All records; fades as well.
+    seen: f64,
+    /// Records taken to begin with, [`HASHES`] at most, those without a key included; and records since the last.
+    taken: usize,
+    untaken: u64,
     /// Records since the last one that was looked at.
     passed: u64,
     /// How many have to pass.
@@ -106,6 +112,9 @@ impl Default for HotKeys {
             slots: Vec::new(),
             hashes: VecDeque::new(),
             total: 0.0,
+            seen: 0.0,
+            taken: 0,
+            untaken: 0,
             passed: 0,
             gap: 0,
             random: fastrand::Rng::with_seed(0),
@@ -122,36 +131,50 @@ impl HotKeys {
 
     /// Tells of a batch of so many records that was checked, by its body, uncompressed.
     pub fn see_body(&mut self, body: &[u8], count: u32) {
-        self.passed += u64::from(count);
-        if self.hashes.len() < YOUNG {
-            self.look_around(body, count);
+        self.pass(count);
+        let filled = self.taken == HASHES;
+        if !filled {
+            self.take_hashes(body, count);
         }
         if self.passed > self.gap {
-            self.look(body, count);
+            self.look(body, count, filled);
         }
     }
 
     /// Whether one of so many further records would be looked at.
     pub fn is_due(&self, count: u32) -> bool {
-        self.hashes.len() < YOUNG || self.passed + u64::from(count) > self.gap
+        self.taken < HASHES || self.passed + u64::from(count) > self.gap
     }
 
     /// So many records are passed by: none of them is looked at.
     pub fn pass(&mut self, count: u32) {
         self.passed += u64::from(count);
+        self.seen += f64::from(count);
     }
 
-    /// Takes the hash keys of more records, while there are so few that a batch or two would decide.
-    fn look_around(&mut self, body: &[u8], count: u32) {
-        let taken = (count as usize).clamp(1, AROUND);
-        let weight = f64::from(count) / taken as f64;
-        for record in records(body, count, 0).take(taken).filter(|r| !r.key.is_empty()) {
+    /// Takes the hash keys of the first records, one in [`ONE_IN`] from all over the batch: what lies together in it often
+    /// has one key. (Walking through all batches for good would cost more than it tells.)
+    fn take_hashes(&mut self, body: &[u8], count: u32) {
+        self.untaken += u64::from(count);
+        let missing = YOUNG.saturating_sub(self.taken).min(count as usize);
+        let room = (HASHES - self.taken).min(count as usize);
+        let due = missing.max((self.untaken / ONE_IN) as usize).min(room);
+        if due == 0 {
+            return;
+        }
+        self.taken += due;
+        let weight = std::mem::take(&mut self.untaken) as f64 / due as f64;
+        let step = count as usize / due;
+        let first = self.random.usize(0..step);
+        let taken = records(body, count, 0).skip(first).step_by(step).take(due);
+        for record in taken.filter(|r| !r.key.is_empty()) {
             self.hashes.push_back((hash_key(record.key), weight));
         }
     }
 
-    /// One of the batch's records stands for all since the last look.
-    fn look(&mut self, body: &[u8], count: u32) {
+    /// One of the batch's records stands for all since the last look. Its hash key takes the place of the oldest, if there
+    /// are as many as are kept.
+    fn look(&mut self, body: &[u8], count: u32, filled: bool) {
         let weight = std::mem::take(&mut self.passed) as f64;
         // At random, so that no rhythm of the producers is met.
         self.gap = self.random.u64(0..2 * ONE_IN);
@@ -162,7 +185,7 @@ impl HotKeys {
             && !record.key.is_empty()
         {
             self.count(&record.key[..record.key.len().min(KEY_BYTES)], weight);
-            if self.hashes.len() >= YOUNG {
+            if filled {
                 if self.hashes.len() == HASHES {
                     self.hashes.pop_front();
                 }
@@ -175,6 +198,13 @@ impl HotKeys {
     /// known to the client only: a key whose own lies elsewhere says nothing.)
     pub fn split_point(&self, range: HashRange) -> SplitPoint {
         split_point(self.hashes.iter().copied().filter(|(hash, _)| range.contains(*hash)).collect())
+    }
+
+    /// What is known of the load of a shard with this range, for a division of its stream.
+    pub fn load(&mut self, mono_ns: u64, range: HashRange) -> ShardLoad {
+        self.fade(mono_ns);
+        let hashes = self.hashes.iter().copied().filter(|(hash, _)| range.contains(*hash));
+        ShardLoad { range, records: self.seen, hashes: hashes.collect() }
     }
 
     fn count(&mut self, key: &[u8], weight: f64) {
@@ -204,7 +234,7 @@ impl HotKeys {
 
     /// Whether there is nothing to tell of.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.total < 1.0
+        self.slots.is_empty() && self.total < 1.0 && self.seen < 1.0
     }
 
     /// Records of about the last ten seconds, and the keys most of them have, by how many: an estimate from the sample,
@@ -224,15 +254,17 @@ impl HotKeys {
         self.faded_ns = self.faded_ns.max(mono_ns);
         let factor = FADES.powf(seconds);
         self.total *= factor;
+        self.seen *= factor;
         for slot in &mut self.slots {
             slot.records *= factor;
             slot.error *= factor;
             slot.looks *= factor;
         }
         self.slots.retain(|slot| slot.records >= 1.0);
-        if self.total < 1.0 {
+        if self.seen < 1.0 {
             // What was long ago says nothing about where to split.
             self.hashes.clear();
+            (self.taken, self.untaken) = (0, 0);
         }
     }
 }
@@ -342,7 +374,9 @@ mod tests {
     fn long_and_missing_keys() {
         let mut keys = HotKeys::default();
         feed(&mut keys, 50, || "ä".repeat(200));
-        feed(&mut keys, 50, String::new);
+        feed(&mut keys, 5_000, String::new);
+        assert_eq!(keys.taken, HASHES, "looked for in vain no longer");
+        feed(&mut keys, 5_000, || "ä".repeat(200));
         let (total, told) = keys.tell(0);
         assert_eq!(told.iter().map(|k| k.key.len()).collect::<Vec<_>>(), [64]);
         assert!(told[0].records < total * 3 / 4, "records without a key count in the whole");
@@ -361,6 +395,28 @@ mod tests {
         assert!((truth - 0.5).abs() < 0.1, "{truth}");
         keys.tell(400 * S);
         assert_eq!(keys.split_point(ALL), SplitPoint::Unknown, "long ago");
+    }
+
+    /// A split fell back to the middle: the first sixteen records of a sorted batch had one key.
+    #[test]
+    fn a_few_large_sorted_batches_show_where_their_load_lies() {
+        for batch in [10_000u32, 1_000, 20_000] {
+            let mut keys = HotKeys::default();
+            for first in (0..20_000).step_by(batch as usize) {
+                let mut builder = BatchBuilder::default();
+                for n in first..first + batch {
+                    builder.push((n / 200).to_string().as_bytes(), &[], b"x", 1).unwrap();
+                }
+                let bytes = builder.finish(ProducerStamp::default()).to_vec();
+                keys.see(&BatchView::parse(&bytes).unwrap());
+            }
+            let SplitPoint::At { hash, samples, .. } = keys.split_point(ALL) else { panic!() };
+            assert!(samples >= 250, "{samples} in batches of {batch}");
+            let below = (0..100).filter(|key| hash_key(key.to_string().as_bytes()) < hash).count();
+            assert!((40..=60).contains(&below), "{below} in batches of {batch}");
+            assert_eq!(keys.load(0, ALL).records, 20_000.0);
+            assert_eq!(keys.load(400 * S, ALL).hashes, []);
+        }
     }
 
     #[test]

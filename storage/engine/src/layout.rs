@@ -256,10 +256,9 @@ impl<'a> Layout<'a> {
         self.plan(&parents, &[HashRange { start, end }])
     }
 
-    /// Divides the whole space evenly into `shards`. Those whose range is as it should be stay.
-    pub fn evenly(&self, shards: u32) -> Result<Plan, ReshardError> {
+    /// Divides the whole space as `wanted` does, which covers it. Shards whose range is wanted stay.
+    pub fn divided(&self, mut wanted: Vec<HashRange>) -> Result<Plan, ReshardError> {
         let open = self.open();
-        let mut wanted = split_evenly(shards.max(1));
         let parents: Vec<_> =
             open.iter().copied().filter(|s| !wanted.contains(&s.range())).collect();
         wanted.retain(|range| !open.iter().any(|s| s.range() == *range));
@@ -378,12 +377,12 @@ mod tests {
     }
 
     #[test]
-    fn evenly_leaves_alone_what_fits() {
+    fn what_fits_is_left_alone() {
         let shards = first_shards(1, 2);
-        let plan = layout(&shards).evenly(2).unwrap();
+        let plan = layout(&shards).divided(split_evenly(2)).unwrap();
         assert!(plan.is_empty());
         // 3 of 2: the middle child has both parents.
-        let plan = layout(&shards).evenly(3).unwrap();
+        let plan = layout(&shards).divided(split_evenly(3)).unwrap();
         assert_eq!(plan.close, [0, 1]);
         let parents: Vec<_> = plan.open.iter().map(|c| c.parents.clone()).collect();
         assert_eq!(parents, [vec![0], vec![0, 1], vec![1]]);
@@ -410,7 +409,7 @@ mod tests {
                         let at = at.min(open.len() - 2);
                         layout.merge(&[open[at].shard, open[at + 1].shard])
                     }
-                    _ => layout.evenly(n),
+                    _ => layout.divided(split_evenly(n)),
                 };
                 let plan = plan.unwrap();
                 for shard in &plan.close {

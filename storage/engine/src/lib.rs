@@ -1,6 +1,7 @@
 //! The shard log: commit groups, recovery, reads, retention, idempotence. Embeddable.
 
 mod admit;
+mod balance;
 mod catalogue;
 mod checkpoint;
 mod control;
@@ -29,6 +30,7 @@ mod store;
 mod types;
 mod watermark;
 
+pub use crate::balance::ShardLoad;
 pub use crate::catalogue::CatalogueError;
 pub use crate::checkpoint::{
     CHECKPOINT_DIR, CHECKPOINT_MAGIC, CheckpointEntry, CheckpointHeader, Claim, Claims,

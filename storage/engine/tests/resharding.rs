@@ -134,6 +134,9 @@ fn every_key_keeps_its_order_through_splits_and_merges_and_a_restart() {
         }
         let open = stream.shards.iter().filter(|s| !s.closed).count();
         assert_eq!(open, [2, 4, 8, 8, 3, 1][step], "step {step}");
+        // Children go to the core that has fewer open shards.
+        let first = stream.shards.iter().filter(|s| !s.closed && s.core == 0).count();
+        assert!(first.abs_diff(open - first) <= 1, "{first} of {open} on core 0");
     }
     assert!(closed_met > 1000, "{closed_met}");
     assert_eq!(by_key(&engine, &stream), expected);
@@ -142,14 +145,42 @@ fn every_key_keeps_its_order_through_splits_and_merges_and_a_restart() {
         assert!(shard.children.iter().all(|c| all[c].parents.contains(&shard.shard)));
         assert_eq!((shard.state.as_str(), shard.children.is_empty()), ("closed", false));
     }
-    // Children went to the core that had fewer open shards.
-    let cores = |shards: &mut dyn Iterator<Item = &ShardDescription>| {
-        shards.fold([0, 0], |mut n, s| {
-            n[s.core as usize] += 1;
-            n
-        })
+}
+
+/// It divided the hash-key space evenly, whatever load there was.
+#[test]
+fn a_reshard_divides_the_load_that_was_seen_and_the_space_without() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let engine = Engine::open(dir.path(), options()).unwrap();
+    let stream = engine.create_stream("s", config(1)).unwrap();
+    let shard = ShardId { stream: stream.id, shard: 0 };
+    // Keys of the lowest sixteenth of the space only.
+    let low = |n: &u32| hash_key(n.to_string().as_bytes()) >> 124 == 0;
+    let keys: Vec<u32> = (0u32..).filter(low).take(400).collect();
+    let mut builder = BatchBuilder::default();
+    for _ in 0..5 {
+        for n in &keys {
+            builder.push(n.to_string().as_bytes(), &[], b"x", 1).unwrap();
+        }
+        let bytes = builder.finish(ProducerStamp::default()).to_vec();
+        append(&engine, shard, bytes).unwrap();
+        builder.clear();
+    }
+    let open = |stream: &StreamDescription| {
+        let open = stream.shards.iter().filter(|s| !s.closed);
+        open.map(|s| (s.hash_start, s.hash_end)).collect::<Vec<_>>()
     };
-    assert_eq!(cores(&mut stream.shards.iter().filter(|s| (7..15).contains(&s.shard))), [4, 4]);
+    let divided = engine.control().reshard("s", 4).unwrap();
+    let of = |(start, end): &(u128, u128)| {
+        let hash = |n: &&u32| (*start..=*end).contains(&hash_key(n.to_string().as_bytes()));
+        keys.iter().filter(hash).count()
+    };
+    let shares: Vec<usize> = open(&divided).iter().map(of).collect();
+    assert_eq!((shares.len(), shares.iter().sum::<usize>()), (4, 400));
+    assert!(shares.iter().all(|n| (50..=150).contains(n)), "{shares:?}");
+    // The children have seen nothing yet.
+    let even = engine.control().reshard("s", 2).unwrap();
+    assert_eq!(open(&even), [(0, (1 << 127) - 1), (1 << 127, u128::MAX)]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{human, output};
 pub struct ReshardArgs {
     /// The stream
     name: StreamName,
-    /// Open shards wanted
+    /// Open shards wanted, with equal shares of the load seen lately; of the hash-key space if none was seen
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SHARDS_PER_STREAM)))]
     shards: u32,

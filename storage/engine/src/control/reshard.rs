@@ -12,12 +12,13 @@
 //! durable. Meanwhile this thread has no time for others, those who look for the children among them. So the wait is
 //! [`PATIENCE`] at most: before step 1 nothing is changed then, after step 3 the children are told without it.
 
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use highwater_wire::{HashRange, MAX_SHARDS_PER_STREAM, ShardId, StreamDescription};
 
 use super::{Control, ControlError, now_ns};
+use crate::balance::{self, FEW_SAMPLES, ShardLoad, middle};
 use crate::core::CoreCommand;
 use crate::hotkeys::SplitPoint;
 use crate::layout::{Plan, ReshardError};
@@ -29,9 +30,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the first segments of children may take before the parents close all the same.
 const PREPARING: Duration = Duration::from_secs(1);
-
-/// With fewer records looked at, nothing is said about where the load of a shard lies.
-const FEW_SAMPLES: usize = 8;
 
 impl Control {
     /// Splits a shard at hash keys; without any at the weighted median of its latest records' hash keys, or in the
@@ -69,7 +67,8 @@ impl Control {
         self.carry_out(name, plan)
     }
 
-    /// Divides the hash-key space evenly into `shards` open shards. Those that fit already stay as they are.
+    /// Divides the hash-key space into `shards` open shards with equal shares of the load seen lately; evenly where none, or
+    /// too little for so many, was seen. Those that fit already stay as they are.
     pub fn reshard(&mut self, name: &str, shards: u32) -> Result<StreamDescription, ControlError> {
         if !(1..=MAX_SHARDS_PER_STREAM).contains(&shards) {
             return Err(ControlError::Argument {
@@ -78,10 +77,35 @@ impl Control {
                 limit: format!("1 to {MAX_SHARDS_PER_STREAM} are allowed"),
             });
         }
-        let plan = self.find(name)?.layout().evenly(shards);
+        let loads = self.loads(name)?;
+        let plan = self.find(name)?.layout().divided(balance::divide(&loads, shards));
         let plan =
             plan.map_err(|reason| ControlError::Reshard { stream: name.to_owned(), reason })?;
         self.carry_out(name, plan)
+    }
+
+    /// What the cores know of the load of a stream's open shards.
+    fn loads(&self, name: &str) -> Result<Vec<ShardLoad>, ControlError> {
+        let record = self.find(name)?;
+        let mut waits = Vec::new();
+        for kept in record.layout().open() {
+            let (shard, range) = (ShardId { stream: record.id, shard: kept.shard }, kept.range());
+            let (core, wait) = self.ask(shard, |reply| CoreCommand::Load { shard, range, reply })?;
+            waits.push((core, range, wait));
+        }
+        let until = Instant::now() + self.reshard_patience;
+        let told = waits.into_iter().map(|(core, range, wait)| {
+            let idle = ShardLoad { range, records: 0.0, hashes: Vec::new() };
+            match wait.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(load) => Ok(load.unwrap_or(idle)),
+                Err(RecvTimeoutError::Disconnected) => Ok(idle),
+                Err(RecvTimeoutError::Timeout) => {
+                    let reason = ReshardError::NoAnswer { core, waited_ms: self.patience_ms() };
+                    Err(ControlError::Reshard { stream: name.to_owned(), reason })
+                }
+            }
+        });
+        told.collect()
     }
 
     /// Where a shard's load would be divided best.
@@ -203,11 +227,6 @@ impl Control {
         }
         open
     }
-}
-
-/// The first hash key of the upper half of a range of at least two.
-fn middle(range: HashRange) -> u128 {
-    range.start + (range.end - range.start) / 2 + 1
 }
 
 #[cfg(test)]
