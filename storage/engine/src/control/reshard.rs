@@ -90,7 +90,8 @@ impl Control {
         let mut waits = Vec::new();
         for kept in record.layout().open() {
             let (shard, range) = (ShardId { stream: record.id, shard: kept.shard }, kept.range());
-            let (core, wait) = self.ask(shard, |reply| CoreCommand::Load { shard, range, reply })?;
+            let (core, wait) =
+                self.ask(shard, |reply| CoreCommand::Load { shard, range, reply })?;
             waits.push((core, range, wait));
         }
         let until = Instant::now() + self.reshard_patience;
@@ -141,6 +142,7 @@ impl Control {
         self.catalogue().update_stream(name, &record)?;
         self.streams.insert(name.to_owned(), record.clone());
         // From here on the next start would complete it.
+        plan.close.iter().for_each(|&shard| self.tending.closed(ShardId { stream, shard }));
         for child in &plan.open {
             let shard = ShardId { stream, shard: child.shard };
             self.routes.place(shard, child.home);
@@ -234,9 +236,10 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)] // in a test a panic is the report
 
     use std::collections::BTreeMap;
+    use std::path::Path;
     use std::sync::{Arc, Mutex};
 
-    use highwater_wire::{ErrorCode, ShardCounters, StreamConfig};
+    use highwater_wire::{Backpressure, ErrorCode, ShardCounters, StreamConfig};
 
     use super::*;
     use crate::store::{Store, StoreOptions};
@@ -245,6 +248,8 @@ mod tests {
     #[derive(Debug, Default)]
     struct Fake {
         silent: bool,
+        /// Records refused so far, and how many more each time it is asked.
+        refused: (u64, u64),
         states: BTreeMap<ShardId, &'static str>,
     }
 
@@ -259,7 +264,12 @@ mod tests {
                 CoreCommand::CloseShard { shard, .. } => {
                     self.states.insert(shard, "closing");
                 }
+                CoreCommand::SplitPoint { reply, .. } => {
+                    reply.send(Some(SplitPoint::Unknown)).unwrap();
+                }
                 CoreCommand::Status { reply } if !self.silent => {
+                    self.refused.0 += self.refused.1;
+                    let refused = self.refused.0;
                     let status = self.states.iter().map(|(id, state)| ShardStatus {
                         id: *id,
                         oldest: 0,
@@ -267,7 +277,7 @@ mod tests {
                         stored_bytes: 0,
                         log_bytes: 0,
                         state: (*state).to_owned(),
-                        counters: ShardCounters::default(),
+                        counters: ShardCounters { refused, ..ShardCounters::default() },
                         arriving_per_s: 0.0,
                         pressed: false,
                         closed: *state != "open",
@@ -280,12 +290,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_core_that_does_not_answer_is_not_waited_for_and_no_child_is_told_too_early() {
-        let dir = tempfile::tempdir_in(".").unwrap();
+    /// A stream of one shard on such a core.
+    fn faked(dir: &Path, config: StreamConfig) -> (Control, Arc<Mutex<Fake>>, StreamDescription) {
         let mut options = StoreOptions { cores: vec![0], ..StoreOptions::default() };
         (options.pool_bytes, options.prepared_bytes) = (8 << 20, 64 << 20);
-        let (store, _seeds) = Store::open(dir.path(), options).unwrap();
+        let (store, _seeds) = Store::open(dir, options).unwrap();
         let fake = Arc::new(Mutex::new(Fake::default()));
         let heard = Arc::clone(&fake);
         let link = Box::new(move |command| {
@@ -294,9 +303,33 @@ mod tests {
         });
         let mut control = Control::new(&store, vec![link]);
         control.reshard_patience = Duration::from_millis(20);
-        let stream =
-            control.create_stream("s", StreamConfig { shards: 1, ..StreamConfig::default() });
-        let stream = stream.unwrap();
+        let stream = control.create_stream("s", StreamConfig { shards: 1, ..config }).unwrap();
+        (control, fake, stream)
+    }
+
+    #[test]
+    fn a_shard_that_was_split_has_no_advice_any_more() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let backpressure = Backpressure::Scale { max_shards: 0 };
+        let config = StreamConfig { backpressure, ..StreamConfig::default() };
+        let (mut control, fake, _) = faked(dir.path(), config);
+        fake.lock().unwrap().refused.1 = 5;
+        let advice = |control: &Control| control.describe("s").unwrap().shards[0].advice.clone();
+        for _ in 0..4 {
+            control.tend().unwrap();
+        }
+        assert!(advice(&control).contains("split it"), "{}", advice(&control));
+        control.split("s", 0, &[]).unwrap_err();
+        assert_eq!(advice(&control), "");
+        assert!(control.advice().is_empty());
+        control.tend().unwrap();
+        assert_eq!(advice(&control), "");
+    }
+
+    #[test]
+    fn a_core_that_does_not_answer_is_not_waited_for_and_no_child_is_told_too_early() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let (mut control, fake, stream) = faked(dir.path(), StreamConfig::default());
 
         fake.lock().unwrap().silent = true;
         let error = control.reshard("s", 2).unwrap_err();

@@ -82,6 +82,12 @@ impl Tending {
         self.advice.get(&shard).cloned().unwrap_or_default()
     }
 
+    /// A shard was closed: there is nothing to split any more.
+    pub fn closed(&mut self, shard: ShardId) {
+        self.pressure.remove(&shard);
+        self.advice.remove(&shard);
+    }
+
     /// A stream's settings were told anew.
     pub fn forget(&mut self, stream: u32) {
         self.allowed.retain(|id, _| id.stream != stream);
