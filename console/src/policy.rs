@@ -152,9 +152,11 @@ fn sample(value: &str) -> Result<Backpressure, UnitError> {
         Some((part, "record")) => (part, SampleBy::Record),
         Some(_) => return Err(form("sample", "5%, 5%,key or 5%,record")),
     };
-    let ppm = (share(part)? * 1e6).round();
     // A share is at most 1.
-    Ok(Backpressure::Sample { ppm: ppm as u32, by })
+    match (share(part)? * 1e6).round() as u32 {
+        0 => Err(range(part, "0.0001%", "100%, or drop-newest to keep none")),
+        ppm => Ok(Backpressure::Sample { ppm, by }),
+    }
 }
 
 /// A way of backpressure as [`backpressure`] reads it.
@@ -282,6 +284,8 @@ mod tests {
             "drop-newest:1",
             "sample",
             "sample:101%",
+            "sample:0%",
+            "sample:0.00001%",
             "sample:5%,hash",
         ];
         for text in wrong {
@@ -316,7 +320,7 @@ mod tests {
         }
 
         #[test]
-        fn ways_are_read_back(ppm in 0..=1_000_000u32, bytes in 1..1u64 << 50, age_ms in 1..1u64 << 40) {
+        fn ways_are_read_back(ppm in 1..=1_000_000u32, bytes in 1..1u64 << 50, age_ms in 1..1u64 << 40) {
             let ways = [
                 Backpressure::Sample { ppm, by: SampleBy::Record },
                 Backpressure::Buffer { bytes, age_ms },

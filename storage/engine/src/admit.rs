@@ -52,7 +52,7 @@ pub enum Admission {
         /// Records stored.
         front: u32,
     },
-    /// Of all its records those in the sample are stored.
+    /// Of all its records those in the sample are stored, and from the front what there is room for besides.
     Sample {
         /// Of a million.
         ppm: u32,

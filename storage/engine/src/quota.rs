@@ -16,6 +16,10 @@ const TICKS: u64 = 64;
 /// What passes at once after a quiet time when a quota does not say, milliseconds of its rate.
 const BURST_MS: u32 = 1_000;
 
+/// A stream that samples leaves so many-th part of a burst to the sample: it is to pass at once also when all that there
+/// is room for besides has been stored.
+const FOR_SAMPLE: u64 = 10;
+
 /// A rate and its burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -48,7 +52,16 @@ impl Rate {
 
     /// Tokens that may pass now.
     fn room(&self, full_at: u64, now: u64) -> u64 {
-        let ticks = u128::from(self.left(full_at, now)) * u128::from(self.per_second);
+        self.tokens(self.left(full_at, now))
+    }
+
+    /// Tokens that may pass now beside a sample.
+    fn spare(&self, full_at: u64, now: u64) -> u64 {
+        self.tokens(self.left(full_at, now).saturating_sub(self.burst / FOR_SAMPLE))
+    }
+
+    fn tokens(&self, ticks: u64) -> u64 {
+        let ticks = u128::from(ticks) * u128::from(self.per_second);
         u64::try_from(ticks / u128::from(1_000_000_000 * TICKS)).unwrap_or(u64::MAX)
     }
 
@@ -100,6 +113,11 @@ impl Meter {
     /// Tokens that may pass now.
     pub fn room(&self, now: Now) -> u64 {
         self.rate.room(self.full_at(), ticks(now))
+    }
+
+    /// Tokens that may pass now and leave to a sample what it may need.
+    pub fn spare(&self, now: Now) -> u64 {
+        self.rate.spare(self.full_at(), ticks(now))
     }
 
     /// Whether `tokens` may pass now; more than the burst may when the bucket is full.
@@ -154,6 +172,11 @@ impl Demand {
     pub fn and(self, other: Demand) -> Demand {
         Demand { records: self.records + other.records, bytes: self.bytes + other.bytes }
     }
+
+    /// Whether there is room for it.
+    pub fn within(self, room: Demand) -> bool {
+        self.records <= room.records && self.bytes <= room.bytes
+    }
 }
 
 /// The meters of a quota: those it sets.
@@ -193,6 +216,12 @@ impl Meters {
     /// What may be appended now.
     pub fn room(&self, now: Now) -> Demand {
         let of = |meter: &Option<Meter>| meter.as_ref().map_or(u64::MAX, |m| m.room(now));
+        Demand { records: of(&self.records_in), bytes: of(&self.bytes_in) }
+    }
+
+    /// What may be appended now beside a sample.
+    pub fn spare(&self, now: Now) -> Demand {
+        let of = |meter: &Option<Meter>| meter.as_ref().map_or(u64::MAX, |m| m.spare(now));
         Demand { records: of(&self.records_in), bytes: of(&self.bytes_in) }
     }
 

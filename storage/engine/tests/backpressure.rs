@@ -169,13 +169,46 @@ fn each_strategy_keeps_the_rate_and_accounts_for_every_record() {
                 assert!(c.held_bytes <= bytes, "{what}");
             }
             Backpressure::DropNewest => assert!(c.dropped > 1_800 && refused == 0, "{what}"),
-            Backpressure::Sample { .. } => assert!(c.sampled_out > 1_500, "{what}"),
+            Backpressure::Sample { .. } => {
+                assert!(c.sampled_out > 1_500 && refused == 0, "{what}");
+            }
         }
         m.run(&mut node, 500_000_000);
         let c = node.core.counters(SHARD).unwrap();
         adds_up(&c);
         assert_eq!((c.pending, c.held_bytes), (0, 0), "{strategy:?}: {c:?}");
         assert_eq!(c.acknowledged, m.log(&mut node), "{strategy:?}: {c:?}");
+    }
+}
+
+/// A full bucket of 100 let 18 of 200 pass, and of compressed ones whole batches on credit.
+#[test]
+fn a_sample_comes_on_top_of_what_there_is_room_for_also_of_compressed_batches() {
+    let sample = Backpressure::Sample { ppm: 50_000, by: SampleBy::Record };
+    for compression in [Compression::None, Compression::Zstd] {
+        for terms in [partial(), AppendTerms { tell: true, ..AppendTerms::default() }] {
+            let mut m = Machine::new(records_a_second(1_000, sample));
+            let mut node = m.start();
+            let send = |m: &mut Machine, node: &mut Node, sequence: u64| {
+                let stamp = ProducerStamp { id: 7, epoch: 0, sequence };
+                let mut bytes = batch(stamp, 200, 100);
+                Packer::new(compression).pack(&mut bytes);
+                node.core.append_on(m.now, SHARD, &bytes, &terms, sequence).unwrap();
+                // The whole burst comes back.
+                m.run(node, 100_000_000);
+                m.answers.pop().unwrap().1.unwrap()
+            };
+            for nth in 0..20 {
+                let first = send(&mut m, &mut node, nth * 200);
+                assert!((90..=100).contains(&first.record_count), "{first:?}");
+                assert_eq!((first.duplicate, first.decided()), (false, 200));
+                let again = send(&mut m, &mut node, nth * 200);
+                assert_eq!((again.duplicate, again.parts), (true, first.parts), "told the same");
+            }
+            let c = node.core.counters(SHARD).unwrap();
+            assert_eq!((c.refused, c.acknowledged + c.sampled_out), (0, 4_000));
+            adds_up(&c);
+        }
     }
 }
 

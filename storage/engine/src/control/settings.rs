@@ -165,6 +165,11 @@ pub(super) fn check(config: &StreamConfig) -> Result<(), ControlError> {
         Backpressure::Buffer { age_ms, .. } | Backpressure::DropOldest { age_ms, .. } => {
             at_most("age_ms", age_ms, LONGEST_MS)
         }
+        Backpressure::Sample { ppm: 0, .. } => Err(ControlError::Argument {
+            field: "ppm",
+            value: 0,
+            limit: "1 to 1000000 are allowed; to keep none there is drop-newest".to_owned(),
+        }),
         Backpressure::Sample { ppm, .. } => at_most("ppm", ppm.into(), 1_000_000),
     }
 }

@@ -1,6 +1,6 @@
 //! Placing a batch under quotas: as a whole, in part, or not now.
 
-use highwater_wire::{BatchError, BatchView, SampleBy, select};
+use highwater_wire::{Backpressure, BatchError, BatchView, SampleBy, select};
 
 use super::Shard;
 use super::append::{Ask, NoPlace, with_body};
@@ -15,7 +15,7 @@ use crate::types::{AppendError, Appended, Now, Parts};
 /// What is left out of a batch.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plan {
-    /// Only the sample stays: of a million, and which.
+    /// Only the sample stays, and what there is room for besides: of a million, and which.
     sample: Option<(u32, SampleBy)>,
     /// No more than so many records from the front.
     front: Option<u32>,
@@ -38,8 +38,10 @@ impl Shard {
         io: &mut Io,
     ) -> Result<(), NoPlace> {
         let demand = ask.demand();
-        let cut = self.may_cut(ask);
-        let fits = self.metering.fits(now, demand, cut);
+        let fits = match self.spec.policy.backpressure {
+            Backpressure::Sample { .. } => demand.within(self.metering.spare(now, None)),
+            _ => self.metering.fits(now, demand, self.may_cut(ask)),
+        };
         let over = |client: &Meters| !client.fits(now, demand, partial(ask));
         let own = fits && ask.client().is_some_and(over);
         let admission = self.admission(now, ask, fits, own, io);
@@ -133,11 +135,19 @@ impl Shard {
             }
             if let Some((ppm, by)) = plan.sample {
                 fates.sample(body, &claim, ppm, by);
+                let (room, spare) =
+                    (self.metering.room(now, ask.client()), self.metering.spare(now, ask.client()));
+                // Even a record larger than the burst has to pass some time.
+                let least = u32::from(self.metering.full(now, ask.client()));
+                fates.fill(body, room, spare, least);
             }
             if let Some(front) = plan.front {
                 let room = Demand { records: front.into(), bytes: u64::MAX };
                 fates.limit(body, room, 0, plan.drop);
-            } else if !self.metering.fits(now, fates.demand(body), self.may_cut(ask)) {
+                return Ok(self.store_fates(now, ask, body, &fates, own, io));
+            }
+            let demand = fates.demand(body);
+            if !self.metering.fits(now, demand, self.may_cut(ask)) {
                 // What is left of it by sample or for its faults is too much, too.
                 let may_cut = partial(ask);
                 let (room, least) = match may_cut {
@@ -150,7 +160,7 @@ impl Shard {
                 fates.limit(body, room, least, false);
                 if !may_cut {
                     let wait_ns =
-                        self.metering.wait_ns(now, Demand::default(), ask.demand(), ask.client());
+                        self.metering.wait_ns(now, Demand::default(), demand, ask.client());
                     return Ok(Err(NoPlace::Refused(quota_error(own, wait_ns))));
                 }
             }
@@ -250,7 +260,7 @@ impl Shard {
             if ask.faulty {
                 fates.find_faults(body, max_record)?;
             }
-            if let highwater_wire::Backpressure::Sample { ppm, by } = strategy
+            if let Backpressure::Sample { ppm, by } = strategy
                 && stored.records < stored.decided
             {
                 fates.sample(body, &claim, ppm, by);

@@ -17,6 +17,14 @@ pub(super) struct Metering {
     pub reads: bool,
 }
 
+fn least(rooms: impl Iterator<Item = Demand>) -> Demand {
+    let most = Demand { records: u64::MAX, bytes: u64::MAX };
+    rooms.fold(most, |a, b| Demand {
+        records: a.records.min(b.records),
+        bytes: a.bytes.min(b.bytes),
+    })
+}
+
 impl Metering {
     pub fn new(policy: &Policy, stream: Option<Arc<Meters>>) -> Metering {
         Metering { shard: Meters::new(&policy.quota), ..Metering::default() }.with_stream(stream)
@@ -41,11 +49,12 @@ impl Metering {
 
     /// What fits all of them.
     pub fn room(&self, now: Now, client: Option<&Meters>) -> Demand {
-        let most = Demand { records: u64::MAX, bytes: u64::MAX };
-        self.all(client).map(|meters| meters.room(now)).fold(most, |a, b| Demand {
-            records: a.records.min(b.records),
-            bytes: a.bytes.min(b.bytes),
-        })
+        least(self.all(client).map(|meters| meters.room(now)))
+    }
+
+    /// What fits all of them beside a sample.
+    pub fn spare(&self, now: Now, client: Option<&Meters>) -> Demand {
+        least(self.all(client).map(|meters| meters.spare(now)))
     }
 
     /// Whether all of every burst is there.

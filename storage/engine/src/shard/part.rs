@@ -49,6 +49,24 @@ impl Fates {
         }
     }
 
+    /// Of those left out by the sample, as many from the front come back as fit into `spare`, all that stay into `room`; the
+    /// first `least` records in any case.
+    pub fn fill(&mut self, body: &[u8], room: Demand, spare: Demand, least: u32) {
+        let (mut all, mut besides) = (self.demand(body), Demand::default());
+        for (index, record) in select::spans(body, self.each.len() as u32) {
+            let fate = &mut self.each[index as usize];
+            if *fate != Some(ErrorCode::RecordSampledOut) {
+                continue;
+            }
+            let one = Demand { records: 1, bytes: record.len() as u64 };
+            (all, besides) = (all.and(one), besides.and(one));
+            if index >= least && !(all.within(room) && besides.within(spare)) {
+                return;
+            }
+            *fate = None;
+        }
+    }
+
     /// Of those that stay only as many from the front as fit into `room`, at least `least` of them; the rest is dropped,
     /// or refused for now with all that follows.
     pub fn limit(&mut self, body: &[u8], room: Demand, least: u64, drop: bool) {
@@ -235,6 +253,16 @@ mod tests {
         again.find_faults(view.body(), 100).unwrap();
         again.sample(view.body(), &claim, 500_000, SampleBy::Record);
         again.recall(8, stored);
+        assert_eq!(again.parts(true, 0), first.parts(true, 0));
+        // There was room for two beside the sample.
+        let spare = Demand { records: 2, bytes: u64::MAX };
+        first.fill(view.body(), Demand { records: 7, bytes: u64::MAX }, spare, 0);
+        let more = first.demand(view.body()).records as u32;
+        assert_eq!(more, (stored + 2).min(7));
+        let mut again = Fates::new(8);
+        again.find_faults(view.body(), 100).unwrap();
+        again.sample(view.body(), &claim, 500_000, SampleBy::Record);
+        again.recall(8, more);
         assert_eq!(again.parts(true, 0), first.parts(true, 0));
         // Dropped from the third stored on.
         let mut first = Fates::new(8);
