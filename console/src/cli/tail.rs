@@ -6,6 +6,7 @@ mod format;
 mod from;
 mod group;
 mod member;
+mod trimmed;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use crate::{output, units};
 pub use filter::Found;
 pub use from::From;
 use group::Group;
+use trimmed::OnGone;
 use window::{Counting, WindowArgs};
 
 /// `highwater tail`.
@@ -53,6 +55,11 @@ pub struct TailArgs {
     /// and commit what was printed. (With --shard or windows not as a member; the group may have none then)
     #[arg(long, value_name = "GROUP")]
     group: Option<GroupName>,
+    /// If the record to go on with is not kept any more: fail, or go on at the oldest that is and say how many are
+    /// missing. (--exec always goes on)
+    #[arg(long, value_enum, value_name = "fail|oldest", hide_possible_values = true)]
+    #[arg(default_value = "fail", conflicts_with = "exec")]
+    on_trimmed: OnGone,
     /// Only records for which this CEL expression is true, like 'json.status >= 500'; over key, headers, timestamp,
     /// arrival, size, seq, json and payload (docs/consuming.md)
     #[arg(long, value_name = "EXPR")]
@@ -68,7 +75,7 @@ pub struct TailArgs {
     /// it finds on its standard input as --format says. Exit code 0: they are done; another: they have failed, for the
     /// reason in its last line on standard error
     #[arg(long, value_name = "CMD", requires = "group")]
-    #[arg(conflicts_with_all = ["shard", "limit", "filter", "window", "session"])]
+    #[arg(conflicts_with_all = ["shard", "limit", "window", "session"])]
     exec: Option<String>,
     /// With --exec: records in a lot, at most
     #[arg(long, value_name = "N", requires = "exec", default_value_t = 100)]
@@ -97,13 +104,24 @@ enum OutputFormat {
 /// How often a group's positions are committed while records come.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
+impl TailArgs {
+    /// How each shard is read, but for its end.
+    fn reading(&self) -> ConsumerOptions {
+        ConsumerOptions {
+            filter: self.filter.clone(),
+            on_trimmed: self.on_trimmed.into(),
+            ..ConsumerOptions::default()
+        }
+    }
+}
+
 /// Carries it out.
 pub fn run(args: TailArgs) -> Result<(), Failure> {
+    let mut found = Found::new(args.filter.as_deref())?;
     if let Some(command) = &args.exec {
         let stop = Stop::on_signals()?;
         return super::runtime()?.block_on(exec::run(&args, command, &stop));
     }
-    let mut found = Found::new(args.filter.as_deref())?;
     let mut counting = args.windows.plan()?;
     let stop = Stop::on_signals()?;
     let read = super::runtime()?.block_on(tail(&args, &mut found, counting.as_mut(), &stop));
@@ -166,7 +184,7 @@ async fn subscribe(
     let first: BTreeSet<u32> = stream.shards.iter().map(|s| s.shard).collect();
     let positions = group.map(Group::positions).cloned().unwrap_or_default();
     let (wanted, from, follow) = (args.shard, args.from.start(), args.follow);
-    let filter = args.filter.clone();
+    let reading = args.reading();
     let span = move |shard: &ShardDescription| {
         if wanted.is_some_and(|wanted| wanted != shard.shard) {
             return None;
@@ -178,7 +196,7 @@ async fn subscribe(
             None if wanted.is_none() && first.len() > 1 => clamp(shard, from),
             None => from,
         };
-        let mut options = ConsumerOptions { filter: filter.clone(), ..ConsumerOptions::default() };
+        let mut options = reading.clone();
         // A position beyond the mark is an error, not the end.
         let beyond = matches!(start, Start::At(position) if position > shard.high_water);
         if !follow && !shard.closed && !beyond {
@@ -298,7 +316,7 @@ async fn print(
                 Some((shard, Ok(delivery))) => (shard, delivery),
                 Some((_, Err(error))) => {
                     out.flush()?;
-                    return Err(Failure::doing(format!("cannot read stream {}", stream.name), error));
+                    return Err(trimmed::failure(printer.args, error));
                 }
                 None => {
                     printer.look(true, &mut out)?;
@@ -320,6 +338,10 @@ async fn print(
             }
             () = stop.wait() => break,
         };
+        trimmed::tell(shard, &delivery);
+        if let Some(group) = group.as_mut().filter(|_| delivery.trimmed > 0) {
+            group.advance(shard, delivery.from());
+        }
         let mut arrivals = format::Arrivals::new(delivery.batches());
         let mut part = Part::of(&delivery);
         for record in delivery.records() {

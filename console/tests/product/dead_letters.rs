@@ -137,6 +137,33 @@ fn who_keeps_no_positions_is_told_before_anything_is_read() {
 }
 
 #[test]
+fn a_command_is_given_only_what_matches_and_the_rest_counts_as_processed() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    let line = |n: u32| if n % 10 == 3 { format!("keep {n}\n") } else { format!("pass {n}\n") };
+    let input: String = (0..1_000).map(line).collect();
+    assert!(server.put("s", input.as_bytes(), &["--key", "const"]).status.success());
+    server.ok(&["group", "set", "g", "--stream", "s"]);
+    let done = dir.path().join("done");
+    let command = format!(
+        "lot=$(cat); test $(printf '%s\\n' \"$lot\" | wc -l) = $HIGHWATER_RECORDS && \
+         test \"$(printf '%s\\n' \"$lot\" | head -n 1)\" = \"keep $HIGHWATER_SEQUENCE\" && \
+         printf '%s\\n' \"$lot\" >>'{}'",
+        done.display()
+    );
+    let filter = ["--filter", "payload.startsWith(\"keep\")", "--batch", "7"];
+    let worked = work(&server, &command, &filter);
+    assert!(worked.status.success(), "{}", said(&worked));
+    assert!(said(&worked).contains("100 records done, 0 runs"), "{}", said(&worked));
+    let wanted: BTreeMap<String, u32> =
+        (0..1_000).filter(|n| n % 10 == 3).map(|n| (format!("keep {n}"), 1)).collect();
+    assert!(counts(&done) == wanted, "each that matches once");
+    assert_eq!(server.json(&["group", "describe", "g", "--json"])["backlog_records"], 0);
+    refused(&work(&server, "cat", &["--filter", "payload ="]), 2, &["--filter"]);
+}
+
+#[test]
 fn letters_of_put_are_copied_or_purged() {
     let dir = scratch();
     let server = Server::start(&dir.path().join("data"));

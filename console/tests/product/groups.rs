@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::support::{Server, refused, scratch, until};
+use crate::support::{Server, refused, said, scratch, until};
 
 fn lines(range: std::ops::Range<u32>) -> Vec<u8> {
     range.map(|n| format!("{n}\n")).collect::<String>().into_bytes()
@@ -24,6 +24,38 @@ fn a_group_goes_on_where_it_was_also_after_a_restart() {
     assert_eq!(server.ok(&["tail", "s", "--group", "g"]), lines(30..100));
     assert_eq!(server.ok(&["tail", "s", "--group", "g"]), b"");
     assert_eq!(server.ok(&["tail", "s", "--group", "another"]), lines(0..100));
+}
+
+#[test]
+fn a_group_whose_position_was_removed_goes_on_at_the_oldest_if_it_is_told_to() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    assert!(server.put("s", &lines(0..100), &[]).status.success());
+    let tail = ["tail", "s", "--group", "g"];
+    server.ok(&[&tail[..], &["--limit", "30"]].concat());
+    server.ok(&["stream", "trim", "s", "--before", "60"]);
+    let hints = ["--on-trimmed oldest", "`highwater group reset g --stream s --to oldest`"];
+    for again in 0..2 {
+        let output = server.run(&tail);
+        refused(&output, 1, &[&["30", "60"][..], &hints].concat());
+        assert!(output.stdout.is_empty(), "time {again}");
+    }
+    let go_on = || server.run(&[&tail[..], &["--on-trimmed", "oldest"]].concat());
+    let went_on = go_on();
+    assert_eq!(went_on.stdout, lines(60..100), "{}", said(&went_on));
+    let gap =
+        "30 records of shard 0, from 30 on, were removed before they were read; going on at 60";
+    assert!(went_on.status.success() && said(&went_on).contains(gap), "{}", said(&went_on));
+    assert_eq!(server.ok(&tail), b"", "and that is where it is now");
+
+    // Told as well if nothing is left to be read.
+    assert!(server.put("s", &lines(100..110), &[]).status.success());
+    server.ok(&["stream", "trim", "s", "--before", "110"]);
+    let went_on = go_on();
+    assert!(went_on.stdout.is_empty(), "{}", said(&went_on));
+    assert!(said(&went_on).contains("10 records of shard 0, from 100 on,"), "{}", said(&went_on));
+    assert_eq!(server.ok(&tail), b"");
 }
 
 #[test]

@@ -84,7 +84,12 @@ fn retention_changes_live_and_trim_gives_up_records() {
         log.split_inclusive(|b| *b == b'\n').skip(2_000).collect::<Vec<_>>().concat();
     assert_eq!(server.ok(&["tail", "s"]), kept);
     // Who asks for what is gone is told what is the oldest.
-    refused(&server.run(&["tail", "s", "--from", "5", "--shard", "0"]), 1, &["5", "2000"]);
+    let from_five = ["tail", "s", "--from", "5", "--shard", "0"];
+    refused(&server.run(&from_five), 1, &["5", "2000", "--on-trimmed oldest"]);
+    let went_on = server.run(&[&from_five[..], &["--on-trimmed", "oldest"]].concat());
+    assert!(went_on.status.success() && went_on.stdout == kept, "{}", said(&went_on));
+    let gap = "1,995 records of shard 0, from 5 on, were removed";
+    assert!(said(&went_on).contains(gap), "{}", said(&went_on));
     refused(&server.run(&["stream", "trim", "s", "--before", "99999"]), 1, &["99999"]);
     refused(&server.run(&["stream", "trim", "s", "--before", "soon"]), 2, &["--before", "soon"]);
     // All that arrived before this moment.

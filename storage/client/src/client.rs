@@ -254,6 +254,7 @@ impl Client {
             next: sound.next,
             sent_ns: 0,
             filtered,
+            trimmed: 0,
         };
         Ok(Fetched { delivery, oldest: header.oldest.to_native() })
     }

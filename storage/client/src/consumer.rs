@@ -37,6 +37,8 @@ pub struct ShardConsumer {
     at_oldest: bool,
     high_water: u64,
     trimmed: u64,
+    /// Of these, those that no delivery has told of.
+    untold: u64,
     ended: bool,
     subscription: Option<Subscription>,
     retry: Retry,
@@ -117,6 +119,7 @@ impl ShardConsumer {
             at_oldest: start == Start::Oldest,
             high_water,
             trimmed: 0,
+            untold: 0,
             ended: false,
             subscription: None,
             retry: Retry::default(),
@@ -129,7 +132,8 @@ impl ShardConsumer {
     }
 
     /// The next records; waits for them. With a filter also deliveries without records, from which follows how far it is,
-    /// about once a second while it advances. `None` once the position has reached the `end` of the options, or the end
+    /// about once a second while it advances. Where retention was quicker and
+    /// [`OnTrimmed`] lets it go on, [`Delivery::trimmed`] says over how many records. `None` once the position has reached the `end` of the options, or the end
     /// of a shard that a split or merge closed: see [`ended`](Self::ended).
     /// Cancelled, it loses nothing. Lost connections and refusals that will pass are retried until the
     /// retry deadline.
@@ -137,7 +141,7 @@ impl ShardConsumer {
         loop {
             if self.ended || self.options.end.is_some_and(|end| self.position >= end) {
                 self.subscription = None;
-                return Ok(None);
+                return Ok((self.untold > 0).then(|| self.nothing()));
             }
             let step = match self.subscription.as_mut() {
                 None => self.subscribe().await,
@@ -168,6 +172,7 @@ impl ShardConsumer {
     /// Goes on at sequence number `position`: past a [gap](ConsumeError::Gap), or back to read again.
     pub fn seek(&mut self, position: u64) {
         self.position = position;
+        self.untold = 0;
         self.at_oldest = false;
         self.since_ns = 0;
         self.ended = false;
@@ -288,11 +293,21 @@ impl ShardConsumer {
         }
         self.position = next;
         let since_ns = self.since_ns;
-        let filtered = None;
-        let delivery = Delivery { bytes, from, end, since_ns, high_water, next, sent_ns, filtered };
+        let mut delivery = Delivery {
+            bytes,
+            from,
+            end,
+            since_ns,
+            high_water,
+            next,
+            sent_ns,
+            filtered: None,
+            trimmed: 0,
+        };
         if delivery.batches().next().is_none() {
             return Ok(None);
         }
+        delivery.trimmed = std::mem::take(&mut self.untold);
         // From the first record wanted on, all are: the server's clock may step back.
         self.since_ns = 0;
         self.at_oldest = false;
@@ -326,7 +341,23 @@ impl ShardConsumer {
             self.at_oldest = false;
         }
         let (end, next, filtered) = (end.min(self.position), self.position, Some(tally));
-        Ok(Delivery { bytes, from, end, since_ns: 0, high_water, next, sent_ns, filtered })
+        let trimmed = std::mem::take(&mut self.untold);
+        Ok(Delivery { bytes, from, end, since_ns: 0, high_water, next, sent_ns, filtered, trimmed })
+    }
+
+    /// A delivery without records, which tells what was trimmed up to here.
+    fn nothing(&mut self) -> Delivery {
+        Delivery {
+            bytes: Bytes::new(),
+            from: self.position,
+            end: self.position,
+            since_ns: 0,
+            high_water: self.high_water.max(self.position),
+            next: self.position,
+            sent_ns: 0,
+            filtered: self.options.filter.is_some().then(FilterTally::default),
+            trimmed: std::mem::take(&mut self.untold),
+        }
     }
 
     /// The server refused the subscription, or ended it.
@@ -342,6 +373,7 @@ impl ShardConsumer {
                 }
                 if !self.at_oldest {
                     self.trimmed += oldest - position;
+                    self.untold += oldest - position;
                 }
                 self.position = oldest;
                 self.subscription = None;

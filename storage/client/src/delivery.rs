@@ -25,6 +25,10 @@ pub struct Delivery {
     /// Of a consumer with a filter: what that found from the position before to [`next`](Self::next), which may be
     /// nothing.
     pub filtered: Option<FilterTally>,
+    /// Records right before [`from`](Self::from) that retention had removed, so that a consumer with
+    /// [`OnTrimmed::ContinueAtOldest`](crate::OnTrimmed::ContinueAtOldest) passed them over. If there was nothing behind
+    /// them to be read, they come in a delivery without records.
+    pub trimmed: u64,
 }
 
 impl Delivery {
@@ -277,6 +281,7 @@ mod tests {
             next: 6,
             sent_ns: 0,
             filtered: None,
+            trimmed: 0,
         };
         assert!(delivery.records().map(|record| record.sequence).eq(2..6));
     }

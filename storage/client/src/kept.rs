@@ -95,6 +95,7 @@ mod tests {
             next: 14,
             sent_ns: 0,
             filtered: None,
+            trimmed: 0,
         };
         let copies: Vec<_> = delivery
             .records()

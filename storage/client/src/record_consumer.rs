@@ -552,7 +552,10 @@ impl RecordConsumer {
                 self.places.insert(shard, place);
             }
             GroupEvent::Records { shard, delivery } => {
-                if let Some(place) = self.places.get_mut(&shard) {
+                // One that only tells what was trimmed has nothing to be claimed.
+                if let Some(place) = self.places.get_mut(&shard)
+                    && delivery.next > delivery.from
+                {
                     place.fresh.push_back(delivery);
                 }
             }

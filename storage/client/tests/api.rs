@@ -196,8 +196,22 @@ async fn trimmed_records_are_an_error_or_counted_as_chosen() {
     let options =
         ConsumerOptions { on_trimmed: OnTrimmed::ContinueAtOldest, ..ConsumerOptions::default() };
     let mut going_on = client.consumer(&stream, 0, Start::At(1), options).await.unwrap();
+    let delivery = going_on.next().await.unwrap().unwrap();
+    assert_eq!((delivery.from(), delivery.trimmed), (3, 2));
+    going_on.seek(3);
     assert_eq!(read(&mut going_on).await, [[3], [4]]);
     assert_eq!((going_on.trimmed(), going_on.position()), (2, 5));
+
+    // Told as well where nothing is left behind it.
+    let to_the_end = ConsumerOptions {
+        on_trimmed: OnTrimmed::ContinueAtOldest,
+        end: Some(3),
+        ..ConsumerOptions::default()
+    };
+    let mut ends = client.consumer(&stream, 0, Start::At(1), to_the_end).await.unwrap();
+    let delivery = ends.next().await.unwrap().unwrap();
+    assert_eq!((delivery.records().count(), delivery.next, delivery.trimmed), (0, 3, 2));
+    assert!(ends.next().await.unwrap().is_none());
 
     let options = ConsumerOptions::default();
     let mut beyond = client.consumer(&stream, 0, Start::At(9), options).await.unwrap();

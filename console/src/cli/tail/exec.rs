@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use highwater_client::{ConsumeError, Lot, RecordConsumer, RecordOptions};
+use highwater_client::{ConsumeError, ConsumerOptions, Lot, RecordConsumer, RecordOptions};
 use highwater_wire::{ErrorCode, MAX_REASON, Outcome};
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -58,7 +58,7 @@ pub async fn run(args: &TailArgs, command: &str, stop: &Stop) -> Result<(), Fail
         start: member::start(args.from.start()),
         most: args.batch,
         until: if args.follow { None } else { Some(member::marks(&client, stream).await?) },
-        ..RecordOptions::default()
+        ..reading(args.filter.clone())
     };
     let consumer = client.record_consumer(group, stream, options).await;
     let mut consumer = consumer.map_err(|e| failed(e.into()))?;
@@ -75,6 +75,12 @@ pub async fn run(args: &TailArgs, command: &str, stop: &Stop) -> Result<(), Fail
         counted(tally.failed, "run")
     );
     worked.and(left)
+}
+
+/// Only what matches; what retention removed is passed over, since the server counts it.
+fn reading(filter: Option<String>) -> RecordOptions {
+    let options = RecordOptions::default();
+    RecordOptions { consumer: ConsumerOptions { filter, ..options.consumer }, ..options }
 }
 
 enum Ended {
@@ -125,8 +131,7 @@ async fn work(
         // What is under way is finished, whoever asks to stop.
         let ran = tokio::task::spawn_blocking(move || run.carry_out()).await;
         let ran = ran.unwrap_or_else(|e| Ran::Impossible(format!("the command was lost: {e}")));
-        let range = lot.range();
-        let records = range.end - range.start;
+        let (range, records) = (lot.range(), lot.records().count() as u64);
         let outcome = match ran {
             Ran::Done => Outcome::Done,
             Ran::Failed(reason) => Outcome::Failed { reason },
@@ -172,7 +177,11 @@ impl Run {
         let (stream, shard) = (args.stream.as_str(), lot.shard());
         let mut input = Vec::new();
         let mut arrivals = format::Arrivals::new(lot.batches());
+        // With a filter there are others between those of a lot.
+        let (mut first, mut records) = (None, 0_u64);
         for record in lot.records() {
+            first.get_or_insert(record.sequence);
+            records += 1;
             let arrival_ns = arrivals.of(record.sequence);
             match args.format {
                 OutputFormat::Text => format::text(&record, &mut input)?,
@@ -182,12 +191,12 @@ impl Run {
                 }
             }
         }
-        let range = lot.range();
+        let first = first.unwrap_or(lot.range().start);
         let environment = [
             ("HIGHWATER_STREAM", stream.to_owned()),
             ("HIGHWATER_SHARD", shard.to_string()),
-            ("HIGHWATER_SEQUENCE", range.start.to_string()),
-            ("HIGHWATER_RECORDS", (range.end - range.start).to_string()),
+            ("HIGHWATER_SEQUENCE", first.to_string()),
+            ("HIGHWATER_RECORDS", records.to_string()),
             ("HIGHWATER_ATTEMPT", lot.attempt().to_string()),
         ];
         let left = lot.deadline().saturating_duration_since(Instant::now());

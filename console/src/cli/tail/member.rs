@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
 
-use highwater_client::{
-    Client, ConsumerOptions, GroupConsumer, GroupEvent, GroupOptions, Start, Until,
-};
+use highwater_client::{Client, GroupConsumer, GroupEvent, GroupOptions, Start, Until};
 use highwater_wire::{ResetTo, ShardDescription};
 
-use super::{COMMIT_EVERY, Part, Printer, format};
+use super::{COMMIT_EVERY, Part, Printer, format, trimmed};
 use crate::failure::Failure;
 use crate::output;
 use crate::signals::Stop;
@@ -30,7 +28,7 @@ pub async fn read(
         fixed: args.member.is_some(),
         session_timeout: args.session_timeout,
         start: start(args.from.start()),
-        consumer: ConsumerOptions { filter: args.filter.clone(), ..ConsumerOptions::default() },
+        consumer: args.reading(),
         until: if args.follow { None } else { Some(marks(client, stream).await?) },
         ..GroupOptions::default()
     };
@@ -123,9 +121,10 @@ async fn print(
             Ok(None) => break,
             Err(error) => {
                 out.flush()?;
-                return Err(Failure::doing(format!("cannot read stream {stream}"), error));
+                return Err(trimmed::failure(printer.args, error));
             }
         };
+        trimmed::tell(shard, &delivery);
         let mut arrivals = format::Arrivals::new(delivery.batches());
         let mut part = Part::of(&delivery);
         for record in delivery.records() {
