@@ -1,6 +1,7 @@
 //! `highwater put`: records from a file or standard input into a stream.
 
 mod dead;
+mod expect;
 mod feed;
 mod follow;
 mod shape;
@@ -62,7 +63,7 @@ pub struct PutArgs {
     #[arg(long, value_name = "NAME")]
     producer: Option<ProducerName>,
     /// Store only if the first record gets this sequence number and nobody writes in between; for streams of
-    /// one shard, or a key that leads to one
+    /// one open shard, or with --key const
     #[arg(long, value_name = "N", value_parser = units::count)]
     expect_sequence: Option<u64>,
     /// Compress batches: none, lz4 or zstd
@@ -162,6 +163,10 @@ impl PutArgs {
 
 async fn open(args: &PutArgs) -> Result<(Client, Producer), Failure> {
     let client = args.target.connect_for(args.timeout).await?;
+    if args.expect_sequence.is_some() {
+        // Before there is a producer: one with a name would fence off whoever had it.
+        expect::check(&client, args.stream.as_str(), args.key.as_ref()).await?;
+    }
     let producer = client
         .producer(args.stream.as_str(), args.options())
         .await

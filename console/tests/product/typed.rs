@@ -183,6 +183,19 @@ fn an_expected_sequence_number_is_held_to() {
     refused(&put(b"c\n", "3"), 1, &["2"]);
     assert!(put(b"c\n", "2").status.success());
     assert_eq!(server.ok(&["tail", "s"]), b"a\nb\nc\n");
+
+    // Of several shards each counts for itself: which one is meant must follow from the key.
+    server.create("wide", 3);
+    let wide = |args: &[&str]| {
+        server.put("wide", b"a\nb\n", &[&["--expect-sequence", "0"], args].concat())
+    };
+    refused(&wide(&[]), 1, &["--expect-sequence", "3 open shards", "--key const"]);
+    refused(&wide(&["--format", "json", "--key", "user"]), 1, &["3 open shards"]);
+    assert_eq!(server.records("wide"), 0);
+    let meant = wide(&["--key", "const:k"]);
+    assert!(meant.status.success(), "{}", said(&meant));
+    refused(&wide(&["--key", "const:k"]), 1, &["2"]);
+    assert_eq!(server.records("wide"), 2);
 }
 
 #[test]
