@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use highwater_loadgen::units::split;
+use highwater_loadgen::units::{rate_unit, split};
 use highwater_wire::{Backpressure, MAX_SHARDS_PER_STREAM, Quota, SampleBy};
 
 use crate::human;
-use crate::units::{UnitError, count_unit, duration, range, share, size};
+use crate::units::{UnitError, duration, range, share, size};
 
 /// What may come in, a second; 0 is no bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,9 @@ const HELD_AGE_MS: u64 = 5_000;
 const MAX_BURST_MS: u64 = 3_600_000;
 
 const IN: &str = "1000rec/s, 1MB/s, both with a comma between, or 0";
+/// 2^53: above it a float no longer holds every number.
+const MOST_RECORDS: &str = "9007199254740992rec/s";
+const MOST_IN: &str = "9007199254740992rec/s and 8PiB/s";
 const OUT: &str = "2MB/s, 512KiB/s or 0";
 const STRATEGIES: &str = "reduce, scale[:MAX], buffer[:64MiB,5s], drop-oldest[:64MiB,5s], drop-newest or \
     sample:5%[,key|record]";
@@ -49,10 +52,11 @@ pub fn rates_in(text: &str) -> Result<RatesIn, UnitError> {
     }
     let (mut records, mut bytes) = (None, None);
     for part in text.split(',') {
-        let rate = part.trim().strip_suffix("/s").ok_or_else(wrong)?;
+        let part = positive(part.trim(), MOST_IN)?;
+        let rate = part.strip_suffix("/s").ok_or_else(wrong)?;
         let slot = if rate.ends_with("rec") { &mut records } else { &mut bytes };
         let value = match rate.strip_suffix("rec") {
-            Some(number) => count_unit(number).ok_or_else(wrong)?,
+            Some(number) => records_of(number, part).ok_or_else(wrong)??,
             None => bytes_of(rate, IN)?,
         };
         if slot.replace(value).is_some() {
@@ -66,8 +70,29 @@ pub fn rates_in(text: &str) -> Result<RatesIn, UnitError> {
 pub fn rate_out(text: &str) -> Result<u64, UnitError> {
     match text.trim() {
         "0" => Ok(0),
-        text => bytes_of(text.strip_suffix("/s").ok_or_else(|| form("rate of bytes", OUT))?, OUT),
+        text => {
+            let rate = positive(text, "8PiB/s")?.strip_suffix("/s");
+            bytes_of(rate.ok_or_else(|| form("rate of bytes", OUT))?, OUT)
+        }
     }
+}
+
+/// A rate has no sign.
+fn positive<'a>(text: &'a str, most: &str) -> Result<&'a str, UnitError> {
+    let number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    if text.strip_prefix('-').is_some_and(number) { Err(range(text, "0", most)) } else { Ok(text) }
+}
+
+/// Whole records, `whole` being all of the rate; `None` if it is no number.
+fn records_of(number: &str, whole: &str) -> Option<Result<u64, UnitError>> {
+    let (records, unit) = split(number)?;
+    let records = records * if unit.is_empty() { 1.0 } else { rate_unit(unit)? };
+    // Above 2^53 a float no longer holds every number.
+    if records > (1u64 << 53) as f64 || (records > 0.0 && records < 1.0) {
+        return Some(Err(range(whole, "1rec/s", MOST_RECORDS)));
+    }
+    let whole_number = records.fract() == 0.0;
+    Some(if whole_number { Ok(records as u64) } else { Err(UnitError::Count) })
 }
 
 /// Bytes with a unit: without one `1000/s` could be anything.
@@ -237,6 +262,18 @@ mod tests {
         {
             assert!(rates_in(wrong).is_err(), "{wrong}");
         }
+        let told = |text: &str| rates_in(text).unwrap_err().to_string();
+        let bounds = "is outside 1rec/s to 9007199254740992rec/s";
+        for beyond in ["99999999999999999999rec/s", "0.5rec/s"] {
+            assert_eq!(told(beyond), format!("{beyond} {bounds}"));
+        }
+        assert_eq!(told("1.5rec/s"), "not a whole number; write 10 or 1000");
+        assert_eq!(told("-5rec/s"), "-5rec/s is outside 0 to 9007199254740992rec/s and 8PiB/s");
+        assert_eq!(
+            told("1rec/s,-1MB/s"),
+            "-1MB/s is outside 0 to 9007199254740992rec/s and 8PiB/s"
+        );
+        assert_eq!(told("99999TiB/s"), "99999TiB is outside 0 to 8PiB");
         let said = rates_in("1000").unwrap_err().to_string();
         assert!(said.contains("1000rec/s") && said.contains("1MB/s"), "{said}");
     }
@@ -244,7 +281,8 @@ mod tests {
     #[test]
     fn rates_that_go_out() {
         assert_eq!([rate_out("2MB/s"), rate_out("0")], [Ok(2_000_000), Ok(0)]);
-        for wrong in ["", "2MB", "100rec/s", "5/s", "2MB/s,1MB/s"] {
+        assert_eq!(rate_out("-2MB/s").unwrap_err().to_string(), "-2MB/s is outside 0 to 8PiB/s");
+        for wrong in ["", "-", "2MB", "100rec/s", "5/s", "2MB/s,1MB/s", "--quota-out"] {
             assert!(rate_out(wrong).is_err(), "{wrong}");
         }
     }

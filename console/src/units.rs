@@ -130,13 +130,6 @@ pub fn count(text: &str) -> Result<u64, UnitError> {
     text.parse().map_err(|_| UnitError::Count)
 }
 
-/// A whole number, perhaps of thousands (`k`), millions or billions.
-pub fn count_unit(text: &str) -> Option<u64> {
-    let (number, unit) = split(text)?;
-    let count = number * if unit.is_empty() { 1.0 } else { units::rate_unit(unit)? };
-    (count.fract() == 0.0 && count <= (1u64 << 53) as f64).then_some(count as u64)
-}
-
 /// A buffer pool: 4 MiB, below which a core cannot work, to 1 TiB.
 pub fn memory(text: &str) -> Result<u64, UnitError> {
     match size(text)? {

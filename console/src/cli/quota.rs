@@ -30,10 +30,10 @@ struct SetArgs {
     /// The name, as given with --client-name
     name: String,
     /// Records and bytes a second they may append, such as 1000rec/s,1MB/s [default: no bound]
-    #[arg(long = "in", value_name = "RATES", value_parser = policy::rates_in)]
+    #[arg(long = "in", value_name = "RATES", value_parser = policy::rates_in, allow_hyphen_values = true)]
     into: Option<RatesIn>,
     /// Bytes a second they may read, such as 2MB/s [default: no bound]
-    #[arg(long = "out", value_name = "RATE", value_parser = policy::rate_out)]
+    #[arg(long = "out", value_name = "RATE", value_parser = policy::rate_out, allow_hyphen_values = true)]
     out: Option<u64>,
     /// How long the rates may be saved up while little comes [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = policy::burst)]

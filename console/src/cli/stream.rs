@@ -69,6 +69,9 @@ struct CreateArgs {
 struct SetArgs {
     /// Its name
     name: StreamName,
+    /// Not a setting; whoever tries is told what does it
+    #[arg(long, value_name = "N", hide = true)]
+    shards: Option<String>,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
@@ -136,6 +139,14 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
 }
 
 async fn set(args: SetArgs) -> Result<(), Failure> {
+    if let Some(shards) = &args.shards {
+        let what = format!(
+            "--shards is no setting: `highwater stream reshard {} --shards {shards}` splits and merges shards until so \
+             many are open",
+            args.name
+        );
+        return Err(Failure::Usage(what));
+    }
     if args.settings.is_empty() {
         let what = "nothing to change: name at least one of --preset, --quota-in, --quota-out, --quota-burst, \
                     --stream-quota-in, --stream-quota-out, --backpressure, --retention, --retention-bytes";

@@ -66,7 +66,7 @@ pub fn options(command: &Command) -> impl Iterator<Item = &Arg> {
         let action = arg.get_action();
         let says_something = matches!(action, ArgAction::Help | ArgAction::HelpShort)
             || matches!(action, ArgAction::HelpLong | ArgAction::Version);
-        !says_something && arg.get_long().is_some_and(|long| long != "config")
+        !says_something && !arg.is_hide_set() && arg.get_long().is_some_and(|long| long != "config")
     })
 }
 
@@ -119,7 +119,8 @@ fn is_on(value: &str) -> bool {
 }
 
 fn configurable(arg: &Arg) -> bool {
-    arg.get_long().is_some_and(|long| !matches!(long, "help" | "version" | "config"))
+    !arg.is_hide_set()
+        && arg.get_long().is_some_and(|long| !matches!(long, "help" | "version" | "config"))
 }
 
 fn default(arg: Arg, given: &Given) -> Arg {

@@ -41,13 +41,21 @@ pub struct Description<'a> {
 #[derive(Debug, Serialize)]
 struct Shard<'a> {
     shard: u32,
+    /// For people.
     state: &'a str,
+    /// Its first word: `open`, `closing`, `closed`, `failed` or `damaged`.
+    status: &'a str,
+    /// What the state says behind that, or "".
+    reason: &'a str,
     closed: bool,
     parents: &'a [u32],
     children: &'a [u32],
     hash_start: u128,
     hash_end: u128,
-    /// The same two in hexadecimal, for programs whose numbers do not hold 128 bits.
+    /// The same two in hexadecimal, 32 digits, for programs whose numbers do not hold 128 bits.
+    hash_start_hex: String,
+    hash_end_hex: String,
+    /// Both, with `..` between.
     hash_range: String,
     core: u32,
     port: u16,
@@ -86,14 +94,19 @@ impl<'a> Description<'a> {
 
 impl<'a> Shard<'a> {
     fn of(shard: &'a ShardDescription) -> Shard<'a> {
+        let (status, reason) = shard.state.split_once(": ").unwrap_or((shard.state.as_str(), ""));
         Shard {
             shard: shard.shard,
             state: &shard.state,
+            status,
+            reason,
             closed: shard.closed,
             parents: &shard.parents,
             children: &shard.children,
             hash_start: shard.hash_start,
             hash_end: shard.hash_end,
+            hash_start_hex: format!("{:032x}", shard.hash_start),
+            hash_end_hex: format!("{:032x}", shard.hash_end),
             hash_range: hash_range(shard),
             core: shard.core,
             port: shard.port,
@@ -215,6 +228,7 @@ mod tests {
             ShardCounters { offered: 5, dropped: 2, ..ShardCounters::default() };
         (stream.shards[1].oldest, stream.shards[1].high_water) = (10, 25);
         stream.shards[1].log_bytes = 99;
+        stream.shards[0].state = "open: the file system is full".to_owned();
         let json = serde_json::to_string(&Description::of(&stream)).unwrap();
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let shard = &json["shards"][1];
@@ -241,6 +255,11 @@ mod tests {
             (&15.into(), &25.into(), &99.into())
         );
         assert_eq!(json["counters"]["offered"], 12);
+        let state = |at: usize| [&json["shards"][at]["status"], &json["shards"][at]["reason"]];
+        assert_eq!(state(0), ["open", "the file system is full"]);
+        assert_eq!(state(1), ["open", ""]);
+        assert_eq!(shard["hash_start_hex"], format!("8{:031}", 0));
+        assert_eq!(shard["hash_end_hex"], "f".repeat(32));
         assert_eq!(shard["hash_range"], format!("8{:031}..{}", 0, "f".repeat(32)));
     }
 }

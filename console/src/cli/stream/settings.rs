@@ -14,20 +14,21 @@ pub struct Settings {
     /// Quotas of a known service, for each shard; the flags below change parts of it
     #[arg(long, value_enum)]
     preset: Option<Preset>,
-    /// Records and bytes a second each shard takes, such as 1000rec/s,1MB/s; 0 for no bound
-    #[arg(long, value_name = "RATES", value_parser = policy::rates_in)]
+    /// Records and bytes a second each shard takes, such as 1000rec/s,1MB/s; 0 for no bound. Set as a whole: with
+    /// 1MB/s alone records have no bound
+    #[arg(long, value_name = "RATES", value_parser = policy::rates_in, allow_hyphen_values = true)]
     quota_in: Option<RatesIn>,
     /// Bytes a second each shard gives to readers, such as 2MB/s; 0 for no bound
-    #[arg(long, value_name = "RATE", value_parser = policy::rate_out)]
+    #[arg(long, value_name = "RATE", value_parser = policy::rate_out, allow_hyphen_values = true)]
     quota_out: Option<u64>,
     /// How long the rates may be saved up while little comes, of shard and stream [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = policy::burst)]
     quota_burst: Option<u32>,
     /// The same as --quota-in for all shards together
-    #[arg(long, value_name = "RATES", value_parser = policy::rates_in)]
+    #[arg(long, value_name = "RATES", value_parser = policy::rates_in, allow_hyphen_values = true)]
     stream_quota_in: Option<RatesIn>,
     /// The same as --quota-out for all shards together
-    #[arg(long, value_name = "RATE", value_parser = policy::rate_out)]
+    #[arg(long, value_name = "RATE", value_parser = policy::rate_out, allow_hyphen_values = true)]
     stream_quota_out: Option<u64>,
     /// What happens beyond a quota: reduce, scale or scale:MAX, buffer or buffer:64MiB,5s, drop-oldest or drop-oldest:64MiB,5s, drop-newest
     /// or sample:5%[,key|record] [default: reduce]
