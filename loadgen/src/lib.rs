@@ -75,7 +75,7 @@ pub use probe::{PROBE_TIME, ProbeError, ProbeOptions, probe};
 pub use progress::{Observer, Phase, Progress, Tick};
 pub use recorded::{RecordingError, has_records};
 pub use report::{
-    ACHIEVED_MIN, AckPause, AckPauses, Arrivals, BEYOND_MIN, BacklogReport, BurstReport,
+    ACHIEVED_MIN, Account, AckPause, AckPauses, Arrivals, BEYOND_MIN, BacklogReport, BurstReport,
     Distribution, Distributions, LATE_P99_MAX, Lateness, LiveLatency, Mode, Report, SCHEMA,
     STEAL_MAX, ScenarioKind, Slo, WarmUp, WorkloadSummary, shell_words,
 };

@@ -1,5 +1,6 @@
 //! What a run found: one JSON object, and the same as text, Markdown and HTML for people.
 
+mod account;
 pub(crate) mod chart;
 pub(crate) mod document;
 mod explain;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::pauses::Longest;
 use crate::{Environment, Lint, LoadOptions, RunFiles};
 
+pub use account::Account;
 pub(crate) use explain::notes;
 pub use pages::shell_words;
 pub(crate) use pages::{micro, quoted};
@@ -439,6 +441,9 @@ pub struct Report {
     /// Records of either kind that were read all the same.
     #[serde(default)]
     pub shed_but_read: u64,
+    /// What the target's own account says of the run; absent if it keeps none, or was restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// Records whose fate the target did not tell.
     pub unknown: u64,
     /// ... that were read: they are stored.

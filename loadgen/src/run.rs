@@ -1,5 +1,6 @@
 //! One trial from beginning to end: set up, start the workers, watch, drain, judge.
 
+mod account;
 mod crew;
 mod due;
 mod goal;

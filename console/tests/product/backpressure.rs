@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::{Server, refused, said, scratch, until};
+use crate::support::{Server, refused, said, scratch, text, until};
 
 /// The quota, and the load: twice as much.
 const QUOTA: &str = "1000rec/s";
@@ -19,6 +19,8 @@ const MOST: u64 = (64 + 64) << 20;
 
 struct Outcome {
     report: Value,
+    /// What was printed, in one line.
+    table: String,
     counters: Value,
     records: u64,
 }
@@ -35,15 +37,20 @@ fn under(way: &str) -> Outcome {
     let quota = ["--quota-in", QUOTA, "--quota-burst", "100ms", "--backpressure", way];
     server.ok(&[&["stream", "create", "s"][..], &quota].concat());
     let load = ["load", "run", "--stream", "s", "-r", RATE, "-d", SECONDS, "--warmup", "0s"];
-    let more = ["--size", "200", "--seed", "1", "--drain-timeout", "60s", "--json", "-"];
-    let output = server.run(&[&load[..], &more].concat());
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("{way}: no report: {}", said(&output)));
+    let file = dir.path().join("report.json");
+    let json = ["--json", file.to_str().unwrap()];
+    let more = ["--size", "200", "--seed", "1", "--drain-timeout", "60s"];
+    let output = server.run(&[&load[..], &more, &json].concat());
+    let report: Value = std::fs::read(&file)
+        .ok()
+        .and_then(|report| serde_json::from_slice(&report).ok())
+        .unwrap_or_else(|| panic!("{way}: no report: {}", said(&output)));
+    let table = text(&output).split_whitespace().collect::<Vec<_>>().join(" ");
     let described = server.json(&["stream", "describe", "s", "--json"]);
     let counters = described["shards"][0].clone();
     let records = server.records("s");
     assert!(server.peak_memory() < MOST, "{way}: {} bytes", server.peak_memory());
-    let outcome = Outcome { report, counters, records };
+    let outcome = Outcome { report, table, counters, records };
     outcome.adds_up(way);
     outcome
 }
@@ -66,6 +73,18 @@ impl Outcome {
             assert_eq!(self.report[wrong], 0, "{way}, {wrong}: {:#}", self.report);
         }
         assert_eq!(count(&self.report, "checked_records"), self.records, "{way}");
+        // The report says what the server counted, and that the quota was why.
+        let account = &self.report["account"];
+        for name in ["offered", "buffered"].iter().chain(&decided) {
+            assert_eq!(count(account, name), of(name), "{way}, {name}: {account:#}");
+        }
+        assert_eq!(account["quota"]["records_in"], 1_000, "{way}: {account:#}");
+        assert!(self.table.contains("account the target was offered"), "{way}: {}", self.table);
+    }
+
+    /// What the report says of why.
+    fn notes(&self) -> String {
+        self.report["notes"].to_string()
     }
 
     /// Nothing that was sent is missing, and the producer was not held up for longer than the quota demands: in the
@@ -81,6 +100,10 @@ fn reduce_refuses_until_the_client_slows_down_and_stores_everything() {
     let outcome = under("reduce");
     outcome.stored_all();
     assert!(count(&outcome.counters, "refused") > 0, "{:#}", outcome.counters);
+    let why = "a quota (1,000 records/s a shard; backpressure reduce)";
+    assert!(outcome.notes().contains(why), "{}", outcome.notes());
+    assert!(outcome.table.contains(" refused for the time being"), "{}", outcome.table);
+    assert!(!outcome.notes().contains("target did not keep up"), "{}", outcome.notes());
 }
 
 #[test]
@@ -121,6 +144,25 @@ fn settings_change_live() {
     let server = Server::start(&dir.path().join("data"));
     server.create("s", 1);
     refused(&server.run(&["stream", "set", "s"]), 2, &["nothing to change"]);
+    let shards = server.run(&["stream", "set", "s", "--shards", "3"]);
+    refused(&shards, 2, &["`highwater stream reshard s --shards 3`"]);
+    for (rate, words) in [
+        ("99999999999999999999rec/s", "outside 1rec/s to 9007199254740992rec/s"),
+        ("0.5rec/s", "0.5rec/s is outside"),
+        ("-5rec/s", "-5rec/s is outside 0"),
+        ("fast", "not a rate"),
+    ] {
+        refused(
+            &server.run(&["stream", "set", "s", "--quota-in", rate]),
+            2,
+            &["--quota-in", words],
+        );
+    }
+    refused(
+        &server.run(&["quota", "set", "c", "--out", "-1MB/s"]),
+        2,
+        &["--out", "-1MB/s is outside"],
+    );
     let set = ["stream", "set", "s", "--preset", "kinesis", "--backpressure", "buffer:1MiB,2s"];
     server.ok(&[&set[..], &["--retention", "1day", "--retention-bytes", "1GiB"]].concat());
     let described = server.json(&["stream", "describe", "s", "--json"]);

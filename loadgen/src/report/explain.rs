@@ -9,6 +9,7 @@ use super::figures::{counted, percent, rate, seconds, time, times, whole};
 use super::{Distribution, Mode, Report};
 use crate::Rate;
 
+mod pressure;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ pub fn notes(report: &Report, response: Option<&Histogram<u64>>) -> Vec<String> 
         unkept(report),
         saturating(report),
         behind(report),
+        put_off(report),
         readers_behind(report),
         schedule(report),
         burst(report),
@@ -223,17 +225,41 @@ fn saturating(r: &Report) -> Option<String> {
     })
 }
 
-/// A queue that grows all along.
+/// A queue that grows all along, or what is thrown away instead of it.
 fn behind(r: &Report) -> Option<String> {
     let due = r.offered_rate;
-    (r.mode == Mode::Open && due > 0.0 && r.records_per_s < due * KEEPS_UP).then(|| {
-        format!(
-            "The target did not keep up: of {} records/s due it acknowledged {} within the window. The rest queued \
-             up, so latencies grow with the length of the run and are no property of the target.",
-            rate(due),
-            rate(r.records_per_s)
-        )
+    if r.mode != Mode::Open || due <= 0.0 || r.records_per_s >= due * KEEPS_UP {
+        return None;
+    }
+    let found = format!(
+        "of {} records/s due it acknowledged {} within the window",
+        rate(due),
+        rate(r.records_per_s)
+    );
+    if let Some(shed) = pressure::shed(r, (due - r.records_per_s) * r.duration_s) {
+        return Some(format!(
+            "The target took less than was due: {found}. The bound was {shed}, over the whole run. Nothing queued up: \
+             latencies are those of the records that were stored."
+        ));
+    }
+    Some(match pressure::put_off(r) {
+        Some(bound) => format!(
+            "The target took less than was due: {found}. The bound was {bound}. What had to wait queued up, so latencies \
+             grow with the length of the run and say nothing of the target's speed."
+        ),
+        None => format!(
+            "The target did not keep up: {found}. The rest queued up, so latencies grow with the length of the run and \
+             are no property of the target."
+        ),
     })
+}
+
+/// Refusals of which the rates alone do not tell.
+fn put_off(r: &Report) -> Option<String> {
+    let bound = pressure::put_off(r).filter(|_| behind(r).is_none())?;
+    Some(format!(
+        "Records had to wait for {bound}. What is refused so is sent again when the target says; response counts that wait."
+    ))
 }
 
 fn readers_behind(r: &Report) -> Option<String> {

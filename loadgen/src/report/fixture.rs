@@ -209,6 +209,7 @@ fn report(latency_us: Distributions) -> Report {
         dropped: 12,
         sampled_out: 13,
         shed_but_read: 0,
+        account: None,
         unknown: 56,
         unknown_but_read: 50,
         unsent: 0,

@@ -6,8 +6,8 @@ use hdrhistogram::Histogram;
 use super::document::{Block, Document, Headline, Remark, Table, Tone, Verdict};
 use super::figures::{bytes, counted, moment, percent, rate, seconds, time, time_or_dash, whole};
 use super::{
-    BacklogReport, BurstReport, Distribution, Distributions, Mode, Report, ScenarioKind, machine,
-    series,
+    Account, BacklogReport, BurstReport, Distribution, Distributions, Mode, Report, ScenarioKind,
+    machine, series,
 };
 use crate::{Progress, Severity};
 
@@ -34,6 +34,9 @@ pub fn document<'a>(
     histogram: impl Fn(&str) -> Option<&'a Histogram<u64>>,
 ) -> Document {
     let mut blocks = vec![Block::Heading("Rates".into()), Block::Table(rates(report))];
+    if let Some(account) = report.account.filter(Account::says_something) {
+        blocks.push(Block::Note(sentence(&account.in_words())));
+    }
     blocks.push(Block::Heading("Latency".into()));
     blocks.push(Block::Table(latencies(&report.latency_us)));
     blocks.push(Block::Note(WHAT_COUNTS.into()));

@@ -5,7 +5,7 @@ use std::fmt::{self, Formatter};
 use super::figures::{
     bytes, counted, moment, percent, rate, seconds, time, time_or_dash, times, whole,
 };
-use super::{BacklogReport, BurstReport, Distribution, Mode, Report, ScenarioKind, Slo};
+use super::{Account, BacklogReport, BurstReport, Distribution, Mode, Report, ScenarioKind, Slo};
 use crate::Severity;
 
 /// Columns of a terminal that nobody has to widen.
@@ -20,6 +20,9 @@ impl fmt::Display for Report {
         what(self, f)?;
         writeln!(f)?;
         rates(self, f)?;
+        if let Some(account) = self.account.filter(Account::says_something) {
+            line(f, "account", &account.in_words())?;
+        }
         writeln!(f)?;
         let latencies = self.latency_us.named();
         table(f, "latency", latencies.iter().map(|(name, d)| (name.replace('_', " "), **d)))?;

@@ -15,7 +15,7 @@ use crate::report::notes;
 use crate::schedule::{Gaps, Profile};
 use crate::timeline::{BUSY, CALM, DRAINING, PAUSED, Timeline};
 use crate::{
-    AckPauses, Arrivals, BacklogReport, BurstReport, Distribution, Lateness, LiveLatency,
+    Account, AckPauses, Arrivals, BacklogReport, BurstReport, Distribution, Lateness, LiveLatency,
     LoadError, LoadOptions, Mode, Rate, Report, SCHEMA, Scenario, ScenarioKind, WarmUp, Workload,
     WorkloadSummary,
 };
@@ -50,6 +50,8 @@ pub struct Case<'a> {
     pub interrupted: bool,
     /// Why it gave up the target.
     pub ended_early: Option<String>,
+    /// What the target says became of what it was offered.
+    pub account: Option<Account>,
     /// The machine before it.
     pub before: &'a Before,
 }
@@ -138,6 +140,8 @@ pub fn judge(case: Case<'_>) -> Result<Report, LoadError> {
         dropped: verdict.dropped,
         sampled_out: verdict.sampled_out,
         shed_but_read: verdict.shed_but_read,
+        // One that was restarted has forgotten some of it.
+        account: case.account.filter(|a| a.acknowledged + a.duplicates_recognised >= c.acked),
         unknown: verdict.unknown,
         unknown_but_read: verdict.unknown_but_read,
         unsent: c.unsent,

@@ -11,6 +11,7 @@ use crate::target::{Link, Target};
 use crate::timeline::{Rules, Step, Timeline};
 use crate::{LoadError, LoadOptions, Mode, Observer, Phase, Report};
 
+use super::account;
 use super::crew::Crew;
 use super::goal::{self, Goal};
 use super::judge::{Case, judge};
@@ -47,6 +48,9 @@ pub fn conduct<T: Target>(
     trial.drain(&runtime, &control)?;
     trial.crew.join()?;
     trial.watcher.close(trial.observer);
+    // Whoever was given up, or is waited for no longer, is not asked again.
+    let told = trial.ended_early.is_none() && stop.level() < 2;
+    let account = told.then(|| runtime.block_on(account::read(&control, &plan))).flatten();
     let mut report = judge(Case {
         plan: &plan,
         target: target.address().to_owned(),
@@ -60,6 +64,7 @@ pub fn conduct<T: Target>(
         workers: trial.crew.workers(),
         interrupted: trial.interrupted,
         ended_early: trial.ended_early.take(),
+        account,
         before: &before,
     })?;
     if plan.options.delete_stream {

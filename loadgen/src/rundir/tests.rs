@@ -55,6 +55,7 @@ pub(crate) fn report(duration_s: f64) -> Report {
         dropped: 0,
         sampled_out: 0,
         shed_but_read: 0,
+        account: None,
         unknown: 0,
         unknown_but_read: 0,
         unsent: 0,

@@ -1,10 +1,11 @@
 //! Each sentence by the figures that call for it, and by those that do not.
 
 use hdrhistogram::Histogram;
+use highwater_wire::{Backpressure, Quota};
 
 use super::*;
 use crate::Arrival;
-use crate::report::{BacklogReport, BurstReport, LiveLatency, fixture};
+use crate::report::{Account, BacklogReport, BurstReport, LiveLatency, fixture};
 
 fn said(report: &Report) -> Vec<String> {
     notes(report, None)
@@ -159,6 +160,53 @@ fn a_target_that_is_still_changing_is_named() {
     only(&r, &["30.0 s", "steady"]);
     r.warmup.steady = None;
     assert_eq!(said(&r), [""; 0]);
+}
+
+fn account() -> Account {
+    Account {
+        offered: 700_000,
+        acknowledged: 492_000,
+        refused: 208_000,
+        quota: Quota { records_in: 4_100, ..Quota::default() },
+        ..Account::default()
+    }
+}
+
+#[test]
+fn a_quota_that_bounds_the_rate_is_named() {
+    let mut r = fixture::plain();
+    (r.records_per_s, r.consumed_per_s) = (4_100.0, 4_100.0);
+    r.account = Some(account());
+    let quota = "a quota (4,100 records/s a shard; backpressure reduce)";
+    let refused = "208,000 records refused for the time being";
+    let note = only(&r, &["of 5,000 records/s due it acknowledged 4,100", quota, refused]);
+    assert!(!note.contains("did not keep up"), "{note}");
+    // The rate was kept all the same.
+    r = Report { account: r.account, ..fixture::plain() };
+    only(&r, &["Records had to wait", quota, refused]);
+    // A quota of the client is not the stream's.
+    let quota = Quota::default();
+    r.account = Some(Account { quota, buffered: 0, ..account() });
+    only(&r, &["a quota of this client, or a target that was busy or full"]);
+    // Nothing was refused, so it is not why.
+    r.account = Some(Account { refused: 0, ..account() });
+    assert_eq!(said(&r), [""; 0]);
+}
+
+#[test]
+fn where_records_are_shed_nothing_is_said_to_queue() {
+    let mut r = fixture::plain();
+    (r.records_per_s, r.consumed_per_s) = (4_000.0, 4_000.0);
+    (r.dropped, r.sampled_out) = (125_000, 0);
+    r.account =
+        Some(Account { backpressure: Backpressure::DropNewest, dropped: 125_000, ..account() });
+    let words = ["backpressure (drop-newest): 125,000 dropped", "Nothing queued up"];
+    let note = only(&r, &words);
+    assert!(!note.contains("latencies grow"), "{note}");
+    // A few are not why so many are missing.
+    r.dropped = 1_000;
+    r.account = None;
+    only(&r, &["did not keep up", "queued up"]);
 }
 
 #[test]
