@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use highwater_client::{Client, ConsumerOptions, Delivery, Start, StreamConsumer};
 use highwater_wire::{
@@ -74,7 +75,7 @@ pub struct TailArgs {
     /// With a --group that settles record by record (`group set`): run this with `sh -c` for each lot of records, which
     /// it finds on its standard input as --format says. Exit code 0: they are done; another: they have failed, for the
     /// reason in its last line on standard error
-    #[arg(long, value_name = "CMD", requires = "group")]
+    #[arg(long, value_name = "CMD", requires = "group", value_parser = NonEmptyStringValueParser::new())]
     #[arg(conflicts_with_all = ["shard", "limit", "window", "session"])]
     exec: Option<String>,
     /// With --exec: records in a lot, at most
@@ -117,12 +118,13 @@ impl TailArgs {
 
 /// Carries it out.
 pub fn run(args: TailArgs) -> Result<(), Failure> {
+    // What is only for windows is wrong without them, with --exec too.
+    let mut counting = args.windows.plan()?;
     let mut found = Found::new(args.filter.as_deref())?;
     if let Some(command) = &args.exec {
         let stop = Stop::on_signals()?;
         return super::runtime()?.block_on(exec::run(&args, command, &stop));
     }
-    let mut counting = args.windows.plan()?;
     let stop = Stop::on_signals()?;
     let read = super::runtime()?.block_on(tail(&args, &mut found, counting.as_mut(), &stop));
     found.report();

@@ -278,6 +278,8 @@ fn what_cannot_be_worked_on_is_said_and_nothing_is_buried() {
     assert!(worked.status.success() && counts(&done).len() == 2, "{}", said(&worked));
     refused(&server.run(&["tail", "s", "--exec", "cat"]), 2, &["--group"]);
     refused(&work(&server, "cat", &["--limit", "3"]), 2, &["--exec", "--limit"]);
+    refused(&work(&server, "cat", &["--agg", "count()"]), 2, &["--agg"]);
+    refused(&work(&server, "", &[]), 2, &["--exec"]);
     refused(
         &server.run(&["group", "set", "g", "--stream", "s", "--breaker", "50%"]),
         2,
