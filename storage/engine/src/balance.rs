@@ -234,7 +234,7 @@ mod tests {
         // Of ten records nine have the same key.
         let hot = [load(500, || {
             at += 1;
-            if at % 10 == 0 { at << 100 } else { 1 << 107 }
+            if at.is_multiple_of(10) { at << 100 } else { 1 << 107 }
         })];
         let ranges = divide(&hot, 4);
         assert_eq!(ranges.len(), 4);
