@@ -109,9 +109,9 @@ fn peers_that_take_nothing_starve_nobody_and_are_cut() {
     // And appends go on.
     client.append(id, &batch(1, 10, 2));
 
-    // What is queued then are snapshots.
+    // Those that are left when memory is no longer short have their longer time.
     until(&mut client, "peers that take nothing are still there", |snapshot| {
-        snapshot.cores[0].connections == 2 && snapshot.cores[0].queued < 1 << 20
+        snapshot.cores[0].connections as usize <= 2 + STALLED / 2
     });
     drop(stalled);
 }
