@@ -170,7 +170,9 @@ fn readers_without_memory_kept_the_core_spinning_and_were_never_answered() {
     (0..3).for_each(|_| drop(m.put(&mut node, 60_000)));
     m.world.crash(Crash::ProcessKill);
     let pool = BufferPool::new(4 << 20, 4 << 20).unwrap();
-    let pinned: Vec<_> = (0..4).map(|_| pool.take(1 << 20).unwrap()).collect();
+    // All of the region, and the half of the large buffers that reads may have.
+    let pinned: Vec<_> =
+        [1 << 20; 4].into_iter().chain([2 << 20]).map(|len| pool.take(len).unwrap()).collect();
     let mut node = m.start_with(pool);
     m.run(&mut node, 200);
     node.core.subscribe(m.now, SHARD, 0, 1 << 20, 1 << 16, ReaderId(1)).unwrap();
