@@ -18,6 +18,7 @@ use crate::producers::IdsGiven;
 use crate::quota::{Meters, Quotas};
 use crate::routes::Routes;
 use crate::shard::{ReadRequest, Shard, ShardLog};
+use crate::shards::Shards;
 use crate::snapshot::CoreReport;
 use crate::types::{
     AppendError, AppendTerms, Arrivals, Backlog, Located, Now, Output, Policy, ReadError, ReaderId,
@@ -193,7 +194,7 @@ pub struct Core<D: Disk> {
     epoch: u32,
     disk: D,
     io: Io,
-    shards: BTreeMap<ShardId, Shard>,
+    shards: Shards,
     /// The shards of the last report.
     told: Vec<ShardId>,
     readers: BTreeMap<ReaderId, ShardId>,
@@ -252,17 +253,17 @@ impl<D: Disk> Core<D> {
     ) -> Core<D> {
         let slot_len = checkpoint::slot_len(shards.len());
         let quotas = Arc::new(Quotas::default());
-        let shards = shards.into_iter().map(|(spec, log)| {
+        let mut found = Shards::default();
+        for (spec, log) in shards {
             let stream = quotas.stream(spec.id.stream, &spec.policy.stream_quota);
-            (spec.id, Shard::new(spec, epoch, log, stream))
-        });
-        let shards = shards.collect();
+            found.add(spec.id, || Shard::new(spec, epoch, log, stream));
+        }
         let mut core = Core {
             number,
             epoch,
             disk,
             io: Io::new(pool, options, seed),
-            shards,
+            shards: found,
             quotas,
             told: Vec::new(),
             readers: BTreeMap::new(),
@@ -289,9 +290,9 @@ impl<D: Disk> Core<D> {
     /// Meters streams by what it shares with other cores. To be called before it serves.
     pub fn share_quotas(&mut self, quotas: &Arc<Quotas>) {
         self.quotas = Arc::clone(quotas);
-        for (id, shard) in &mut self.shards {
-            let policy = shard.spec().policy;
-            shard.set_policy(policy, quotas.stream(id.stream, &policy.stream_quota));
+        for shard in self.shards.values_mut() {
+            let (stream, policy) = (shard.id().stream, shard.spec().policy);
+            shard.set_policy(policy, quotas.stream(stream, &policy.stream_quota));
         }
     }
 
@@ -510,7 +511,7 @@ impl<D: Disk> Core<D> {
     pub fn add_shard(&mut self, spec: ShardSpec) {
         let (id, epoch, producers) = (spec.id, self.epoch, self.io.options.producers);
         let quotas = &self.quotas;
-        self.shards.entry(id).or_insert_with(|| {
+        self.shards.add(id, || {
             let stream = quotas.stream(id.stream, &spec.policy.stream_quota);
             Shard::new(spec, epoch, ShardLog::empty(producers), stream)
         });
@@ -642,10 +643,11 @@ impl<D: Disk> Core<D> {
                 shard.pump(now, &mut self.io);
             }
         }
+        self.shards.note(&self.io);
         if self.next_wake().is_some_and(|at| at <= now.mono_ns) {
             self.tick(now);
         }
-        if self.retry_at.is_none() && self.shards.values().any(Shard::starved) {
+        if self.retry_at.is_none() && self.shards.starved().next().is_some() {
             self.retry_at = Some(now.mono_ns + STARVED_NS);
         }
         self.evict();
@@ -667,7 +669,7 @@ impl<D: Disk> Core<D> {
                 other => out.push(other),
             }
         }
-        self.shards.retain(|_, s| !s.removed());
+        self.shards.note(&self.io);
         self.tell_who_waits(now);
         if !(self.looking.lags.is_empty() && self.looking.since.is_empty()) {
             self.tell_who_looks(now);
@@ -746,7 +748,16 @@ impl<D: Disk> Core<D> {
         if second {
             self.next_tick = now.mono_ns + TICK_NS;
         }
-        for shard in self.shards.values_mut() {
+        let retry = self.retry_at.is_some_and(|at| at <= now.mono_ns);
+        let ids: Vec<ShardId> = match second {
+            true => self.shards.keys().copied().collect(),
+            false => {
+                let starved = self.shards.starved().filter(|_| retry);
+                self.shards.due(now.mono_ns).chain(starved).collect()
+            }
+        };
+        for id in ids {
+            let Some(shard) = self.shards.get_mut(&id) else { continue };
             if second {
                 shard.retain(now, &mut self.io);
                 shard.close_idle_files(&mut self.io);
@@ -756,8 +767,10 @@ impl<D: Disk> Core<D> {
             shard.pump(now, &mut self.io);
             shard.pump_readers(now, &mut self.io);
         }
-        let starved = self.shards.values().any(Shard::starved);
-        self.retry_at = starved.then_some(now.mono_ns + STARVED_NS);
+        self.shards.note(&self.io);
+        if second || retry {
+            self.retry_at = None; // set again by whoever is still starved
+        }
     }
 
     fn evict(&mut self) {
@@ -837,8 +850,9 @@ impl<D: Disk> Core<D> {
 
     /// When [`Core::poll`] is needed at the latest even if nothing completes, monotonic.
     pub fn next_wake(&self) -> Option<u64> {
-        let shards = self.shards.values().filter_map(|s| s.next_wake(&self.io));
-        shards.chain(self.checkpoint_due()).chain(self.retry_at).chain([self.next_tick]).min()
+        let shards = self.shards.next_wake(&self.io);
+        let core = [self.checkpoint_due(), self.retry_at, Some(self.next_tick)];
+        core.into_iter().chain([shards]).flatten().min()
     }
 
     /// Begins a graceful stop: new work is refused; what was accepted is acknowledged, segments are sealed
@@ -846,9 +860,9 @@ impl<D: Disk> Core<D> {
     pub fn begin_stop(&mut self) {
         if !self.stopping {
             self.stopping = true;
-            for (id, shard) in &mut self.shards {
+            for shard in self.shards.values_mut() {
                 shard.stop(&mut self.io);
-                self.touched.push(*id);
+                self.touched.push(shard.id());
             }
         }
     }

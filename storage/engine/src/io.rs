@@ -6,6 +6,7 @@ use std::sync::Arc;
 use highwater_ring::{AlignedBuf, BufferPool, Op, Token};
 use highwater_wire::{ShardId, Unpacker};
 
+use crate::kept::Kept;
 use crate::options::CoreOptions;
 use crate::producers::{Claim, IdsGiven};
 use crate::stats::CoreStats;
@@ -66,6 +67,8 @@ pub struct Io {
     pub stats: CoreStats,
     /// Pooled bytes kept in the tails of all shards.
     pub tail_used: usize,
+    /// What was read from disk for readers that have no credit for it yet.
+    pub kept: Kept,
     /// Bytes of batches that wait, over all shards, while segments are being prepared.
     pub waiting_used: usize,
     /// Bytes of batches that backpressure holds, over all shards.
@@ -102,6 +105,7 @@ impl Io {
             closes: Vec::new(),
             stats: CoreStats::default(),
             tail_used: 0,
+            kept: Kept::default(),
             waiting_used: 0,
             held_used: 0,
             fences: HashMap::new(),
@@ -173,10 +177,13 @@ impl Io {
         self.pending.len() - self.free.len()
     }
 
-    /// A pooled buffer for a commit group. When there is none, the oldest tails are picked to make room: ask
-    /// again after they were dropped.
+    /// A pooled buffer for a commit group. When there is none, what is kept for readers goes, and the oldest tails are
+    /// picked to make room: ask again after they were dropped.
     pub fn take(&mut self, len: usize) -> Option<AlignedBuf> {
-        let buf = self.pool.take(len);
+        let mut buf = self.pool.take(len);
+        if buf.is_none() && self.kept.clear() {
+            buf = self.pool.take(len);
+        }
         if buf.is_none() {
             self.pick_tails(len.max(self.pool.region_bytes() / 8));
         }
@@ -212,6 +219,9 @@ impl Io {
     /// large buffers that is not left to appends: what consumers hold of the pool never keeps others from reading.
     pub fn take_for_read(&mut self, len: usize) -> Option<AlignedBuf> {
         let all = self.pool.region_bytes();
+        if self.pool.region_used() > all / 4 * 3 {
+            self.kept.clear();
+        }
         if (self.pool.region_used() <= all / 4 * 3 || len > POOLED)
             && let Some(buf) = self.pool.take(len)
         {

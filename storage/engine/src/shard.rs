@@ -197,6 +197,7 @@ pub struct Shard {
     ready: VecDeque<Item>,
     flights: VecDeque<Flight>,
     next_flight: u64,
+    next_ahead: u64,
     /// Groups being written.
     writing: usize,
     syncing: bool,
@@ -256,6 +257,7 @@ impl Shard {
             ready: VecDeque::new(),
             flights: VecDeque::new(),
             next_flight: 0,
+            next_ahead: 0,
             writing: 0,
             syncing: false,
             queue: held::Queue::default(),

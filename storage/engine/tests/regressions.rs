@@ -244,3 +244,90 @@ fn a_batch_that_waited_for_memory_was_placed_a_second_late() {
     let (_, said) = m.only_when_asked(&mut node, 20_000_000, true);
     assert!(said.iter().any(|o| matches!(o, Output::Appended { result: Ok(_), .. })));
 }
+
+#[test]
+fn a_reader_with_little_credit_read_its_block_again_for_every_batch() {
+    let mut m = Machine::new(7);
+    let mut node = m.start();
+    m.put(&mut node, 100); // its segment is there now
+    (2..10).for_each(|tag| node.core.append(m.now, SHARD, &batch(1_500), tag).unwrap());
+    m.run(&mut node, 100);
+    m.world.crash(Crash::ProcessKill);
+    let mut node = m.start();
+    m.run(&mut node, 100);
+    let records = |said: Vec<Output>| {
+        said.iter()
+            .map(|o| if let Output::Deliver { chunk, .. } = o { chunk.records } else { 0 })
+            .sum::<u64>()
+    };
+    node.core.subscribe(m.now, SHARD, 1, 1, 1 << 16, ReaderId(1)).unwrap();
+    assert_eq!(records(m.run(&mut node, 100)), 1, "a batch, however little credit");
+    let before = m.world.ops();
+    for _ in 0..7 {
+        node.core.credit(m.now, ReaderId(1), 1);
+        assert_eq!(records(m.run(&mut node, 20)), 1);
+    }
+    assert_eq!(m.world.ops(), before, "the block was read");
+}
+
+#[test]
+fn what_was_read_before_it_was_written_counted_as_damage() {
+    for seed in 0..40 {
+        let mut m = Machine::new(seed);
+        let mut node = m.start();
+        m.put(&mut node, 100);
+        // Far enough that the first records are on disk only.
+        (0..40).for_each(|_| drop(m.put(&mut node, 3_000)));
+        let reader = ReaderId(1);
+        node.core.subscribe(m.now, SHARD, 0, 1, 1 << 16, reader).unwrap();
+        let (mut records, mut ended) = (0, None);
+        // It reads on beside writes, by little and by much, now and then as far as the disk goes.
+        for turn in 0..400 {
+            if turn % 3 == 0 && turn < 300 {
+                node.core.append(m.now, SHARD, &batch(3_000), 1).unwrap();
+            }
+            node.core.credit(m.now, reader, if turn % 7 == 0 { 1 << 20 } else { 1 });
+            for said in m.run(&mut node, 1 + turn % 4) {
+                match said {
+                    Output::Deliver { chunk, .. } => records += chunk.records,
+                    Output::Ended { error, .. } => ended = Some(error),
+                    _ => {}
+                }
+            }
+        }
+        node.core.credit(m.now, reader, 1 << 30);
+        for said in m.run(&mut node, 2_000) {
+            if let Output::Deliver { chunk, .. } = said {
+                records += chunk.records;
+            }
+        }
+        assert_eq!(ended, None, "seed {seed}");
+        assert_eq!(records, 141, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_row_of_single_reads_gets_everything_once_and_in_order() {
+    let mut m = Machine::new(8);
+    let mut node = m.start();
+    (0..60).for_each(|_| drop(m.put(&mut node, 3_000)));
+    m.world.crash(Crash::ProcessKill);
+    let mut node = m.start();
+    m.run(&mut node, 100);
+    let mut next = 0;
+    for tag in 10.. {
+        node.core.read(m.now, SHARD, ReadRequest { max_bytes: 10_000, ..read(next, 0, 0) }, tag);
+        let said = m.run(&mut node, 60);
+        let chunk = said.iter().find_map(|o| match o {
+            Output::Read { result, .. } => Some(result.as_ref().unwrap()),
+            _ => None,
+        });
+        let chunk = chunk.unwrap();
+        assert_eq!(chunk.next, next + chunk.records, "none is left out, none comes again");
+        next = chunk.next;
+        if chunk.records == 0 {
+            break;
+        }
+    }
+    assert_eq!(next, 60);
+}

@@ -324,7 +324,7 @@ impl Shard {
             ReaderKey::Look(number, Wanted::Since(_)) => {
                 self.places.found.insert(number, Err(error.clone()));
             }
-            ReaderKey::Push(_) | ReaderKey::Once(_) => {}
+            ReaderKey::Push(_) | ReaderKey::Once(_) | ReaderKey::Ahead => {}
         }
     }
 

@@ -10,6 +10,7 @@ use super::place::{LOOK_BYTES, Wanted};
 use super::{Shard, State};
 use crate::format::{BlockHeader, KIND_DATA, segment_path};
 use crate::io::{Io, What};
+use crate::kept::Piece;
 use crate::quota::{Meters, retry_ms};
 use crate::types::{
     Arrivals, Chunk, Located, Now, Output, ReadError, ReaderId, Sifted, Slice, Start,
@@ -24,18 +25,30 @@ pub(crate) enum ReaderKey {
     Once(u64),
     /// A look-up of this number, which gives no records to anybody.
     Look(u64, Wanted),
+    /// Nobody yet: what the next of a row of single reads will want.
+    Ahead,
 }
 
 /// Soonest time after which a reader without quota is looked at again, ns: what has become free by then goes as one.
 const LOOK_NS: u64 = 1_000_000;
+
+/// Most bytes of a read from disk, to which it grows while a reader goes on from one to the next; only a block that is
+/// larger by itself is read whole.
+const LARGEST_READ: usize = 1 << 20;
+/// Marks the numbers of reads ahead.
+const AHEAD: u64 = 1 << 63;
+/// The part of a core's buffers in which what was read and not delivered yet is kept.
+const KEPT_SHARE: usize = 8;
 
 /// Where the next read from disk begins.
 #[derive(Clone, Copy, Debug)]
 struct Cursor {
     segment: u64,
     offset: u64,
-    /// Bytes to read: more than usual when a block is larger than a usual read.
+    /// Bytes to read.
     len: usize,
+    /// Bytes without which there is no use: of a block whose length is known.
+    least: usize,
 }
 
 /// Someone who reads this shard.
@@ -67,13 +80,15 @@ pub(crate) struct Reader {
     /// What it reads goes to a filter: who gets what of it is said later.
     filtered: bool,
     cursor: Option<Cursor>,
+    /// The mark when its read from disk was submitted: what lies beyond may have been read before it was written.
+    read_to: u64,
 }
 
 impl Reader {
-    /// A look-up that begins at a sequence number.
-    pub(super) fn looking(number: u64, next: u64, wanted: Wanted) -> Reader {
+    /// One that wants nothing yet.
+    fn idle(key: ReaderKey, number: u64, next: u64) -> Reader {
         Reader {
-            key: ReaderKey::Look(number, wanted),
+            key,
             number,
             next,
             credit: u64::MAX,
@@ -90,7 +105,13 @@ impl Reader {
             lease: 0,
             filtered: false,
             cursor: None,
+            read_to: 0,
         }
+    }
+
+    /// A look-up that begins at a sequence number.
+    pub(super) fn looking(number: u64, next: u64, wanted: Wanted) -> Reader {
+        Reader::idle(ReaderKey::Look(number, wanted), number, next)
     }
 
     /// It has what it wanted.
@@ -105,7 +126,7 @@ impl Reader {
 
     /// Whether it reads records, rather than looks something up.
     pub(super) fn reads(&self) -> bool {
-        !matches!(self.key, ReaderKey::Look(..))
+        matches!(self.key, ReaderKey::Push(_) | ReaderKey::Once(_))
     }
 
     /// Whether it waits for buffer memory.
@@ -152,23 +173,12 @@ impl Shard {
             return;
         }
         self.readers.push(Reader {
-            key: ReaderKey::Once(tag),
-            number,
-            next: request.from,
-            credit: u64::MAX,
             max_bytes: request.max_bytes.max(1),
             min_bytes: request.min_bytes,
             deadline_ns: request.deadline_ns,
-            busy: false,
-            starved: false,
-            live: false,
-            gone: false,
-            waits_at: None,
-            throttled: None,
-            client: None,
             lease: request.lease,
             filtered: request.filtered,
-            cursor: None,
+            ..Reader::idle(ReaderKey::Once(tag), number, request.from)
         });
         self.pump_readers(now, io);
     }
@@ -190,23 +200,9 @@ impl Shard {
     ) -> Result<Located, ReadError> {
         let located = self.locate(Start::At(from))?;
         self.readers.push(Reader {
-            key: ReaderKey::Push(reader),
-            number,
-            next: from,
             credit,
             max_bytes: max_bytes.max(1),
-            min_bytes: 0,
-            deadline_ns: u64::MAX,
-            busy: false,
-            starved: false,
-            live: false,
-            gone: false,
-            waits_at: None,
-            throttled: None,
-            client: None,
-            lease: 0,
-            filtered: false,
-            cursor: None,
+            ..Reader::idle(ReaderKey::Push(reader), number, from)
         });
         self.pump_readers(now, io);
         Ok(located)
@@ -304,6 +300,7 @@ impl Shard {
                 io.outputs.push(Output::Read { tag, result: Err(error.clone()) });
             }
             key @ ReaderKey::Look(..) => self.look_failed(key, error),
+            ReaderKey::Ahead => {}
         }
     }
 
@@ -364,7 +361,15 @@ impl Shard {
         let budget = (r.max_bytes as u64).min(r.credit).min(room) as usize;
         if self.tail.front().is_some_and(|b| b.base_sequence <= from) {
             let chunk = self.collect_tail(from, budget);
+            self.readers[at].cursor = None;
             return self.give(now, at, chunk, io);
+        }
+        if let Some(piece) = io.kept.take(shard, from) {
+            self.read_blocks(now, at, piece, io);
+            return true;
+        }
+        if self.readers.iter().any(|r| r.key == ReaderKey::Ahead && r.next == from && !r.gone) {
+            return false; // it is on its way
         }
         self.read_disk(now, at, io)
     }
@@ -443,8 +448,8 @@ impl Shard {
                 io.outputs.push(Output::Read { tag, result: Ok(chunk) });
                 false
             }
-            // It takes no records.
-            ReaderKey::Look(..) => false,
+            // They take no records.
+            ReaderKey::Look(..) | ReaderKey::Ahead => false,
         }
     }
 
@@ -491,7 +496,8 @@ impl Shard {
         let cursor = self.readers[at].cursor.take().or_else(|| {
             let segment = &self.segments[self.segment_of(next)?];
             let entry = segment.index.by_sequence(next)?;
-            Some(Cursor { segment: segment.number, offset: entry.offset, len: usual })
+            let (segment, offset) = (segment.number, entry.offset);
+            Some(Cursor { segment, offset, len: usual, least: usual })
         });
         let Some(cursor) = cursor else {
             self.damage(format!("no index entry leads to sequence {next}"), io);
@@ -516,8 +522,9 @@ impl Shard {
             return false;
         };
         let left = segment.capacity.saturating_sub(cursor.offset) as usize;
-        let len = cursor.len.min(left).max(BLOCK_ALIGN);
-        let Some(buf) = io.take_for_read(len) else {
+        let lengths = [cursor.len, cursor.least].map(|len| len.min(left).max(BLOCK_ALIGN));
+        let Some((buf, len)) = lengths.iter().find_map(|&len| Some((io.take_for_read(len)?, len)))
+        else {
             let r = &mut self.readers[at];
             (r.starved, r.cursor) = (true, Some(cursor));
             if let ReaderKey::Once(tag) = r.key
@@ -531,8 +538,9 @@ impl Shard {
         };
         segment.reads += 1;
         segment.touched = true;
+        let mark = self.high_water;
         let r = &mut self.readers[at];
-        r.live = false;
+        (r.live, r.read_to) = (false, mark);
         (r.busy, r.starved, r.cursor) = (true, false, Some(Cursor { len, ..cursor }));
         let number = r.number;
         self.submit(
@@ -593,7 +601,19 @@ impl Shard {
                 ReaderKey::Look(_, wanted) => {
                     self.look_at_blocks(at, wanted, cursor, &buf[..len as usize], io);
                 }
-                _ => self.read_blocks(now, at, cursor, buf.freeze(), len as usize, io),
+                key => {
+                    let Cursor { segment, offset, len: asked, .. } = cursor;
+                    let (buf, len) = (buf.freeze(), len as usize);
+                    let mark = self.readers[at].read_to;
+                    let piece =
+                        Piece { segment, offset, asked, mark, buf, len, pos: 0, sound: false };
+                    if key == ReaderKey::Ahead {
+                        self.readers[at].gone = true;
+                        self.keep(self.readers[at].next, piece, io);
+                    } else {
+                        self.read_blocks(now, at, piece, io);
+                    }
+                }
             },
             Ok(_) => {}
             Err(error) => {
@@ -615,90 +635,121 @@ impl Shard {
         }
     }
 
-    /// Takes the whole, sound blocks out of what was read.
-    fn read_blocks(
-        &mut self,
-        now: Now,
-        at: usize,
-        cursor: Cursor,
-        buf: SharedBuf,
-        len: usize,
-        io: &mut Io,
-    ) {
+    /// Takes the whole, sound blocks out of what was read, as far as credit goes; the rest is kept for more of it.
+    fn read_blocks(&mut self, now: Now, at: usize, mut piece: Piece, io: &mut Io) {
         if self.readers[at].gone {
             return;
         }
         let r = &self.readers[at];
-        let (from, high_water) = (r.next, self.high_water);
+        let from = r.next;
         // Others may have used up the quota meanwhile: what was read for it goes out all the same, one batch of it.
         let room = self.metering.room_out(now, r.client.as_deref()).unwrap_or(1);
         let budget = (r.max_bytes as u64).min(r.credit).min(room) as usize;
         let usual = io.options.read_bytes;
+        let once = matches!(r.key, ReaderKey::Once(_));
+        let most = if once { r.max_bytes } else { r.credit as usize };
         let Some((generation, end_sequence)) =
-            self.segment_mut(cursor.segment).map(|s| (s.generation, s.end_sequence))
+            self.segment_mut(piece.segment).map(|s| (s.generation, s.end_sequence))
         else {
             return;
         };
+        let segment = piece.segment;
         let mut chunk = Chunk { next: from, ..Chunk::default() };
-        let mut pos = 0;
         let mut then = None;
-        while chunk.next < high_water.min(end_sequence) {
-            let Some(rest) = buf[..len].get(pos..).filter(|r| r.len() >= BLOCK_ALIGN) else {
-                then = Some(Cursor {
-                    segment: cursor.segment,
-                    offset: cursor.offset + pos as u64,
-                    len: usual,
-                });
+        let mut spent = false;
+        while chunk.next < piece.mark.min(end_sequence) {
+            let offset = piece.offset + piece.pos as u64;
+            let Some(rest) = piece.rest().filter(|r| r.len() >= BLOCK_ALIGN) else {
+                then = Some(Cursor { segment, offset, len: usual, least: usual });
                 break;
             };
-            let offset = cursor.offset + pos as u64;
             let Some(header) = BlockHeader::read(rest, generation) else {
-                self.damage_at(cursor.segment, offset, chunk.next, "block header", io);
+                self.damage_at(segment, offset, chunk.next, "block header", io);
                 return;
             };
             let length = header.length.to_native() as usize;
+            let least = length.max(usual);
             if rest.len() < length {
-                then = Some(Cursor { segment: cursor.segment, offset, len: length.max(usual) });
+                then = Some(Cursor { segment, offset, len: least, least });
                 break;
             }
-            if !header.body_is_sound(&rest[..length]) {
-                self.damage_at(
-                    cursor.segment,
-                    offset,
-                    header.base_sequence.to_native(),
-                    "block body",
-                    io,
-                );
+            let base = header.base_sequence.to_native();
+            if !piece.sound && !header.body_is_sound(&rest[..length]) {
+                self.damage_at(segment, offset, base, "block body", io);
                 return;
             }
-            let end = header.base_sequence.to_native() + u64::from(header.record_count.to_native());
+            let end = base + u64::from(header.record_count.to_native());
             if header.kind.to_native() == KIND_DATA && end > chunk.next {
-                let body = pos + BlockHeader::LEN;
+                let body = piece.pos + BlockHeader::LEN;
                 let body_end = body + header.body_length.to_native() as usize;
-                if BatchIter::new(&buf[body..body_end]).any(|b| b.is_err()) {
-                    let sequence = header.base_sequence.to_native();
-                    self.damage_at(cursor.segment, offset, sequence, "batch", io);
+                if !piece.sound && BatchIter::new(&piece.buf[body..body_end]).any(|b| b.is_err()) {
+                    self.damage_at(segment, offset, base, "batch", io);
                     return;
                 }
-                if !add_batches(&mut chunk, &buf, body, body_end, budget) {
-                    // The budget is spent inside this block: read it again for the rest.
-                    then = Some(Cursor { segment: cursor.segment, offset, len: length.max(usual) });
+                if !add_batches(&mut chunk, &piece.buf, body, body_end, budget) {
+                    // The budget is spent inside this block.
+                    then = Some(Cursor { segment, offset, len: least, least });
+                    (piece.sound, spent) = (true, true);
                     break;
                 }
             }
-            pos += length;
+            piece.sound = false;
+            piece.pos += length;
         }
-        if then.is_some_and(|t| t.offset == cursor.offset && t.len <= cursor.len)
+        if !spent
+            && then.is_some_and(|t| t.offset == piece.offset && t.len <= piece.asked)
             && chunk.slices.is_empty()
         {
             // No progress although the whole of it was asked for: the file ends too early.
-            self.damage_at(cursor.segment, cursor.offset, chunk.next, "end of file", io);
+            self.damage_at(segment, piece.offset, chunk.next, "end of file", io);
             return;
         }
-        self.readers[at].cursor = then.filter(|_| chunk.next < end_sequence);
+        let mut then = then.filter(|_| chunk.next < end_sequence);
+        if spent {
+            // Should it not be kept, it is read again.
+            self.keep(chunk.next, piece, io);
+        } else if let Some(then) = &mut then {
+            // Whoever goes on from one stretch to the next gets longer ones, as far as they can be delivered at once.
+            let longer = (2 * piece.asked).min(LARGEST_READ).min(most);
+            then.len = (longer / BLOCK_ALIGN * BLOCK_ALIGN).max(then.least);
+            if once {
+                self.read_ahead(*then, chunk.next, io);
+            }
+        }
+        self.readers[at].cursor = then;
         if !chunk.slices.is_empty() {
             self.give(now, at, chunk, io);
         }
+    }
+
+    /// Keeps what was read for whoever wants the record `next`.
+    fn keep(&self, next: u64, piece: Piece, io: &mut Io) {
+        io.kept.keep(self.spec.id, next, piece, io.pool.region_bytes() / KEPT_SHARE);
+    }
+
+    /// Reads what follows a single read while its answer is on its way: a row of them then goes as fast as the disk.
+    fn read_ahead(&mut self, cursor: Cursor, next: u64, io: &mut Io) {
+        let waits = |r: &Reader| r.key == ReaderKey::Ahead && r.next == next;
+        let going = self.recycling.then(|| self.segments.front().map(|s| s.number)).flatten();
+        if self.readers.iter().any(waits) || going == Some(cursor.segment) {
+            return;
+        }
+        let Some(segment) = self.segment_mut(cursor.segment) else { return };
+        let left = segment.capacity.saturating_sub(cursor.offset) as usize;
+        let len = cursor.len.min(left).max(BLOCK_ALIGN);
+        let Some(file) = segment.file else { return };
+        let Some(buf) = io.take_for_read(len) else { return };
+        (segment.reads, segment.touched) = (segment.reads + 1, true);
+        self.next_ahead += 1;
+        let number = AHEAD | self.next_ahead;
+        self.readers.push(Reader {
+            busy: true,
+            cursor: Some(Cursor { len, ..cursor }),
+            read_to: self.high_water,
+            ..Reader::idle(ReaderKey::Ahead, number, next)
+        });
+        let op = Op::Read { file, offset: cursor.offset, buf, len: len as u32 };
+        self.submit(io, What::Read(number), op);
     }
 
     /// The blocks of what was read for a look-up, up to the one it wants.
@@ -719,7 +770,7 @@ impl Shard {
         let mut pos = 0;
         let then = loop {
             let next = self.readers[at].next;
-            if next >= self.high_water.min(end_sequence) {
+            if next >= self.readers[at].read_to.min(end_sequence) {
                 return;
             }
             let offset = cursor.offset + pos as u64;
@@ -752,7 +803,7 @@ impl Shard {
             return self.damage_at(cursor.segment, cursor.offset, next, "end of file", io);
         }
         self.readers[at].cursor =
-            Some(Cursor { segment: cursor.segment, offset: then.0, len: then.1 });
+            Some(Cursor { segment: cursor.segment, offset: then.0, len: then.1, least: then.1 });
     }
 
     fn damage_at(&mut self, segment: u64, offset: u64, sequence: u64, what: &str, io: &mut Io) {
