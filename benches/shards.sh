@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What many shards cost: a thousand of them with 10 records/s each (CPU time, propagation, memory), and one busy shard
-# among a thousand idle ones against one alone, in turn. About two minutes for ROUNDS=3.
+# among a thousand idle ones against one alone, in turn. About four minutes for ROUNDS=3.
 #
 #   benches/shards.sh [DIR]       data goes to a directory in DIR (target): a file system on the device to be measured
 #
@@ -22,9 +22,19 @@ each=$((shards / streams))
 # CPU time of the server so far, nanoseconds, and its resident memory, kB.
 cpu() { cat /proc/"$server"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
 memory() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$server/status"; }
+# Until the server has done what it does by itself: new segments written full of zeroes, above all.
+settle() {
+  local before after
+  for _ in $(seq 60); do
+    before=$(cpu)
+    sleep 1
+    after=$(cpu)
+    [ $((after - before)) -gt 30000000 ] || return 0
+  done
+}
 stop() { kill "$server" && wait "$server" || true; server=; rm -rf "$work/data"; }
 # The figure of a saturating load on one shard.
-busy() { load "$1" run -r max -d 4s --warmup 2s --stream busy --shards 1 --consumers 0 --retention-bytes 1GiB; }
+busy() { settle; load "$1" run -r max -d 4s --warmup 2s --stream busy --shards 1 --consumers 0 --retention-bytes 1GiB; }
 
 for turn in $(seq "$rounds"); do
   serve
@@ -33,6 +43,7 @@ for turn in $(seq "$rounds"); do
   serve
   echo "idle $(memory)" >"$work/memory-$turn"
   load "many-$turn" run -r "$((10 * shards))" -d 1s --warmup 4s --streams "$streams" --shards "$each" --stream many
+  settle
   before=$(cpu) since=$(date +%s%N)
   load "steady-$turn" run -r "$((10 * shards))" -d 8s --warmup 2s --streams "$streams" --shards "$each" --stream many
   echo "$(($(cpu) - before)) $(($(date +%s%N) - since))" >"$work/cpu-$turn"

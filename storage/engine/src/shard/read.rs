@@ -314,9 +314,9 @@ impl Shard {
             self.readers.rotate_left(1);
         }
         for at in 0..self.readers.len() {
-            while !self.readers[at].busy && !self.readers[at].gone && self.pump_reader(now, at, io)
-            {
-            }
+            // Damage that one of them meets ends them all.
+            let ready = |r: &Reader| !r.busy && !r.gone;
+            while self.readers.get(at).is_some_and(ready) && self.pump_reader(now, at, io) {}
         }
         self.readers.retain(|r| !r.gone || r.busy);
     }
@@ -656,7 +656,7 @@ impl Shard {
         let segment = piece.segment;
         let mut chunk = Chunk { next: from, ..Chunk::default() };
         let mut then = None;
-        let mut spent = false;
+        let (mut spent, mut damaged) = (false, None);
         while chunk.next < piece.mark.min(end_sequence) {
             let offset = piece.offset + piece.pos as u64;
             let Some(rest) = piece.rest().filter(|r| r.len() >= BLOCK_ALIGN) else {
@@ -664,8 +664,8 @@ impl Shard {
                 break;
             };
             let Some(header) = BlockHeader::read(rest, generation) else {
-                self.damage_at(segment, offset, chunk.next, "block header", io);
-                return;
+                damaged = Some((offset, chunk.next, "block header"));
+                break;
             };
             let length = header.length.to_native() as usize;
             let least = length.max(usual);
@@ -675,16 +675,16 @@ impl Shard {
             }
             let base = header.base_sequence.to_native();
             if !piece.sound && !header.body_is_sound(&rest[..length]) {
-                self.damage_at(segment, offset, base, "block body", io);
-                return;
+                damaged = Some((offset, base, "block body"));
+                break;
             }
             let end = base + u64::from(header.record_count.to_native());
             if header.kind.to_native() == KIND_DATA && end > chunk.next {
                 let body = piece.pos + BlockHeader::LEN;
                 let body_end = body + header.body_length.to_native() as usize;
                 if !piece.sound && BatchIter::new(&piece.buf[body..body_end]).any(|b| b.is_err()) {
-                    self.damage_at(segment, offset, base, "batch", io);
-                    return;
+                    damaged = Some((offset, base, "batch"));
+                    break;
                 }
                 if !add_batches(&mut chunk, &piece.buf, body, body_end, budget) {
                     // The budget is spent inside this block.
@@ -696,12 +696,13 @@ impl Shard {
             piece.sound = false;
             piece.pos += length;
         }
-        if !spent
-            && then.is_some_and(|t| t.offset == piece.offset && t.len <= piece.asked)
-            && chunk.slices.is_empty()
-        {
+        if !spent && then.is_some_and(|t| t.offset == piece.offset && t.len <= piece.asked) {
             // No progress although the whole of it was asked for: the file ends too early.
-            self.damage_at(segment, piece.offset, chunk.next, "end of file", io);
+            damaged = Some((piece.offset, chunk.next, "end of file"));
+        }
+        // What is sound before it is delivered first: the damage is met again.
+        if let Some((offset, sequence, what)) = damaged.filter(|_| chunk.slices.is_empty()) {
+            self.damage_at(segment, offset, sequence, what, io);
             return;
         }
         let mut then = then.filter(|_| chunk.next < end_sequence);
