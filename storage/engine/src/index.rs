@@ -1,9 +1,8 @@
 //! The sparse index of a segment: where in the file a sequence number or a time is.
 
 /// A block worth remembering.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct IndexEntry {
     /// Sequence number of the block's first record.
     pub sequence: u64,

@@ -32,9 +32,8 @@ impl IdsGiven {
 }
 
 /// A batch that was stored.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Stored {
     /// Producer sequence of its first record.
     pub sequence: u64,
@@ -49,9 +48,8 @@ pub struct Stored {
 }
 
 /// One producer.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Producer {
     /// Its id.
     pub id: u64,

@@ -11,9 +11,8 @@ use crate::{BatchError, BatchHeader, BatchView, padded};
 const ZSTD_LEVEL: i32 = 1;
 
 /// How the body of a batch is compressed.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Compression {
@@ -230,5 +229,4 @@ impl Unpacker {
 }
 
 #[cfg(test)]
-#[path = "compress_tests.rs"]
 mod tests;

@@ -46,12 +46,6 @@ impl Crc32cCombine {
     }
 }
 
-/// CRC32C of `len` zero bytes, for the padding (fewer than 64 bytes; longer runs are computed).
-pub fn crc32c_zeros(len: usize) -> u32 {
-    const ZEROS: [u8; 64] = [0; 64];
-    if len <= 64 { crc32c(&ZEROS[..len]) } else { crc32c(&vec![0; len]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,9 +11,8 @@ pub const MAX_CLAIM: u32 = 10_000;
 pub const MAX_REASON: usize = 256;
 
 /// How records are delivered to a group that settles them one by one.
-#[derive(
-    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize)]
 #[serde(default)]
 pub struct DeliveryConfig {
     /// Records that are not settled so long after they were handed out count as failed; milliseconds, 100 to 43,200,000.
@@ -61,20 +60,8 @@ impl DeliveryConfig {
 }
 
 /// Whether a group's records are handed out.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    SerdeSerialize,
-    SerdeDeserialize,
-    Archive,
-    Serialize,
-    Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BreakerState {
     /// They are.
@@ -97,18 +84,8 @@ impl std::fmt::Display for BreakerState {
 }
 
 /// Records of a group in a stream by what became of them. Those that are gone are counted since the server started.
-#[derive(
-    Clone,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    SerdeSerialize,
-    SerdeDeserialize,
-    Archive,
-    Serialize,
-    Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize)]
 pub struct GroupDelivery {
     /// How they are delivered.
     pub config: DeliveryConfig,
@@ -133,9 +110,8 @@ pub struct GroupDelivery {
 }
 
 /// What became of records that were handed out.
-#[derive(
-    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Processed.
@@ -155,9 +131,8 @@ pub enum Outcome {
 }
 
 /// Records by what became of them.
-#[derive(
-    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize)]
 pub struct Settlement {
     /// First sequence number.
     pub from: u64,
@@ -168,18 +143,8 @@ pub struct Settlement {
 }
 
 /// Records handed out, of one shard, one after the other.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    SerdeSerialize,
-    SerdeDeserialize,
-    Archive,
-    Serialize,
-    Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize)]
 pub struct Portion {
     /// First sequence number.
     pub from: u64,
@@ -194,9 +159,8 @@ pub struct Portion {
 }
 
 /// Records given up, to be stored as dead letters by whoever holds the lease.
-#[derive(
-    Clone, Debug, PartialEq, Eq, SerdeSerialize, SerdeDeserialize, Archive, Serialize, Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize)]
 pub struct Burial {
     /// First sequence number.
     pub from: u64,
@@ -209,18 +173,8 @@ pub struct Burial {
 }
 
 /// Answer to a claim.
-#[derive(
-    Clone,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    SerdeSerialize,
-    SerdeDeserialize,
-    Archive,
-    Serialize,
-    Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize)]
 pub struct Claimed {
     /// What to work on; `None` if there is nothing now.
     pub portion: Option<Portion>,
@@ -235,20 +189,8 @@ pub struct Claimed {
 }
 
 /// Records one after the other.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    SerdeSerialize,
-    SerdeDeserialize,
-    Archive,
-    Serialize,
-    Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize)]
 pub struct SequenceRange {
     /// First sequence number.
     pub from: u64,
@@ -257,18 +199,8 @@ pub struct SequenceRange {
 }
 
 /// What became of records that a group was to get again.
-#[derive(
-    Clone,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    SerdeSerialize,
-    SerdeDeserialize,
-    Archive,
-    Serialize,
-    Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize)]
 pub struct Redriven {
     /// So many it gets again. (Those it has not settled yet it gets anyway; they do not count.)
     pub given: u64,

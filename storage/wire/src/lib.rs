@@ -12,13 +12,15 @@ mod deliveries;
 mod error;
 mod filter;
 mod frame;
+mod group;
 mod hash_key;
 mod header;
-pub use header::FixedBytes;
 mod limits;
 mod name;
+mod quota;
 mod record;
 pub mod select;
+mod stream;
 pub mod telemetry;
 
 pub use batch::{
@@ -27,14 +29,11 @@ pub use batch::{
 };
 pub use compress::{Compression, Packer, UnknownCompression, Unpacker};
 pub use control::{
-    ACK_DURABLE, ACK_WRITTEN, AckMode, Backpressure, ClientQuota, ClusterInfo, ControlReply,
-    ControlRequest, ErrorReply, GroupDescription, GroupMember, GroupShard, LeaseGrant,
-    LeasedPosition, Membership, Position, Quota, ResetPosition, ResetTo, SampleBy, ShardCounters,
-    ShardDescription, StreamChange, StreamConfig, StreamDescription, Trend, TrimBefore,
-    decode_control_reply, decode_control_request, decode_error, encode_control_reply,
-    encode_control_reply_into, encode_control_request, encode_error,
+    ClusterInfo, ControlReply, ControlRequest, ErrorReply, decode_control_reply,
+    decode_control_request, decode_error, encode_control_reply, encode_control_reply_into,
+    encode_control_request, encode_error,
 };
-pub use crc::{Crc32cCombine, crc32c, crc32c_combine, crc32c_parts, crc32c_zeros};
+pub use crc::{Crc32cCombine, crc32c, crc32c_combine, crc32c_parts};
 pub use data::{
     ANY_SEQUENCE, APPEND_PARTIAL, APPEND_TELL, AppendReply, AppendRequest, CreditRequest,
     DeliverHeader, DeliveryReceipt, FetchReply, FetchRequest, LocateReply, LocateRequest, NO_END,
@@ -50,20 +49,29 @@ pub use frame::{
     Decoded, FRAME_HEADER_LEN, FRAME_MAGIC, Frame, FrameError, FrameHeader, Kind, decode_frame,
     encode_bare_header, encode_frame, encode_frame_header,
 };
+pub use group::{
+    GroupDescription, GroupMember, GroupShard, LeaseGrant, LeasedPosition, Membership, Position,
+    ResetPosition, ResetTo, Trend,
+};
 pub use hash_key::{HashRange, hash_key, split_evenly};
+pub use header::FixedBytes;
 pub use limits::{Limits, MAX_KEY_CHARS, MAX_RECORD_CEILING, MAX_SHARDS_PER_STREAM};
 pub use name::{GroupName, NameError, ProducerName, StreamName};
+pub use quota::{Backpressure, ClientQuota, Quota, SampleBy};
 pub use record::{
     Header, HeaderIter, RECORD_HEADER_LEN, RecordHeader, RecordIter, RecordView, padded,
+};
+pub use stream::{
+    AckMode, ShardCounters, ShardDescription, StreamChange, StreamConfig, StreamDescription,
+    TrimBefore,
 };
 
 /// Version of the protocol spoken here; the greeting carries it. Both sides must agree exactly until 1.0.
 pub const PROTOCOL_VERSION: u32 = 6;
 
 /// A shard, by the number of its stream (never reused) and its own number within it.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(serde::Serialize, serde::Deserialize)]
 pub struct ShardId {
     /// The stream's number, given at creation.
     pub stream: u32,

@@ -1,7 +1,7 @@
 //! `docs/wire.md` against the code: tables, declarations and examples are read from the page and compared,
 //! so that neither can change alone.
 
-#![allow(clippy::unwrap_used)] // a panic is the report
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use highwater_wire::telemetry::{
     CoreSnapshot, DeliverySnapshot, Distribution, GroupSnapshot, HotKey, Refusals, ShardSnapshot,
@@ -154,16 +154,22 @@ fn items(text: &str) -> Vec<String> {
 
 #[test]
 fn every_declaration_is_as_documented() {
-    let sources = [include_str!("../src/control.rs"), include_str!("../src/telemetry.rs")];
-    let declared: Vec<String> = sources.iter().flat_map(|source| items(source)).collect();
-    let documented = |fence: &str| -> String {
-        DOC.split(fence).skip(1).filter_map(|block| block.split("```").next()).collect()
-    };
-    assert_eq!(items(&documented("```rust\n")), declared);
-    assert!(declared.len() >= 16, "{}", declared.len());
-    let declared = items(include_str!("../src/deliveries.rs"));
-    assert_eq!(items(&documented("```rust deliveries\n")), declared);
-    assert!(declared.len() >= 10, "{}", declared.len());
+    macro_rules! sources {
+        ($($name:literal),*) => { [ $( ($name, include_str!(concat!("../src/", $name, ".rs"))) ),* ] };
+    }
+    let sources = sources!("quota", "stream", "group", "control", "telemetry", "deliveries");
+    for (name, source) in sources {
+        let fence = format!("```rust {name}\n");
+        let blocks = DOC.split(&fence).skip(1).filter_map(|block| block.split("```").next());
+        assert_eq!(items(&blocks.collect::<String>()), items(source), "{name}");
+    }
+    let declared: Vec<usize> = sources.iter().map(|(_, source)| items(source).len()).collect();
+    assert!(declared.iter().all(|items| *items >= 4), "{declared:?}");
+    assert_eq!(
+        DOC.matches("```rust").count(),
+        sources.len(),
+        "a block that nothing is compared with"
+    );
 }
 
 #[test]
