@@ -390,14 +390,6 @@ impl SharedBuf {
         self.buf.cap
     }
 
-    /// Makes it exclusive again.
-    ///
-    /// # Errors
-    /// Gives itself back when it has other owners.
-    pub fn try_thaw(self) -> Result<AlignedBuf, SharedBuf> {
-        Arc::try_unwrap(self.buf).map_err(|buf| SharedBuf { buf })
-    }
-
     pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.buf.as_ptr()
     }
