@@ -301,7 +301,7 @@ fn text(key: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::panic)] // in a test a panic is the report
+#[allow(clippy::panic, reason = "in a test a panic is the report")]
 mod tests {
     use super::*;
     use highwater_wire::{BatchBuilder, ProducerStamp};

@@ -1,10 +1,12 @@
 //! One shard: an ordered log of batches, as a state machine. Appends gather into commit groups
 //! (`append`), groups become device writes whose completions advance the high-water mark in order
-//! (`write`), readers are served from recent groups or from disk (`read`), old segments go (`retain`), and
-//! splits close it (`close`). No clock, no file, no thread: time comes in, operations go out.
+//! (`write`), in one segment after the other (`segments`); readers are served from recent groups or from disk
+//! (`read`), old segments go (`retain`), splits close it (`close`). No clock, no file, no thread: time comes in,
+//! operations go out.
 
 mod append;
 mod close;
+mod end;
 mod held;
 mod metered;
 mod metering;
@@ -12,27 +14,25 @@ mod part;
 mod place;
 mod read;
 mod retain;
+mod segments;
+mod status;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use highwater_ring::{Done, Job, Op, SharedBuf};
-use highwater_wire::{AckMode, ShardCounters, ShardId};
+use highwater_ring::{Done, Op, SharedBuf};
+use highwater_wire::{AckMode, ShardId};
 
 use crate::checkpoint::Claim;
-use crate::format::shard_dir;
 use crate::group::{Group, PendingAck};
-use crate::index::SparseIndex;
 use crate::io::{Io, What};
 use crate::lag::{Follow, Growth};
 use crate::producers::Producers;
 use crate::quota::Meters;
 use crate::segment::Segment;
 use crate::stats::ShardStats;
-use crate::types::{
-    AppendError, Located, Now, Output, Policy, ReadError, ShardSpec, ShardStatus, Start,
-};
+use crate::types::{AppendError, Located, Now, Output, Policy, ReadError, ShardSpec, Start};
 
 pub(crate) use append::claim_of;
 pub use read::ReadRequest;
@@ -343,95 +343,6 @@ impl Shard {
         self.queue.until = self.queue.until.map(|_| 0);
     }
 
-    /// Its records by what became of them.
-    pub fn counters(&self) -> ShardCounters {
-        ShardCounters {
-            pending: self.pending(),
-            held_bytes: self.queue.held_bytes(),
-            evictions: self.producers.evictions,
-            ..self.stats.counters
-        }
-    }
-
-    /// Records that wait for their answer.
-    fn pending(&self) -> u64 {
-        let of = |acks: &[PendingAck]| acks.iter().map(|a| u64::from(a.offered)).sum::<u64>();
-        let ready = self.ready.iter().map(|item| match item {
-            Item::Group(group) => of(&group.acks),
-            Item::Header { .. } | Item::Seal { .. } => 0,
-        });
-        let flying = self.flights.iter().map(|flight| of(&flight.acks));
-        let open = self.open.as_ref().map_or(0, |group| of(&group.acks));
-        self.queue.records() + open + ready.sum::<u64>() + flying.sum::<u64>()
-    }
-
-    /// In brief.
-    pub fn status(&self, now: Now) -> ShardStatus {
-        ShardStatus {
-            id: self.spec.id,
-            oldest: self.oldest(),
-            high_water: self.high_water,
-            stored_bytes: self.stored_bytes(),
-            log_bytes: self.log_bytes(),
-            state: self.state_text(),
-            counters: self.counters(),
-            pressed: self.metering.pressed(now),
-            closed: self.spec.closed,
-            expired: self.expired(now),
-            arriving_per_s: self.arriving_per_s(),
-        }
-    }
-
-    pub(crate) fn state_text(&self) -> String {
-        match &self.state {
-            State::Open => match &self.take_refused {
-                Some(refused) => self.without_another_segment(refused),
-                None => "open".to_owned(),
-            },
-            State::Failed(reason) => format!("failed: {reason}"),
-            State::Damaged(reason) => format!("damaged: {reason}"),
-            State::Closed if self.quiet() => "closed".to_owned(),
-            State::Closed | State::Closing => "closing".to_owned(),
-        }
-    }
-
-    /// What an open shard is at that found no further segment.
-    fn without_another_segment(&self, refused: &AppendError) -> String {
-        let left = match self.segments.back().filter(|_| self.current) {
-            Some(last) => last.capacity.saturating_sub(last.next_offset) >> 10,
-            None => 0,
-        };
-        let why = match refused {
-            AppendError::DiskFull { .. } => "the file system is full",
-            AppendError::NoSegment { reason, .. } => reason,
-            _ => return format!("open: {refused}"),
-        };
-        match left {
-            0..64 => format!("open: {why}: appends are refused until another segment can be had"),
-            left => format!("open: {why}: what fits the {left} KiB left of its segment is stored"),
-        }
-    }
-
-    /// Bytes of its segments on disk.
-    pub fn stored_bytes(&self) -> u64 {
-        self.segments.iter().map(|s| s.capacity).sum::<u64>() + self.spare.map_or(0, |s| s.capacity)
-    }
-
-    /// Bytes of these that are written, or have their place.
-    pub fn log_bytes(&self) -> u64 {
-        self.segments.iter().map(|s| s.next_offset).sum()
-    }
-
-    /// Subscriptions and waiting reads.
-    pub fn reader_count(&self) -> usize {
-        self.readers.iter().filter(|reader| reader.reads()).count()
-    }
-
-    /// Segments on disk.
-    pub fn segment_count(&self) -> usize {
-        self.segments.len()
-    }
-
     /// Turns a start into a sequence number.
     pub fn locate(&self, start: Start) -> Result<Located, ReadError> {
         if let State::Damaged(reason) = &self.state {
@@ -509,52 +420,6 @@ impl Shard {
         }
     }
 
-    /// Stops taking appends; what has a place in the log goes on to be acknowledged, and the segment is
-    /// sealed. [`Shard::quiet`] tells when that is done.
-    pub fn stop(&mut self, io: &mut Io) {
-        if self.state == State::Open {
-            self.state = State::Closing;
-            self.refuse_waiting(&AppendError::Closing, io);
-            self.close_open_group();
-            if self.current {
-                self.seal_current();
-                self.current = false;
-            }
-        }
-        self.end_readers(&ReadError::Closing, io);
-    }
-
-    /// Ends the shard and removes its files; answered by [`Output::Removed`] with `tag`.
-    pub fn remove(&mut self, tag: u64, io: &mut Io) {
-        if self.state == State::Open {
-            self.state = State::Closing;
-        }
-        self.removing = Some(tag);
-        self.refuse_waiting(&AppendError::Closing, io);
-        self.refuse_unsent(&AppendError::Closing, io);
-        self.end_readers(&ReadError::Closing, io);
-        self.remove_when_idle(io);
-    }
-
-    /// Goes on with a removal once nothing is in flight.
-    pub fn remove_when_idle(&mut self, io: &mut Io) {
-        if self.removing.is_none() || self.ops > 0 {
-            return;
-        }
-        self.refuse_flying(&AppendError::Closing, io);
-        let files =
-            self.segments.drain(..).filter_map(|s| s.file).chain(self.spare.take().map(|s| s.file));
-        io.closes.extend(files);
-        self.drop_tail(io);
-        let job = Job::RemoveDir { path: shard_dir(self.spec.id) };
-        self.submit(io, What::RemoveDir, Op::Job(job));
-    }
-
-    /// Whether a removal is complete.
-    pub fn removed(&self) -> bool {
-        self.gone
-    }
-
     /// Gives back the memory of the oldest group kept for live consumers.
     pub fn drop_oldest_tail(&mut self, io: &mut Io) -> bool {
         match self.tail.pop_front() {
@@ -590,48 +455,4 @@ impl Shard {
         let reads = self.readers.iter().filter_map(read::Reader::deadline).min();
         [sync, reads, self.queue.until].into_iter().flatten().min()
     }
-
-    fn fail(&mut self, reason: String, io: &mut Io) {
-        let reason: Arc<str> = reason.into();
-        if !matches!(self.state, State::Failed(_) | State::Damaged(_)) {
-            self.state = State::Failed(reason.clone());
-        }
-        let error = AppendError::Failed { shard: self.spec.id, reason };
-        self.refuse_waiting(&error, io);
-        self.refuse_unsent(&error, io);
-        self.refuse_flying(&error, io);
-        self.writing = 0;
-        self.current = false;
-    }
-
-    /// Gives up the groups that have not gone out.
-    fn refuse_unsent(&mut self, error: &AppendError, io: &mut Io) {
-        let open = self.open.take();
-        for item in std::mem::take(&mut self.ready) {
-            if let Item::Group(group) = item {
-                self.refuse_acks(group.acks, error, io);
-            }
-        }
-        if let Some(group) = open {
-            self.refuse_acks(group.acks, error, io);
-        }
-    }
-
-    /// Gives up those under way.
-    fn refuse_flying(&mut self, error: &AppendError, io: &mut Io) {
-        for flight in std::mem::take(&mut self.flights) {
-            self.refuse_acks(flight.acks, error, io);
-        }
-    }
-
-    fn refuse_acks(&mut self, acks: Vec<PendingAck>, error: &AppendError, io: &mut Io) {
-        for ack in acks {
-            self.answer(ack.tag, ack.offered, Err(error.clone()), io);
-        }
-    }
-}
-
-/// A segment's index before anything is in it.
-fn empty_index(capacity: u64) -> SparseIndex {
-    SparseIndex::new(capacity)
 }

@@ -233,7 +233,7 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)] // in a test a panic is the report
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
     use std::collections::BTreeMap;
     use std::path::Path;

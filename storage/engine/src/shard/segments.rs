@@ -1,0 +1,244 @@
+//! The segments a shard writes: asked for ahead of time, begun, sealed.
+
+use highwater_ring::{Done, Job, Op};
+
+use super::append::NoPlace;
+use super::{Item, Shard, Spare, State};
+use crate::format::{BlockHeader, SEGMENT_HEADER_LEN, page_align, segment_path};
+use crate::index::SparseIndex;
+use crate::io::{Io, What};
+use crate::segment::{Seal, Segment, seal_len};
+use crate::types::{AppendError, Now};
+
+/// After the file system refused a segment, the next attempt comes this much later.
+const TAKE_AGAIN_NS: u64 = 500_000_000;
+/// After this time without another attempt, ns, a refusal says nothing about how things are.
+const REFUSAL_AGES_NS: u64 = 10_000_000_000;
+
+/// How often a segment asked for is halved before the disk counts as full: 256 MiB to 4 MiB.
+const MOST_HALVINGS: u32 = 6;
+
+impl Shard {
+    /// Room to keep free for the seal: for the producers there are, and those the next group may add.
+    pub(super) fn seal_reserve(&self) -> u64 {
+        let entries = self.segments.back().map_or(0, |s| s.index.entries().len() as u64 + 2);
+        let (producers, remembered) = self.producers.counts();
+        seal_len(entries, producers + 64, remembered + 256)
+    }
+
+    pub(super) fn current_has(&self, need: u64) -> bool {
+        self.current
+            && self
+                .segments
+                .back()
+                .is_some_and(|s| s.next_offset + need + self.seal_reserve() <= s.capacity)
+    }
+
+    /// Begins the next segment, if one is prepared.
+    pub(super) fn roll(&mut self, now: Now, need: u64, io: &mut Io) -> Result<(), NoPlace> {
+        let whole = SEGMENT_HEADER_LEN + need + self.seal_reserve();
+        match self.spare {
+            Some(spare) if spare.capacity >= whole => {
+                if self.current {
+                    self.seal_current();
+                }
+                self.spare = None;
+                self.begin_segment(now, spare, io);
+                Ok(())
+            }
+            Some(_) => {
+                // Too small for this batch: give it back and take one that fits.
+                self.give_back_spare(io);
+                self.take_segment(now, whole, io)?;
+                Err(NoPlace::Later)
+            }
+            None => {
+                self.take_segment(now, whole, io)?;
+                Err(NoPlace::Later)
+            }
+        }
+    }
+
+    fn begin_segment(&mut self, now: Now, spare: Spare, io: &mut Io) {
+        self.segments.push_back(Segment {
+            number: spare.number,
+            generation: io.random.u64(1..),
+            file: Some(spare.file),
+            opening: false,
+            capacity: spare.capacity,
+            base_sequence: self.next_sequence,
+            end_sequence: self.next_sequence,
+            first_block: 0, // known when its header goes out
+            last_block: 0,
+            next_offset: SEGMENT_HEADER_LEN,
+            seal_offset: 0,
+            created_ns: now.wall_ns,
+            last_arrival_ns: 0,
+            index: SparseIndex::new(spare.capacity),
+            reads: 0,
+            touched: false,
+        });
+        self.current = true;
+        self.ready.push_back(Item::Header { segment: spare.number });
+    }
+
+    /// Closes the current segment with its index and the producers as they are at this point of the log.
+    pub(super) fn seal_current(&mut self) {
+        let Some(segment) = self.segments.back_mut() else {
+            return;
+        };
+        let room = segment.capacity - segment.next_offset;
+        // Room was kept for what is usual. With very many producers or tiny batches the oldest of what is
+        // remembered is left out: a later retry of those is told "stored before" instead of where.
+        let body = [crate::producers::REMEMBERED, 4, 1].into_iter().find_map(|each| {
+            let body = Seal {
+                end_sequence: segment.end_sequence,
+                last_arrival_ns: segment.last_arrival_ns,
+                index: segment.index.entries().to_vec(),
+                producers: self.producers.to_keep(each),
+            }
+            .encode();
+            (page_align(BlockHeader::LEN + body.len()) as u64 <= room).then_some(body)
+        });
+        let Some(body) = body else {
+            return; // without a seal the next start scans the segment
+        };
+        let length = page_align(BlockHeader::LEN + body.len()) as u64;
+        let offset = segment.next_offset;
+        segment.next_offset += length;
+        segment.seal_offset = offset;
+        self.ready.push_back(Item::Seal {
+            segment: segment.number,
+            offset,
+            body,
+            end_sequence: segment.end_sequence,
+        });
+    }
+
+    /// Orders the next segment ahead of time, once the current one is half full.
+    pub(super) fn prepare_next(&mut self, now: Now, io: &mut Io) {
+        let half = self.segments.back().is_some_and(|s| s.next_offset > s.capacity / 2);
+        if self.current && half && self.spare.is_none() {
+            let _ = self.take_segment(now, 0, io);
+        }
+    }
+
+    pub(super) fn take_segment(
+        &mut self,
+        now: Now,
+        least: u64,
+        io: &mut Io,
+    ) -> Result<(), NoPlace> {
+        if self.taking {
+            return Ok(());
+        }
+        if now.mono_ns < self.take_again_ns
+            && let Some(refused) = &self.take_refused
+        {
+            return Err(NoPlace::Refused(refused.clone()));
+        }
+        let least = page_align(least as usize) as u64;
+        let capacity = (self.next_capacity(now, io) >> self.take_smaller)
+            .max(io.options.segments.min)
+            .max(least);
+        let number = self.next_segment;
+        // Before the request, so that the file just given back is the one that comes.
+        self.ordered = capacity;
+        self.retain(now, io);
+        if self.must_recycle_first(now, capacity) {
+            self.ordered = 0;
+            return Ok(());
+        }
+        self.taking = true;
+        let path = segment_path(self.spec.id, number);
+        self.submit(io, What::Take(number), Op::Job(Job::TakeSegment { path, capacity }));
+        Ok(())
+    }
+
+    /// Four times larger when the last one fills within ten seconds, four times smaller when it lasts ten
+    /// minutes; never more than an eighth of what retention allows.
+    fn next_capacity(&self, now: Now, io: &Io) -> u64 {
+        let sizes = io.options.segments;
+        let most = match self.spec.retention_bytes {
+            0 => sizes.max,
+            bytes => sizes.max.min(page_align((bytes / 8) as usize) as u64).max(sizes.min),
+        };
+        let Some(last) = self.segments.back().filter(|_| self.current) else {
+            return sizes.min;
+        };
+        let used = last.next_offset.max(1) as f64 / last.capacity as f64;
+        let fills_in = now.wall_ns.saturating_sub(last.created_ns) as f64 / 1e9 / used.max(0.01);
+        let capacity = match fills_in {
+            s if s < 10.0 => last.capacity.saturating_mul(4),
+            s if s > 600.0 => last.capacity / 4,
+            _ => last.capacity,
+        };
+        capacity.clamp(sizes.min, most)
+    }
+
+    /// Forgets why there was no further segment, once nobody has asked for one for a while.
+    pub fn forget_refusal(&mut self, now: Now) {
+        if now.mono_ns >= self.take_again_ns.saturating_add(REFUSAL_AGES_NS) {
+            self.take_refused = None;
+        }
+    }
+
+    pub(super) fn segment_taken(
+        &mut self,
+        now: Now,
+        number: u64,
+        result: Result<Done, std::io::Error>,
+        io: &mut Io,
+    ) {
+        (self.taking, self.ordered) = (false, 0);
+        match result {
+            Ok(Done::Segment { file, capacity, cold }) => {
+                self.take_refused = None;
+                self.take_smaller = 0;
+                self.next_segment = number + 1;
+                self.stats.cold_segments += u64::from(cold);
+                self.spare = Some(Spare { number, file, capacity });
+                match self.state {
+                    State::Open => self.drain_waiting(now, io),
+                    State::Closed => self.give_back_spare(io),
+                    _ => {}
+                }
+            }
+            Ok(other) => {
+                self.fail(format!("the preparer answered {other:?} to a request for a segment"), io)
+            }
+            Err(error)
+                if error.kind() == std::io::ErrorKind::StorageFull
+                    && self.take_smaller < MOST_HALVINGS
+                    && self.state == State::Open =>
+            {
+                // A smaller one may still fit.
+                self.take_smaller += 2;
+                if !self.queue.is_empty() {
+                    self.drain_waiting(now, io);
+                }
+            }
+            Err(error) => {
+                self.take_smaller = 0;
+                let refused = refusal(&error);
+                self.take_again_ns = now.mono_ns + TAKE_AGAIN_NS;
+                self.take_refused = Some(refused.clone());
+                self.refuse_waiting(&refused, io);
+            }
+        }
+    }
+}
+
+fn refusal(error: &std::io::Error) -> AppendError {
+    let retry_after_ms = (TAKE_AGAIN_NS / 1_000_000) as u32;
+    match error.kind() {
+        // The ring's own table of files being full is told with the same kind, but is no answer of the disk.
+        std::io::ErrorKind::QuotaExceeded if error.raw_os_error().is_none() => {
+            AppendError::NoSegment { reason: error.to_string().into(), retry_after_ms }
+        }
+        std::io::ErrorKind::StorageFull
+        | std::io::ErrorKind::QuotaExceeded
+        | std::io::ErrorKind::FileTooLarge => AppendError::DiskFull { retry_after_ms },
+        _ => AppendError::NoSegment { reason: error.to_string().into(), retry_after_ms },
+    }
+}
