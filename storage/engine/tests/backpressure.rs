@@ -1,10 +1,10 @@
 //! Quotas and the five kinds of backpressure on one shard of the simulated disk, driven by hand: what is offered and
 //! what becomes of it adds up, the rate holds, and what is wrong gets its typed answer.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // in a test a panic is the report
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 #[path = "simulation/node.rs"]
-#[allow(dead_code)] // shared with the simulation, which uses all of it
+#[expect(dead_code, reason = "shared with the simulation, which uses all of it")]
 mod node;
 
 use highwater_engine::{

@@ -1,10 +1,10 @@
 //! Shards that a split or merge closes, on the simulated disk: what they still answer, where they end, and what
 //! a crash in the middle leaves (the table in `shard/close.rs`).
 
-#![allow(clippy::unwrap_used, clippy::panic)] // in a test a panic is the report
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 #[path = "simulation/node.rs"]
-#[allow(dead_code)] // shared with the simulation, which uses all of it
+#[expect(dead_code, reason = "shared with the simulation, which uses all of it")]
 mod node;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The engine in this process on a real directory: restart, damage, retention, written streams, refusals.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // in a test a panic is the report
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

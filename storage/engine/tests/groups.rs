@@ -1,7 +1,7 @@
 //! Consumer groups in this process on a real directory: how far they are behind, to the nanosecond, and their positions
 //! set and forgotten.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // in a test a panic is the report
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,7 +1,7 @@
 //! `docs/format.md` against the code and against a directory made by it: tables, declarations and the
 //! example are read from the page and compared, so that neither can change alone.
 
-#![allow(clippy::unwrap_used)] // a panic is the report
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::path::Path;
 

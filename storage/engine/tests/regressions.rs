@@ -1,9 +1,9 @@
 //! Bugs that were, each test named for what it broke; on the simulated disk, driven by hand.
 
-#![allow(clippy::unwrap_used)] // in a test a panic is the report
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 #[path = "simulation/node.rs"]
-#[allow(dead_code)] // shared with the simulation, which uses all of it
+#[expect(dead_code, reason = "shared with the simulation, which uses all of it")]
 mod node;
 
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Splits, merges, settings and retention on a real directory, through the embedded engine.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // in a test a panic is the report
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;

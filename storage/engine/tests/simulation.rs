@@ -4,7 +4,7 @@
 //! `HIGHWATER_SIM_SEEDS=20000 cargo test -p highwater-engine --release --test simulation` runs more seeds;
 //! `HIGHWATER_SIM_SEED=17` runs one.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // in a test a panic is the report
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 #[path = "simulation/checker.rs"]
 mod checker;
