@@ -3,6 +3,8 @@
 //! leases and reads what is fresh; what the server hands out again is fetched.
 
 mod lot;
+mod options;
+mod place;
 mod requests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,137 +13,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_wire::{
-    Claimed, ErrorCode, MAX_CLAIM, Outcome, Portion, ResetTo, Settlement, StreamDescription,
+    Claimed, ErrorCode, MAX_CLAIM, Outcome, Portion, Settlement, StreamDescription,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use lot::Lot;
+pub use options::RecordOptions;
+use place::Place;
 pub(crate) use requests::{Held, Source, fetch, settle};
 
 use crate::burial::Burier;
 use crate::membership::View;
-use crate::{
-    Client, ClientError, ConsumeError, ConsumerOptions, Delivery, GroupConsumer, GroupEvent,
-    GroupOptions, OnTrimmed, Until,
-};
+use crate::{Client, ClientError, ConsumeError, Delivery, GroupConsumer, GroupEvent, GroupOptions};
 
 /// Deliveries that wait for a shard's claims; with more nothing is taken from the server.
 const BUFFERED: usize = 4;
 
 /// After a failure that may pass the server is not asked before this time again.
 const AGAIN: Duration = Duration::from_millis(200);
-
-/// How a member of a group that settles record by record reads.
-#[derive(Clone)]
-pub struct RecordOptions {
-    /// What operators see it as. Default: the client's name and the member's number.
-    pub name: Option<String>,
-    /// As in [`GroupOptions`]. Default false.
-    pub fixed: bool,
-    /// Longest silence after which its shards go to others. Default 10 s.
-    pub session_timeout: Duration,
-    /// Where a group begins that has no positions yet. Default: the oldest record kept.
-    pub start: ResetTo,
-    /// Records in a lot, 1 to 10,000. Default 100.
-    pub most: u32,
-    /// How each shard is read; its `end` is not used. What its filter leaves out counts as processed. Default: what
-    /// retention removed is passed over, since the server counts it.
-    pub consumer: ConsumerOptions,
-    /// Where shards are read to; [`RecordConsumer::next`] ends when all it holds are there and nothing waits. Default:
-    /// for ever on.
-    pub until: Option<Until>,
-}
-
-impl std::fmt::Debug for RecordOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RecordOptions")
-            .field("name", &self.name)
-            .field("fixed", &self.fixed)
-            .field("session_timeout", &self.session_timeout)
-            .field("most", &self.most)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Default for RecordOptions {
-    fn default() -> RecordOptions {
-        let GroupOptions { name, fixed, session_timeout, start, until, .. } =
-            GroupOptions::default();
-        let on_trimmed = OnTrimmed::ContinueAtOldest;
-        let consumer = ConsumerOptions { on_trimmed, ..ConsumerOptions::default() };
-        RecordOptions { name, fixed, session_timeout, start, most: 100, consumer, until }
-    }
-}
-
-/// A shard it holds the lease on.
-#[derive(Debug)]
-struct Place {
-    lease: u64,
-    /// What is fresh as far as is known, in order.
-    fresh: VecDeque<Delivery>,
-    /// When the server is to be asked for what waits; `None` if nothing does.
-    again: Option<Instant>,
-    /// Something that is to come again was settled last: what was asked for before says nothing of it.
-    unsettled: Option<Instant>,
-    /// What is fresh is not handed out before.
-    stuck_until: Option<Instant>,
-    /// Lots in the application's hands: first sequence number, the one after the last, and the deadline.
-    open: BTreeMap<u64, (u64, Instant)>,
-    /// Tasks at work for it.
-    tasks: u32,
-    /// To be given up once nothing is open.
-    leaving: bool,
-}
-
-impl Place {
-    /// Sequence numbers of what is fresh and follows on each other.
-    fn at_hand(&self) -> Range<u64> {
-        let Some(front) = self.fresh.front() else { return 0..0 };
-        let mut end = front.from;
-        for delivery in &self.fresh {
-            if delivery.from > end {
-                break;
-            }
-            end = delivery.next;
-        }
-        front.from..end
-    }
-
-    /// What is below is not fresh.
-    fn pass(&mut self, next_fresh: u64) {
-        while self.fresh.front().is_some_and(|front| front.next <= next_fresh) {
-            self.fresh.pop_front();
-        }
-        if let Some(front) = self.fresh.front_mut() {
-            front.from = front.from.max(next_fresh);
-        }
-    }
-
-    /// How many sequence numbers a claim is to be for, so that about `most` records come of it.
-    fn span(&self, most: u32) -> u32 {
-        let range = self.at_hand();
-        let parts = self.fresh.iter().filter(|part| part.from < range.end);
-        let beyond = parts.flat_map(Delivery::records).nth(most as usize);
-        let end = beyond.map_or(range.end, |record| record.sequence);
-        let span = end.saturating_sub(range.start).min(MAX_CLAIM.into());
-        (span as u32).max(most)
-    }
-
-    /// When it is worth asking for, `now` or later; `None` if that is not known yet.
-    fn worth_asking(&self, now: Instant) -> Option<Instant> {
-        if self.leaving {
-            return None;
-        }
-        let fresh = self.fresh.front().map(|_| self.stuck_until.unwrap_or(now));
-        fresh.into_iter().chain(self.again).min()
-    }
-
-    fn at_rest(&self) -> bool {
-        self.fresh.is_empty() && self.again.is_none() && self.open.is_empty() && self.tasks == 0
-    }
-}
 
 /// A claim as it was made.
 #[derive(Debug)]

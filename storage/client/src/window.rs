@@ -18,15 +18,23 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use highwater_wire::{ErrorCode, ProducerStamp, WireError};
+use highwater_wire::ProducerStamp;
 
-use crate::outcome::{Decision, Fate, Run, Runs};
+use crate::outcome::Runs;
 use crate::{AppendError, ClientError, RetryPolicy};
 
 mod batch;
+mod episode;
+#[cfg(test)]
+mod fault_tests;
 mod pace;
+#[cfg(test)]
+mod quota_tests;
+mod replies;
+#[cfg(test)]
+mod tests;
 
-use batch::{Entry, State, Verdict, verdict};
+use batch::{Entry, State};
 pub(crate) use batch::{Moved, Send, Settled};
 use pace::Pace;
 
@@ -286,193 +294,6 @@ impl<B> Window<B> {
         self.cursor = self.cursor.min(index);
     }
 
-    /// The server replied to an attempt. (Also to a superseded one: what it decided is decided.)
-    pub(crate) fn replied(&mut self, index: u64, attempt: u32, reply: &Decision, now: Time) {
-        let (shard, idempotent) = (self.config.shard, self.config.idempotent);
-        let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
-        if attempt < entry.valid_from || matches!(entry.state, State::Done | State::Moved) {
-            return;
-        }
-        if reply.decided > entry.records {
-            let cause =
-                ClientError::Protocol("a reply tells of more records than were sent".into());
-            return self.failed(index, attempt, cause, now);
-        }
-        reply.add_to(&mut entry.runs, shard, entry.decided);
-        entry.decided += reply.decided;
-        entry.records -= reply.decided;
-        let (left, asked) = (entry.records, Duration::from_millis(reply.retry_after_ms.into()));
-        if let State::InFlight { since } = entry.state {
-            self.pace.replied(now.saturating_sub(since));
-        }
-        // What was decided without a word of waiting was all that was sent: a piece.
-        let put_off = left > 0 && (reply.decided == 0 || reply.retry_after_ms > 0);
-        self.pace.accepted(reply.decided, !put_off);
-        if reply.decided > 0 {
-            // A repetition of an earlier attempt can only tell the same.
-            (entry.ambiguous, entry.least) = (false, 0);
-            self.failures = 0;
-            if index == self.first {
-                self.progress = now;
-            }
-        }
-        if left > 0 {
-            entry.cut += reply.decided;
-            entry.valid_from = entry.attempt + 1;
-            if idempotent {
-                entry.stamp.sequence += u64::from(reply.decided);
-            }
-            entry.restamp |= reply.decided > 0;
-        }
-        if put_off {
-            let message = format!("{left} records are over the quota");
-            let quota = WireError::new(ErrorCode::QuotaExceeded, message);
-            entry.last = Some(ClientError::Refused(quota.retry_after(reply.retry_after_ms)));
-            self.over_quota(index, reply.decided, asked, now);
-        } else if left > 0 {
-            entry.over_quota = false;
-            self.requeue(index);
-        } else {
-            self.conclude(index);
-            self.smooth += 1;
-            if self.flight < self.config.inflight && self.smooth >= 2 * self.flight {
-                (self.flight, self.smooth) = ((2 * self.flight).min(self.config.inflight), 0);
-            }
-        }
-        self.settle(now);
-    }
-
-    /// An attempt failed. Attempts that are over already are ignored.
-    pub(crate) fn failed(&mut self, index: u64, attempt: u32, cause: ClientError, now: Time) {
-        let (idempotent, closed) = (self.config.idempotent, self.closed);
-        let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
-        if entry.attempt != attempt || !matches!(entry.state, State::InFlight { .. }) {
-            return;
-        }
-        match verdict(&cause) {
-            Verdict::Stored => self.finish(index, AppendError::StoredBefore),
-            Verdict::Closed => {
-                // Certain, whatever earlier attempts met with: a closed shard tells what it has.
-                entry.ambiguous = false;
-                entry.last = Some(cause);
-                self.closed = true;
-                self.put_off(index, now);
-            }
-            Verdict::Retry { ambiguous: true } if !idempotent => {
-                self.finish(index, AppendError::FateUnknown(cause));
-            }
-            // It cannot tell of a producer it forgot.
-            Verdict::Renew if closed && entry.ambiguous => {
-                self.finish(index, AppendError::FateUnknown(cause));
-            }
-            Verdict::Renew if !idempotent => {
-                self.finish(index, AppendError::NotStored(cause));
-            }
-            Verdict::Final { ambiguous } => {
-                let unknown = entry.ambiguous || ambiguous;
-                self.give_up(index, unknown, cause);
-            }
-            verdict => {
-                if verdict == (Verdict::Retry { ambiguous: true }) {
-                    (entry.ambiguous, entry.least) = (true, entry.least.max(entry.sent));
-                }
-                self.renew |= verdict == Verdict::Renew && !closed;
-                let mut over_quota = false;
-                if let ClientError::Refused(error) = &cause {
-                    match error.code {
-                        ErrorCode::QuotaExceeded => over_quota = true,
-                        ErrorCode::ProducerFenced => {
-                            self.fenced_by = self.fenced_by.max(error.detail);
-                        }
-                        _ => {}
-                    }
-                }
-                let asked = cause.retry_after();
-                entry.last = Some(cause);
-                match over_quota {
-                    true => self.over_quota(index, 0, asked, now),
-                    false => self.put_off(index, now.saturating_add(asked)),
-                }
-            }
-        }
-        self.settle(now);
-    }
-
-    /// A quota let `taken` records of a batch through and put the others off. What goes out together is put off
-    /// together: fewer at a time for now.
-    fn over_quota(&mut self, index: u64, taken: u32, asked: Duration, now: Time) {
-        let mut until = now.saturating_add(asked);
-        if let Some(entry) = entry(&mut self.entries, self.first, index) {
-            let again = std::mem::replace(&mut entry.over_quota, true);
-            let left = entry.sent.saturating_sub(taken).clamp(1, entry.records.max(1));
-            self.pace.refused(taken, left, asked, again, now);
-            // The server tells when all of it fits; the next piece does earlier.
-            until = until.min(self.pace.due(self.pace.most(entry.records)).max(now));
-        }
-        (self.flight, self.smooth, self.quota) = ((self.flight / 2).max(1), 0, true);
-        self.put_off(index, until);
-    }
-
-    /// A batch in flight is to be sent again, in this episode, not before `until`.
-    fn put_off(&mut self, index: u64, until: Time) {
-        self.requeue(index);
-        self.retry_at = Some(self.retry_at.unwrap_or_default().max(until));
-        self.begin_episode();
-    }
-
-    /// The shard is closed: whatever is certainly not stored is to go elsewhere.
-    fn move_queued(&mut self) {
-        (self.hole, self.renew) = (None, false);
-        for entry in &mut self.entries {
-            if matches!(entry.state, State::Queued) && !entry.ambiguous {
-                entry.state = State::Moved;
-                self.queued -= 1;
-            }
-        }
-    }
-
-    /// Nothing that waits will be sent: there is no producer id to be had, or (`forever`) this producer is fenced.
-    pub(crate) fn abandon(&mut self, cause: &ClientError, forever: bool) {
-        for index in self.first..self.first + self.entries.len() as u64 {
-            let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
-            if matches!(entry.state, State::Queued) {
-                let error = match entry.ambiguous {
-                    true => AppendError::FateUnknown(cause.clone()),
-                    false => AppendError::NotStored(cause.clone()),
-                };
-                self.finish(index, error);
-            }
-        }
-        if forever {
-            self.refused = Some(cause.clone());
-            self.renew = false;
-            self.phase = Phase::Open;
-        }
-    }
-
-    /// No connection, or no new producer id: wait and try again.
-    pub(crate) fn unreachable(&mut self, cause: &ClientError, now: Time) {
-        for entry in self.entries.iter_mut().filter(|e| matches!(e.state, State::Queued)) {
-            entry.last = Some(cause.clone());
-        }
-        self.renew |= self.phase == Phase::Renewing;
-        let until = now.saturating_add(cause.retry_after());
-        self.retry_at = Some(self.retry_at.unwrap_or_default().max(until));
-        self.phase = Phase::Settling;
-        self.settle(now);
-    }
-
-    /// A new producer id: everything unacknowledged is sent under it, from sequence 0.
-    pub(crate) fn renewed(&mut self, id: u64, epoch: u32) {
-        if self.phase == Phase::Renewing {
-            self.renew = false;
-            self.hole = None;
-            self.next = ProducerStamp { id, epoch, sequence: 0 };
-            self.restamp();
-            self.phase = Phase::Open;
-        }
-    }
-
     /// Time passed: attempts and batches that took too long, the end of a wait. True if an attempt ended
     /// for want of a reply.
     pub(crate) fn tick(&mut self, now: Time) -> bool {
@@ -566,128 +387,8 @@ impl<B> Window<B> {
         };
         Some(Settled { runs: entry.runs, moved, body: entry.body })
     }
-
-    /// The records of a batch that have no outcome yet have failed.
-    fn finish(&mut self, index: u64, error: AppendError) {
-        let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
-        if matches!(entry.state, State::Queued | State::InFlight { .. }) {
-            let (first, count) = (entry.decided, entry.records);
-            entry.runs.push(Run { first, count, fate: Fate::Failed(error) });
-            self.conclude(index);
-        }
-    }
-
-    /// A batch has its outcome.
-    fn conclude(&mut self, index: u64) {
-        let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
-        match entry.state {
-            State::Done | State::Moved => return,
-            State::Queued => self.queued -= 1,
-            State::InFlight { .. } => self.outstanding -= 1,
-        }
-        self.in_pieces &= !std::mem::take(&mut entry.piece);
-        entry.state = State::Done;
-    }
-
-    /// Ends a batch without acknowledgement. What comes after it cannot keep its stamps.
-    fn give_up(&mut self, index: u64, unknown: bool, cause: ClientError) {
-        let Some(entry) = entry(&mut self.entries, self.first, index) else { return };
-        let sequence = entry.stamp.sequence;
-        let error =
-            if unknown { AppendError::FateUnknown(cause) } else { AppendError::NotStored(cause) };
-        self.finish(index, error);
-        if self.config.idempotent && !self.closed {
-            self.renew |= unknown;
-            self.hole = Some(self.hole.map_or(sequence, |hole| hole.min(sequence)));
-            self.begin_episode();
-        }
-    }
-
-    fn begin_episode(&mut self) {
-        if self.phase == Phase::Open {
-            self.phase = Phase::Settling;
-        }
-    }
-
-    /// Ends the first part of an episode once nothing is in flight.
-    fn settle(&mut self, now: Time) {
-        if self.closed {
-            self.move_queued();
-        }
-        let given_up = self.hole.is_some() || self.renew;
-        let waiting = matches!(self.phase, Phase::Waiting { .. });
-        if self.outstanding > 0 || !(self.phase == Phase::Settling || waiting && given_up) {
-            return;
-        }
-        if given_up {
-            self.resume_after_loss();
-        }
-        if waiting {
-            return;
-        }
-        // From when the server said so: what was in flight meanwhile may have been held for long.
-        let asked = self.retry_at.take().map(|until| until.saturating_sub(now));
-        let mut wait = Duration::ZERO;
-        if std::mem::take(&mut self.quota) {
-            // The quota has room by then: to wait longer the oftener it happened would leave it unused.
-            let asked = asked.unwrap_or_default();
-            wait = asked.saturating_add(self.config.retry.backoff(0, &mut self.rng).min(asked / 4));
-        } else if asked.is_some() || self.renew {
-            wait = self.config.retry.backoff(self.failures, &mut self.rng);
-            wait = wait.max(asked.unwrap_or_default());
-            self.failures = self.failures.saturating_add(1);
-        }
-        self.phase = match (wait, self.renew) {
-            (Duration::ZERO, true) => Phase::Renewing,
-            (Duration::ZERO, false) => Phase::Open,
-            _ => Phase::Waiting { until: now.saturating_add(wait) },
-        };
-    }
-
-    /// A batch was given up, or the server forgot the producer. While no attempt can still be under way,
-    /// the batches left move up into the hole; otherwise those that may be stored cannot be sent again
-    /// safely, and the rest need a new producer id, under which an old attempt is never taken for a new one.
-    fn resume_after_loss(&mut self) {
-        let ambiguous = |e: &Entry<B>| e.ambiguous && matches!(e.state, State::Queued);
-        if !self.renew && !self.entries.iter().any(ambiguous) {
-            // A batch before the hole may still wait to be sent again: it keeps its place.
-            let oldest = self.entries.iter().find(|e| matches!(e.state, State::Queued));
-            if let Some(hole) = self.hole.take() {
-                self.next.sequence = oldest.map_or(hole, |e| hole.min(e.stamp.sequence));
-                self.restamp();
-            }
-            return;
-        }
-        self.renew = true;
-        self.hole = None;
-        for index in self.first..self.first + self.entries.len() as u64 {
-            if let Some(entry) = entry(&mut self.entries, self.first, index)
-                && ambiguous(entry)
-            {
-                let limit = ClientError::TimedOut { after: self.config.request_timeout };
-                let cause = entry.last.take().unwrap_or(limit);
-                self.finish(index, AppendError::FateUnknown(cause));
-            }
-        }
-    }
-
-    /// Gives the batches without outcome the stamps from `next` on.
-    fn restamp(&mut self) {
-        for entry in self.entries.iter_mut().filter(|e| matches!(e.state, State::Queued)) {
-            entry.restamp |= entry.stamp != self.next;
-            entry.stamp = self.next;
-            self.next.sequence += u64::from(entry.records);
-        }
-    }
 }
 
 fn entry<B>(entries: &mut VecDeque<Entry<B>>, first: u64, index: u64) -> Option<&mut Entry<B>> {
     entries.get_mut(usize::try_from(index.checked_sub(first)?).ok()?)
 }
-
-#[cfg(test)]
-#[path = "window/quota_tests.rs"]
-mod quota_tests;
-#[cfg(test)]
-#[path = "window_tests.rs"]
-mod tests;

@@ -1,11 +1,10 @@
 //! With refusals, lost connections, lost and reordered replies, every record is stored exactly once and in
 //! order, and every acknowledgement says where.
 
-// A panic in a test is its report.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 // Each test file is a crate of its own and uses a part of it.
-#[allow(dead_code)]
+#[expect(dead_code, reason = "shared with the other tests, which use all of it")]
 mod support;
 
 use std::time::Duration;

@@ -9,6 +9,7 @@ use highwater_wire::{ErrorCode, ProducerStamp, WireError};
 use proptest::prelude::*;
 
 use super::*;
+use crate::outcome::Decision;
 
 /// A quota and who meets it.
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +153,15 @@ struct Told {
     silence: Duration,
     /// When the last was accepted.
     lasted: Time,
+}
+
+impl Told {
+    /// What was accepted of all the quota lets pass, and what was refused in parts of that.
+    fn shares(&self, setup: &Setup) -> (f64, f64) {
+        let seconds = setup.seconds as f64 + f64::from(setup.burst_ms) / 1e3;
+        let all = f64::from(setup.rate) * seconds;
+        (self.accepted as f64 / all, self.refused as f64 / self.accepted as f64)
+    }
 }
 
 /// Lives through a setup and then until all is decided. Panics with what was wrong.
@@ -329,10 +339,7 @@ fn large_batches_use_the_quota_without_pauses() {
     ] {
         for seed in 0..2 {
             let told = live(setup, seed);
-            let all =
-                f64::from(setup.rate) * (setup.seconds as f64 + f64::from(setup.burst_ms) / 1e3);
-            let (of, ratio) =
-                (told.accepted as f64 / all, told.refused as f64 / told.accepted as f64);
+            let (of, ratio) = told.shares(&setup);
             println!("{setup:?}: {of:.3} of the quota, {ratio:.3} refused, {:?}", told.silence);
             let silence = Duration::from_millis(silence);
             assert!(of >= used && ratio <= refused, "{setup:?}: {of:.3}, {ratio:.3}, {told:?}");
@@ -389,10 +396,7 @@ fn a_window_takes_its_quota_and_little_of_it_is_refused() {
     ] {
         for seed in 0..2 {
             let told = live(setup, seed);
-            let all =
-                f64::from(setup.rate) * (setup.seconds as f64 + f64::from(setup.burst_ms) / 1e3);
-            let (of, ratio) =
-                (told.accepted as f64 / all, told.refused as f64 / told.accepted as f64);
+            let (of, ratio) = told.shares(&setup);
             println!("{setup:?}: {of:.3} of the quota, {ratio:.3} refused, {:?}", told.standstill);
             assert!(of >= used && ratio <= refused, "{setup:?}: {of:.3}, {ratio:.3}, {told:?}");
         }
