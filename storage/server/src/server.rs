@@ -1,32 +1,35 @@
 //! A server from outside: start, look, stop.
 
+mod exits;
+mod ports;
+mod shares;
+
 use std::net::{SocketAddr, TcpListener};
-use std::sync::mpsc::{Sender, channel, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use highwater_engine::{Control, CoreCommand, CoreSeed, Store};
-use highwater_ring::usable_cpus;
 use highwater_wire::telemetry::Snapshot;
-use highwater_wire::{ControlReply, Limits, decode_control_reply};
+use highwater_wire::{ControlReply, decode_control_reply};
 use tokio::sync::watch;
 
+use self::exits::{Exit, ExitState, Exits};
+use self::ports::{Ports, copy};
+use self::shares::Shares;
 use crate::clock::{Clock, wall_ns};
 use crate::control_thread::{ControlThread, StoreView};
 use crate::core_thread::{CoreThread, Phase, Rest, StartFailure, advance};
 use crate::error::{CoreDied, StartError, StopError};
-use crate::filter::filter_threads;
-use crate::memory::MemoryShares;
-use crate::net::{close_listener, listen, raise_open_files};
+use crate::filter::{FilterLink, filter_threads};
+use crate::net::close_listener;
 use crate::options::{ServerOptions, bounds};
-use crate::router::{Inbox, link};
+use crate::router::{CoreLink, Inbox, link};
 use crate::telemetry::{Facts, Handed, Published, Slot, TelemetryThread};
 
-/// Descriptors a core needs beside its connections.
-const FILES_PER_CORE: u64 = 128;
-/// Placement and tags give a core's number 16 bits.
-const MAX_CORES: usize = 1 << 10;
+/// What a core's thread says once: that it serves, or its number and why it does not.
+type Ready = Result<(), (usize, StartFailure)>;
 
 /// A running server. Dropping it stops it as [`Server::stop`] does.
 pub struct Server {
@@ -50,68 +53,6 @@ struct Stopped {
     unfinished: bool,
 }
 
-/// Which threads have ended, and how.
-#[derive(Default)]
-struct Exits {
-    state: Mutex<ExitState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct ExitState {
-    running: usize,
-    cores_started: usize,
-    cores_ended: usize,
-    died: Option<CoreDied>,
-}
-
-impl Exits {
-    fn with<T>(&self, change: impl FnOnce(&mut ExitState) -> T) -> T {
-        let result = change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
-        self.changed.notify_all();
-        result
-    }
-
-    /// Waits until `done`, at most until `deadline`; whether it was.
-    fn wait(&self, deadline: Option<Instant>, done: impl Fn(&ExitState) -> bool) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while !done(&state) {
-            let left = match deadline {
-                None => Duration::from_secs(3600),
-                Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
-                    None => return false,
-                    Some(left) => left,
-                },
-            };
-            state =
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-}
-
-/// Notes the end of a thread, by panic too.
-struct Exit {
-    exits: Arc<Exits>,
-    core: Option<usize>,
-    outcome: Result<(), String>,
-}
-
-impl Drop for Exit {
-    fn drop(&mut self) {
-        let outcome = std::mem::replace(&mut self.outcome, Ok(()));
-        self.exits.with(|state| {
-            state.running -= 1;
-            if let Some(core) = self.core {
-                state.cores_ended += 1;
-                if let Err(reason) = outcome {
-                    state.died.get_or_insert(CoreDied { core, reason });
-                }
-            }
-        });
-    }
-}
-
 impl Server {
     /// Opens the store, binds the ports and starts the threads. Returns when every core has recovered its
     /// shards and serves.
@@ -119,42 +60,16 @@ impl Server {
     /// # Errors
     /// When any of that fails; whatever had been started is stopped again.
     pub fn start(mut options: ServerOptions) -> Result<Server, StartError> {
-        options.cores = cores(&options)?;
-        let cores = options.cores.len();
-        let limits = options.store.core.limits;
-        let bound = options.memory.unwrap_or_else(|| MemoryShares::default_bound(cores, &limits));
-        let memory = MemoryShares::divide(bound, cores, &limits)?;
-        let filter_bytes = filter_memory(options.filter_threads, cores, &memory, &limits)?;
-        let max_connections =
-            memory.connections(options.max_connections, bounds::CONNECTIONS, cores)?;
-        options.store.pool_bytes = memory.groups;
-        options.store.large_bytes = memory.large;
-        let store = &mut options.store.core;
-        (store.waiting_bytes, store.held_bytes) = (memory.waiting, memory.held);
-        store.tail_bytes = memory.groups / 2;
-        let warnings = open_files(cores, max_connections)?;
-        let shared = listen(options.listen)?;
-        let local_addr = address_of(&shared, options.listen)?;
-        let own = core_listeners(local_addr, options.core_port_base, cores)?;
-        let mut core_ports = Vec::new();
-        for listener in &own {
-            core_ports.push(address_of(listener, local_addr)?.port());
-        }
-        let core_ports: Arc<[u16]> = core_ports.into();
-        let http = options.http.map(listen).transpose()?;
-        let http_addr = match (&http, options.http) {
-            (Some(listener), Some(address)) => Some(address_of(listener, address)?),
-            _ => None,
-        };
-
-        options.store.cores.clone_from(&options.cores);
+        let shares = Shares::settle(&mut options)?;
+        let (cores, limits) = (options.cores.len(), options.store.core.limits);
+        let Ports { shared, local_addr, own, core_ports, http, http_addr } = Ports::bind(&options)?;
         let (store, seeds) = Store::open(&options.data, options.store.clone())?;
         let facts = Facts {
             started_ns: wall_ns(),
             durability: store.durability(),
             durable: store.durable(),
-            warnings,
-            memory: bound,
+            warnings: shares.warnings,
+            memory: shares.bound,
         };
         let (links, inboxes): (Vec<_>, Vec<_>) = (0..cores).map(|_| link()).unzip();
         let (jobs_in, jobs) = sync_channel(bounds::CONTROL);
@@ -172,15 +87,7 @@ impl Server {
             exits: Arc::default(),
             stopped: Mutex::default(),
         };
-        let signals: Vec<_> = links.iter().map(|link| link.signals.clone()).collect();
-        let (filters, filter_threads) = filter_threads(options.filter_threads, &signals);
-        let filters = Arc::new(filters);
-        for (number, thread) in filter_threads.into_iter().enumerate() {
-            server.spawn(format!("filter-{number}"), None, move || {
-                thread.run();
-                Ok(())
-            })?;
-        }
+        let filters = server.start_filters(options.filter_threads, &links)?;
         let rest = Arc::new(Rest::new(cores, phase.clone()));
         let clock = Clock::new();
         let reports: Vec<Arc<Handed>> = (0..cores).map(|_| Arc::default()).collect();
@@ -197,8 +104,8 @@ impl Server {
                 clock,
                 limits,
                 quotas: Arc::clone(store.quotas()),
-                memory,
-                max_connections,
+                memory: shares.memory,
+                max_connections: shares.max_connections,
                 core_ports: Arc::clone(&core_ports),
                 shared_listener,
                 own_listener,
@@ -210,7 +117,7 @@ impl Server {
                 phase: phase.subscribe(),
                 rest: Arc::clone(&rest),
                 filters: Arc::clone(&filters),
-                filter_bytes,
+                filter_bytes: shares.filter_bytes,
             };
             let ready: Sender<_> = ready.clone();
             server.spawn(format!("core-{index}"), Some(index), move || thread.run(ready))?;
@@ -218,15 +125,7 @@ impl Server {
         // Now they end with the cores.
         let gauge = filters.gauge();
         drop((ready, jobs_in, shared, filters));
-        for _ in 0..cores {
-            match is_ready.recv() {
-                Ok(Ok(())) => {}
-                Ok(Err((core, failure))) => {
-                    return Err(start_error(core, options.cores[core], failure));
-                }
-                Err(_) => return Err(server.core_vanished(&options.cores)),
-            }
-        }
+        server.until_ready(&is_ready, &options.cores)?;
 
         if let Err(e) = store.started() {
             server.facts.warnings.push(format!("removing what the last start left: {e}"));
@@ -260,14 +159,7 @@ impl Server {
             gauge,
         );
         telemetry.publish();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| StartError::Thread { name: "telemetry".to_owned(), source })?;
-        server.spawn("telemetry".to_owned(), None, move || {
-            // It fails only at starting to serve; the cores go on without it.
-            runtime.block_on(telemetry.run()).map_err(|e| e.to_string())
-        })?;
+        server.start_telemetry(telemetry)?;
         advance(&phase, Phase::Running);
         Ok(server)
     }
@@ -302,6 +194,45 @@ impl Server {
                 Err(StartError::Thread { name, source })
             }
         }
+    }
+
+    fn start_filters(
+        &self,
+        threads: usize,
+        links: &[CoreLink],
+    ) -> Result<Arc<FilterLink>, StartError> {
+        let signals: Vec<_> = links.iter().map(|link| link.signals.clone()).collect();
+        let (filters, threads) = filter_threads(threads, &signals);
+        for (number, thread) in threads.into_iter().enumerate() {
+            self.spawn(format!("filter-{number}"), None, move || {
+                thread.run();
+                Ok(())
+            })?;
+        }
+        Ok(Arc::new(filters))
+    }
+
+    fn start_telemetry(&self, telemetry: TelemetryThread) -> Result<(), StartError> {
+        let name = "telemetry".to_owned();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime =
+            runtime.map_err(|source| StartError::Thread { name: name.clone(), source })?;
+        self.spawn(name, None, move || {
+            // It fails only at starting to serve; the cores go on without it.
+            runtime.block_on(telemetry.run()).map_err(|e| e.to_string())
+        })
+    }
+
+    /// Waits until every core has recovered its shards.
+    fn until_ready(&self, is_ready: &Receiver<Ready>, cpus: &[usize]) -> Result<(), StartError> {
+        for _ in cpus {
+            match is_ready.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err((core, failure))) => return Err(start_error(core, cpus[core], failure)),
+                Err(_) => return Err(self.core_vanished(cpus)),
+            }
+        }
+        Ok(())
     }
 
     fn core_vanished(&self, cpus: &[usize]) -> StartError {
@@ -399,82 +330,6 @@ impl Drop for Server {
         // Whoever wants to know calls `stop` first.
         let _ = self.stop();
     }
-}
-
-/// Memory of each core for compiled filters, bytes: what filter threads do not need to inflate batches in.
-fn filter_memory(
-    threads: usize,
-    cores: usize,
-    memory: &MemoryShares,
-    limits: &Limits,
-) -> Result<usize, StartError> {
-    let each = (threads.saturating_mul(limits.max_batch as usize)).div_ceil(cores.max(1));
-    if threads == 0 || threads > bounds::FILTER_THREADS || each > memory.filters / 2 {
-        let limit = "1 to 64, and the largest batch for each within 1/32 of the memory bound";
-        return Err(StartError::Option { field: "filter_threads", value: threads, limit });
-    }
-    Ok(memory.filters - each)
-}
-
-/// The CPUs to serve on.
-fn cores(options: &ServerOptions) -> Result<Vec<usize>, StartError> {
-    if options.max_connections == Some(0) {
-        return Err(StartError::Option { field: "max_connections", value: 0, limit: "at least 1" });
-    }
-    if options.cores.len() > MAX_CORES {
-        let value = options.cores.len();
-        return Err(StartError::Option { field: "number of cores", value, limit: "at most 1,024" });
-    }
-    if !options.cores.is_empty() {
-        return Ok(options.cores.clone());
-    }
-    let mut cpus = usable_cpus()?;
-    if cpus.len() > 1 {
-        // Left to the kernel's own work, and to whoever runs beside.
-        cpus.pop();
-    }
-    Ok(cpus)
-}
-
-/// Raises the limit of open files; warnings if it does not allow all connections.
-fn open_files(cores: usize, max_connections: usize) -> Result<Vec<String>, StartError> {
-    let (cores, connections) = (cores as u64, max_connections as u64);
-    let limit = raise_open_files();
-    let needed = cores * FILES_PER_CORE + 64;
-    if limit < needed {
-        return Err(StartError::OpenFiles { limit, needed });
-    }
-    let wanted = needed + cores * connections;
-    if limit >= wanted {
-        return Ok(Vec::new());
-    }
-    Ok(vec![format!(
-        "RLIMIT_NOFILE is {limit}; {} connections and the log may need {wanted} (ulimit -n, LimitNOFILE=)",
-        cores * connections
-    )])
-}
-
-fn core_listeners(
-    address: SocketAddr,
-    base: Option<u16>,
-    cores: usize,
-) -> Result<Vec<TcpListener>, StartError> {
-    let port = |core: usize| match base {
-        None => Ok(0),
-        Some(base) => u16::try_from(core)
-            .ok()
-            .and_then(|core| base.checked_add(core))
-            .ok_or(StartError::PortRange { base, cores }),
-    };
-    (0..cores).map(|core| listen(SocketAddr::new(address.ip(), port(core)?))).collect()
-}
-
-fn address_of(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|source| StartError::Listen { address, source })
-}
-
-fn copy(listener: &TcpListener, address: SocketAddr) -> Result<TcpListener, StartError> {
-    listener.try_clone().map_err(|source| StartError::Listen { address, source })
 }
 
 fn zip(

@@ -250,6 +250,33 @@ fn fetch(
     }
 }
 
+/// Why a fetch that may bring `reserved` bytes is not begun now, if it is not.
+fn fetch_refusal(core: &CoreState, connection: &Connection, reserved: usize) -> Option<WireError> {
+    if core.stopping.get() {
+        return Some(stopping());
+    }
+    let fetching = connection.fetching.get();
+    if fetching > 0 && fetching + reserved > FETCH_BYTES {
+        let message = format!(
+            "fetches under way on this connection may bring {fetching} bytes, this one {reserved} more; \
+             the limit is {FETCH_BYTES}"
+        );
+        return Some(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
+    }
+    if core.queued.spent() || (core.queued.pressed() && (fetching > 0 || connection.full())) {
+        let (queued, bound) = (core.queued.bytes(), core.queued.bound());
+        let message = format!(
+            "{queued} bytes are queued for clients of this core; above {bound} a connection fetches {OUT_PRESSED} \
+             bytes at a time, above {} nothing",
+            2 * bound
+        );
+        return Some(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
+    }
+    let client = connection.meters(&core.quotas)?;
+    let wait_ns = client.out()?.wait_ns(core.clock.now(), 0, 1);
+    (wait_ns > 0).then(|| ReadError::Quota { retry_after_ms: retry_ms(wait_ns) }.to_wire())
+}
+
 /// Reads once, for a filter if there is one.
 pub(crate) fn begin_fetch(
     core: &CoreState,
@@ -259,45 +286,14 @@ pub(crate) fn begin_fetch(
     mut fetch: Fetch,
     program: Option<Arc<Program>>,
 ) -> Step {
-    if core.stopping.get() {
-        connection.refuse(core, correlation, &stopping());
-        return Step::Done;
-    }
-    let fetching = connection.fetching.get();
-    let pressed = core.queued.pressed();
-    if pressed {
+    if core.queued.pressed() {
         // Who takes what it gets goes on, a little at a time.
         fetch.max_bytes = fetch.max_bytes.min(OUT_PRESSED as u32);
         fetch.min_bytes = fetch.min_bytes.min(fetch.max_bytes);
     }
-    let reserved = fetch.max_bytes as usize;
-    if fetching > 0 && fetching + reserved > FETCH_BYTES {
-        let message = format!(
-            "fetches under way on this connection may bring {fetching} bytes, this one {reserved} more; \
-             the limit is {FETCH_BYTES}"
-        );
-        let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
-        connection.refuse(core, correlation, &error);
-        return Step::Done;
-    }
-    if core.queued.spent() || (pressed && (fetching > 0 || connection.full())) {
-        let (queued, bound) = (core.queued.bytes(), core.queued.bound());
-        let message = format!(
-            "{queued} bytes are queued for clients of this core; above {bound} a connection fetches {OUT_PRESSED} \
-             bytes at a time, above {} nothing",
-            2 * bound
-        );
-        let error = WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS);
-        connection.refuse(core, correlation, &error);
-        return Step::Done;
-    }
-    if let Some(client) = connection.meters(&core.quotas)
-        && let Some(wait_ns) = client.out().map(|out| out.wait_ns(core.clock.now(), 0, 1))
-        && wait_ns > 0
-    {
-        let retry_after_ms = retry_ms(wait_ns);
-        let error = ReadError::Quota { retry_after_ms }.to_wire();
-        connection.refuse(core, correlation, &error);
+    let (fetching, reserved) = (connection.fetching.get(), fetch.max_bytes as usize);
+    if let Some(refusal) = fetch_refusal(core, connection, reserved) {
+        connection.refuse(core, correlation, &refusal);
         return Step::Done;
     }
     let owner = core.owner(shard);

@@ -1,9 +1,8 @@
 //! Filters of subscriptions and fetches, in bare frames.
-// A panic in a test is the report; clippy sees helpers outside `#[test]` as something else.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 // Each test file is a crate of its own and uses a part of it.
-#[allow(dead_code)]
+#[expect(dead_code, reason = "shared with the other tests, which use all of it")]
 mod raw;
 
 use highwater_wire::{

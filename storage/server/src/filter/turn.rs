@@ -324,5 +324,4 @@ impl<E: FnMut() -> bool> Look<'_, E> {
 }
 
 #[cfg(test)]
-#[path = "turn_tests.rs"]
 mod tests;
