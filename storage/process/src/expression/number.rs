@@ -6,6 +6,19 @@ use super::EvalError;
 use super::compile::Op;
 use super::value::Value;
 
+/// Of whole numbers of one type; `None` beyond their range.
+macro_rules! checked {
+    ($op:expr, $left:expr, $right:expr) => {
+        match $op {
+            Op::Add => $left.checked_add($right),
+            Op::Sub => $left.checked_sub($right),
+            Op::Mul => $left.checked_mul($right),
+            Op::Div => $left.checked_div($right),
+            Op::Rem => $left.checked_rem($right),
+        }
+    };
+}
+
 /// `left op right` of numbers, times and spans. A whole number and one with a fraction make one with a fraction.
 pub(super) fn arithmetic<'a>(
     op: Op,
@@ -17,26 +30,8 @@ pub(super) fn arithmetic<'a>(
         (Op::Div | Op::Rem, Int(_), Int(0)) | (Op::Div | Op::Rem, UInt(_), UInt(0)) => {
             return Err(EvalError::DivisionByZero);
         }
-        (op, &Int(l), &Int(r)) => {
-            let result = match op {
-                Op::Add => l.checked_add(r),
-                Op::Sub => l.checked_sub(r),
-                Op::Mul => l.checked_mul(r),
-                Op::Div => l.checked_div(r),
-                Op::Rem => l.checked_rem(r),
-            };
-            Int(result.ok_or(EvalError::Overflow)?)
-        }
-        (op, &UInt(l), &UInt(r)) => {
-            let result = match op {
-                Op::Add => l.checked_add(r),
-                Op::Sub => l.checked_sub(r),
-                Op::Mul => l.checked_mul(r),
-                Op::Div => l.checked_div(r),
-                Op::Rem => l.checked_rem(r),
-            };
-            UInt(result.ok_or(EvalError::Overflow)?)
-        }
+        (op, &Int(l), &Int(r)) => Int(checked!(op, l, r).ok_or(EvalError::Overflow)?),
+        (op, &UInt(l), &UInt(r)) => UInt(checked!(op, l, r).ok_or(EvalError::Overflow)?),
         (Op::Add, &Time(l), &Span(r)) | (Op::Add, &Span(l), &Time(r)) => {
             Time(within(l.checked_add(r))?)
         }
