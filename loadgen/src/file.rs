@@ -4,7 +4,9 @@
 //! over it and defaults under it. The names that OpenMessaging Benchmark's workloads use are taken too
 //! where they mean something here.
 
+mod foreign;
 mod reader;
+mod workload;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,9 +16,11 @@ use toml::de::{DeTable, DeValue};
 
 use crate::proof::PROOF_LEN;
 use crate::schedule::{Burst, Profile, TraceSpec};
-use crate::workload::{KeyDistribution, Part, Workload};
+use crate::workload::{KeyDistribution, Workload};
 use crate::{Arrival, Rate, units};
-use reader::{Reader, Value, decimal, time, whole};
+use foreign::foreign;
+use reader::{Reader, decimal, time};
+use workload::workload;
 
 /// Why a workload file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -186,16 +190,6 @@ const KNOWN: [&str; 52] = [
     "randomBytesRatio",
     "randomizedPayloadPoolSize",
     "backlogDrainRatio",
-];
-
-/// Foreign fields that have no place here, and why.
-const REFUSED: [(&str, &str); 3] = [
-    ("randomBytesRatio", "payloads are random bytes throughout: nothing here compresses them"),
-    ("randomizedPayloadPoolSize", "every payload is made anew; there is no pool"),
-    (
-        "backlogDrainRatio",
-        "a backlog is drained when its groups have caught up; see drain_limit for how long that may take",
-    ),
 ];
 
 /// Two names for the same.
@@ -411,183 +405,6 @@ fn arrival(f: &Reader<'_>, all: &mut WorkloadFile) -> Result<(), FileError> {
 /// A path in the file is relative to it.
 fn beside(file: &Path, path: &str) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(path)
-}
-
-/// `workload = "iot:500"`, or a table with its name and fields.
-fn workload(f: &Reader<'_>, field: &str, value: &Value<'_>) -> Result<Workload, FileError> {
-    let line = f.line(value.span().start);
-    let invalid = |error: &dyn std::fmt::Display| FileError::Syntax {
-        file: f.file.to_owned(),
-        line,
-        message: format!("{field}: {error}"),
-    };
-    if let Some(text) = value.get_ref().as_str() {
-        let mut workload: Workload = text.parse().map_err(|error| invalid(&error))?;
-        if let Workload::ApacheLog { file: Some(path) } | Workload::Recorded { file: path } =
-            &mut workload
-        {
-            *path = f.file.parent().unwrap_or(Path::new("")).join(&*path);
-        }
-        return Ok(workload);
-    }
-    let Some(name) = value.get_ref().get("name").and_then(|name| name.get_ref().as_str()) else {
-        return Err(f.wrong(field, value, "a workload's name, or a table with name"));
-    };
-    let mut workload = match name {
-        "recorded" => Workload::Recorded { file: PathBuf::new() },
-        name => Workload::named(name).ok_or_else(|| invalid(&Workload::unknown(name)))?,
-    };
-    let known: &[&str] = match &workload {
-        Workload::Fixed { .. } => &["name", "weight", "size"],
-        Workload::Uniform { .. } => &["name", "weight", "least", "most"],
-        Workload::LogNormal { .. } => &["name", "weight", "median", "sigma", "most"],
-        Workload::ApacheLog { .. } | Workload::Recorded { .. } => &["name", "weight", "file"],
-        Workload::Iot { .. } => &["name", "weight", "devices"],
-        Workload::Clickstream { .. } => &["name", "weight", "users"],
-        Workload::Video { .. } => &["name", "weight", "cameras"],
-        Workload::Mixed { .. } => &["name", "parts"],
-    };
-    let known = if field == "workload" {
-        known.iter().copied().filter(|known| *known != "weight").collect()
-    } else {
-        known.to_vec()
-    };
-    let table = f.table(field, value, &known)?;
-    let ceiling = u64::from(MAX_RECORD_CEILING);
-    let bytes = |name, place: &mut usize| -> Result<(), FileError> {
-        if let Some(bytes) = table.bytes(name, PROOF_LEN as u64, ceiling)? {
-            *place = bytes as usize;
-        }
-        Ok(())
-    };
-    let count = |name, place: &mut u32| -> Result<(), FileError> {
-        if let Some(count) = table.count(name, 1, u64::from(u32::MAX))? {
-            *place = count as u32;
-        }
-        Ok(())
-    };
-    match &mut workload {
-        Workload::Fixed { size } => bytes("size", size)?,
-        Workload::Uniform { least, most } => {
-            bytes("least", least)?;
-            bytes("most", most)?;
-        }
-        Workload::LogNormal { median, sigma, most } => {
-            bytes("median", median)?;
-            bytes("most", most)?;
-            if let Some(given) = table.float("sigma", 0.0, 5.0)? {
-                *sigma = given;
-            }
-        }
-        Workload::ApacheLog { file } => {
-            *file = table.text("file")?.map(|path| beside(f.file, path));
-        }
-        Workload::Recorded { file } => match table.text("file")? {
-            Some(path) => *file = beside(f.file, path),
-            None => return Err(f.wrong(field, value, "a table with file")),
-        },
-        Workload::Iot { devices } => count("devices", devices)?,
-        Workload::Clickstream { users } => count("users", users)?,
-        Workload::Video { cameras } => count("cameras", cameras)?,
-        Workload::Mixed { parts } => {
-            if let Some(value) = table.get("parts") {
-                *parts = self::parts(&table, value)?;
-            }
-        }
-    }
-    workload.validate().map_err(|error| invalid(&error))?;
-    Ok(workload)
-}
-
-/// `[[workload.parts]]`: each a workload with its weight.
-fn parts(f: &Reader<'_>, value: &Value<'_>) -> Result<Vec<Part>, FileError> {
-    let Some(array) = value.get_ref().as_array() else {
-        return Err(f.wrong("parts", value, "an array of tables with name and weight"));
-    };
-    let part = |value| {
-        let workload = workload(f, "part", value)?;
-        let weight = match value.get_ref().get("weight") {
-            None => 1.0,
-            Some(given) => decimal(given.get_ref())
-                .filter(|weight| *weight > 0.0 && *weight <= 1e9)
-                .ok_or_else(|| f.wrong("weight", given, "a number, more than 0"))?,
-        };
-        Ok(Part { weight, workload })
-    };
-    array.iter().map(part).collect()
-}
-
-/// The names of OpenMessaging Benchmark's workloads.
-fn foreign(f: &Reader<'_>, all: &mut WorkloadFile) -> Result<(), FileError> {
-    for (field, why) in REFUSED {
-        if let Some(value) = f.get(field) {
-            return Err(f.refused(field, value, why));
-        }
-    }
-    if let Some(topics) = f.count("topics", 1, 1024)? {
-        all.streams = Some(topics as u32);
-    }
-    let most = u64::from(MAX_SHARDS_PER_STREAM);
-    if let Some(partitions) = f.count("partitionsPerTopic", 1, most)? {
-        all.shards = Some(partitions as u32);
-    }
-    let streams = all.streams.unwrap_or(1) as usize;
-    let shards = all.shards.unwrap_or(1) as usize;
-    if let Some(bytes) = f.bytes("messageSize", PROOF_LEN as u64, u64::from(MAX_RECORD_CEILING))? {
-        all.workload = Some(Workload::Fixed { size: bytes as usize });
-    }
-    if let Some(each) = f.count("producersPerTopic", 1, 4096)? {
-        all.producers = Some(each as usize * streams);
-    }
-    if let Some(groups) = f.count("subscriptionsPerTopic", 0, 64)? {
-        // Without a subscription nothing is read.
-        all.groups = Some((groups as usize).max(1));
-        if groups == 0 {
-            all.consumers = Some(0);
-        }
-    }
-    if let Some(each) = f.count("consumerPerSubscription", 0, 1 << 16)? {
-        let each = each as usize;
-        if each > shards {
-            all.notes.push(format!(
-                "consumerPerSubscription is {each}; a group has at most one consumer per shard: {shards}"
-            ));
-        }
-        if all.consumers != Some(0) {
-            all.consumers = Some(each.min(shards) * streams * all.groups.unwrap_or(1));
-        }
-    }
-    let limit = "records per second, 0 (as fast as possible) to 1000000000".to_owned();
-    let producer_rate = f.number("producerRate", limit, |value| match whole(value) {
-        Some(0) => Some(Rate::Max),
-        _ => rate(value),
-    })?;
-    all.rate = producer_rate.or(all.rate);
-    all.duration = f.time("testDurationMinutes", 60.0)?.or(all.duration);
-    all.warmup = f.time("warmupDurationMinutes", 60.0)?.map(FileWarmUp::Fixed).or(all.warmup);
-    let limit = "\"NO_KEY\", \"KEY_ROUND_ROBIN\" or \"RANDOM_NANO\"".to_owned();
-    let keys = f.number("keyDistributor", limit, |value| match value.as_str() {
-        Some("KEY_ROUND_ROBIN") => Some(KeyDistribution::RoundRobin),
-        Some("NO_KEY" | "RANDOM_NANO") => Some(KeyDistribution::Uniform),
-        _ => None,
-    })?;
-    all.key_distribution = all.key_distribution.or(keys);
-    if let Some(file) = f.text("payloadFile")? {
-        all.notes.push(format!(
-            "payloadFile {file:?} is not read: payloads are random bytes of messageSize"
-        ));
-    }
-    if f.flag("useRandomizedPayloads")? == Some(false) {
-        all.notes.push("useRandomizedPayloads is false; payloads are random bytes".to_owned());
-    }
-    if let Some(value) = f.get("consumerBacklogSizeGB") {
-        // 0 is what those without a backlog say.
-        if decimal(value.get_ref()) != Some(0.0) {
-            let why = "a backlog is built for a time, not to a size: use load backlog with outage";
-            return Err(f.refused("consumerBacklogSizeGB", value, why));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -419,5 +419,4 @@ impl Ledger {
 }
 
 #[cfg(test)]
-#[path = "integrity_tests.rs"]
 mod tests;

@@ -16,7 +16,7 @@ mod tests;
 pub(crate) mod text;
 mod verdict;
 
-pub use conduct::{SearchError, SearchRequest, Spectator, search, trial_dir};
+pub use conduct::{SearchError, SearchRequest, Spectator, search};
 pub use controller::{Next, Search, Step};
 pub use file::{
     AxisValues, Backlog, Block, Bound, Curve, Ended, Goal, GoalResult, Hysteresis, Interval,

@@ -120,11 +120,6 @@ impl ProbeFile {
         let alone = self.durable_write.iter().filter(|figure| figure.depth == 1);
         alone.copied().min_by_key(|figure| figure.bytes)
     }
-
-    /// The most bytes a second that were read.
-    pub fn best_read(&self) -> Option<ReadFigure> {
-        self.read.iter().copied().max_by(|a, b| a.bytes_per_s.total_cmp(&b.bytes_per_s))
-    }
 }
 
 #[cfg(test)]
@@ -150,7 +145,6 @@ mod tests {
         };
         assert_eq!(probe.best_write().unwrap().bytes, 262_144);
         assert_eq!(probe.lone_write(), Some(write(4_096, 1, 4e7)));
-        assert_eq!(probe.best_read(), None);
     }
 
     #[test]

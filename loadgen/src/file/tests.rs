@@ -1,6 +1,7 @@
 //! Workload files, right and wrong.
 
 use super::*;
+use crate::workload::Part;
 
 fn parse(text: &str) -> Result<WorkloadFile, FileError> {
     WorkloadFile::parse(Path::new("dir/w.toml"), text)

@@ -42,6 +42,19 @@ enum Columns {
     Time,
 }
 
+impl Columns {
+    /// By a header line.
+    fn named(line: &str) -> Option<Columns> {
+        let names: Vec<&str> = line.split(',').map(str::trim).collect();
+        match &names[..] {
+            ["rate"] => Some(Columns::Rate),
+            ["time_s", "rate"] => Some(Columns::TimeRate),
+            ["time_s"] => Some(Columns::Time),
+            _ => None,
+        }
+    }
+}
+
 /// Reads the file of `spec`, its speed applied.
 pub fn read(spec: &TraceSpec) -> Result<Trace, ScheduleError> {
     if crate::has_records(&spec.file)? {
@@ -99,16 +112,9 @@ fn parse(mut text: impl BufRead, file: &Path, speed: f64) -> Result<Trace, Sched
             continue;
         }
         let Some(kind) = columns else {
-            let names: Vec<&str> = content.split(',').map(str::trim).collect();
-            columns = Some(match &names[..] {
-                ["rate"] => Columns::Rate,
-                ["time_s", "rate"] => Columns::TimeRate,
-                ["time_s"] => Columns::Time,
-                _ => {
-                    let limit = "rate, time_s or time_s,rate";
-                    return Err(wrong(number, "header", content, limit));
-                }
-            });
+            let limit = "rate, time_s or time_s,rate";
+            let named = Columns::named(content);
+            columns = Some(named.ok_or_else(|| wrong(number, "header", content, limit))?);
             continue;
         };
         let (time, rate) = match (kind, content.split_once(',')) {
@@ -146,15 +152,19 @@ fn parse(mut text: impl BufRead, file: &Path, speed: f64) -> Result<Trace, Sched
             if kind == Columns::Rate {
                 times = (0..rates.len() as u64).map(|i| sooner(i * NS, speed)).collect();
             }
-            let lengths = lengths(&times, sooner(NS, speed));
-            let steps = lengths.zip(&rates).map(|(length, rate)| Step::new(length, rate * speed));
-            // Steps can become shorter than a nanosecond by speed: they vanish.
-            let steps: Vec<Step> = steps.filter(|step| step.length_ns > 0).collect();
-            Steps::new(steps)
-                .map(Trace::Rates)
+            rates_of(&times, &rates, speed)
                 .ok_or_else(|| whole("no rate above 0, or longer than 584 years: nothing is due"))
         }
     }
+}
+
+/// Rates that hold from these times on; `None` if nothing is due.
+fn rates_of(times: &[u64], rates: &[f64], speed: f64) -> Option<Trace> {
+    let lengths = lengths(times, sooner(NS, speed));
+    let steps = lengths.zip(rates).map(|(length, rate)| Step::new(length, rate * speed));
+    // Steps can become shorter than a nanosecond by speed: they vanish.
+    let steps: Vec<Step> = steps.filter(|step| step.length_ns > 0).collect();
+    Steps::new(steps).map(Trace::Rates)
 }
 
 /// Distances of successive times; the last as long as the one before it, or `alone` if it is the only.

@@ -1,7 +1,7 @@
 //! Carries a search out: trial after trial against a real target, each kept in a run directory of its own, `search.json`
 //! written after each, so that an interrupted search goes on where it was.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use super::controller::{Next, Search, Step};
@@ -254,9 +254,4 @@ fn take_in(file: &mut SearchFile, record: TrialRecord, report: Report, spent_s: 
     }
     file.environment = report.environment;
     file.trials.push(record);
-}
-
-/// Where the trials of a search are, for whoever reads its file.
-pub fn trial_dir(search: &Path, trial: &TrialRecord) -> PathBuf {
-    search.join(&trial.dir)
 }

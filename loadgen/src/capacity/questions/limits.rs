@@ -4,6 +4,7 @@ use crate::capacity::answer::{Answer, Figure, Question, Rows, Unit, Verdict};
 use crate::capacity::facts::Facts;
 use crate::capacity::formula;
 use crate::capacity::usl::REACH;
+use crate::capacity::{ProbeFile, WriteFigure};
 use crate::report::figures::{bytes, percent, rate, time};
 
 /// A resource and how much of it is used.
@@ -187,51 +188,14 @@ pub fn machine(facts: &Facts<'_>) -> Answer {
     };
     let used = capacity.safe * per_record;
     let room = best.bytes_per_s / used;
-    let says = match room {
-        room if room >= 2.0 => format!(
-            "yes: the device makes {}/s durable, {room:.1} times what the safe rate writes; the CPU is what to look at",
-            bytes(best.bytes_per_s)
-        ),
-        room if room >= 1.1 => format!(
-            "a little: the device makes {}/s durable, {room:.1} times what the safe rate writes",
-            bytes(best.bytes_per_s)
-        ),
-        room => format!(
-            "no: the safe rate writes {} of the {}/s that the device makes durable; a faster one is next",
-            percent(1.0 / room),
-            bytes(best.bytes_per_s)
-        ),
-    };
-    let mut answer = Answer::new(question, Verdict::Known, says).figure(
+    let mut answer = Answer::new(question, Verdict::Known, device_says(room, best)).figure(
         Figure::new("device over what is used", room, Unit::Ratio, formula::DEVICE_ROOM)
             .from("probe, durable writes", best.bytes_per_s, Unit::BytesPerS, from)
             .from("safe rate", capacity.safe, Unit::RecordsPerS, &capacity.from)
             .from("on disk for a record", per_record, Unit::Bytes, &weighed_by),
     );
-    if let Some(lone) = probe.lone_write() {
-        let quiet = facts
-            .evidence
-            .points
-            .iter()
-            .filter_map(|point| Some((point, point.response_us[0]?)))
-            .min_by(|a, b| a.0.offered.total_cmp(&b.0.offered));
-        if let Some((point, p50)) = quiet {
-            answer = answer.figure(
-                Figure::new(
-                    "median response over a lone durable write",
-                    p50 / lone.p50_us,
-                    Unit::Ratio,
-                    formula::RATIO,
-                )
-                .from("response p50", p50, Unit::Microseconds, &point.from)
-                .from(
-                    "probe, smallest write p50",
-                    lone.p50_us,
-                    Unit::Microseconds,
-                    from,
-                ),
-            );
-        }
+    if let Some(figure) = over_a_lone_write(facts, probe, from) {
+        answer = answer.figure(figure);
     }
     if !measured {
         answer = answer.note(
@@ -242,6 +206,43 @@ pub fn machine(facts: &Facts<'_>) -> Answer {
         answer =
             answer.note("The probed directory lives in memory: it says nothing about a device.");
     }
+    answer.tables.push(durable_writes(probe, from));
+    answer
+}
+
+fn device_says(room: f64, best: WriteFigure) -> String {
+    let device = bytes(best.bytes_per_s);
+    match room {
+        room if room >= 2.0 => format!(
+            "yes: the device makes {device}/s durable, {room:.1} times what the safe rate writes; the CPU is what to \
+             look at"
+        ),
+        room if room >= 1.1 => format!(
+            "a little: the device makes {device}/s durable, {room:.1} times what the safe rate writes"
+        ),
+        room => format!(
+            "no: the safe rate writes {} of the {device}/s that the device makes durable; a faster one is next",
+            percent(1.0 / room)
+        ),
+    }
+}
+
+/// What the engine adds to a device that has nothing else to do.
+fn over_a_lone_write(facts: &Facts<'_>, probe: &ProbeFile, from: &str) -> Option<Figure> {
+    let lone = probe.lone_write()?;
+    let points = facts.evidence.points.iter();
+    let (point, p50) = points
+        .filter_map(|point| Some((point, point.response_us[0]?)))
+        .min_by(|a, b| a.0.offered.total_cmp(&b.0.offered))?;
+    let name = "median response over a lone durable write";
+    Some(
+        Figure::new(name, p50 / lone.p50_us, Unit::Ratio, formula::RATIO)
+            .from("response p50", p50, Unit::Microseconds, &point.from)
+            .from("probe, smallest write p50", lone.p50_us, Unit::Microseconds, from),
+    )
+}
+
+fn durable_writes(probe: &ProbeFile, from: &str) -> Rows {
     let mut rows = Rows {
         caption: format!("Durable writes of this machine ({from})"),
         columns: ["write", "in flight", "p50", "p99", "bytes/s"].map(str::to_owned).into(),
@@ -262,6 +263,5 @@ pub fn machine(facts: &Facts<'_>) -> Answer {
         ];
         rows.rows.push(cells.into());
     }
-    answer.tables.push(rows);
-    answer
+    rows
 }
