@@ -1,7 +1,6 @@
 //! The whole product from outside: the built executable, real processes, real sockets, real files.
 
-// Helpers outside #[test] functions may fail a test as well.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 #[path = "product/advice.rs"]
 mod advice;

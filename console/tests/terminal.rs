@@ -2,11 +2,10 @@
 //! state the terminal is left in.
 
 #![cfg(target_os = "linux")]
-// Helpers outside #[test] functions may fail a test as well.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 #[path = "product/support.rs"]
-#[allow(dead_code)] // what the other tests need of it
+#[expect(dead_code, reason = "what the other tests need of it")]
 mod support;
 
 use std::process::Command;

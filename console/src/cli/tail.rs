@@ -253,6 +253,35 @@ struct Printer<'a> {
 }
 
 impl Printer<'_> {
+    /// The records of a delivery, as many as are still wanted. `done` is told, again and again, below which sequence
+    /// number everything was taken.
+    fn print(
+        &mut self,
+        stream: &str,
+        shard: u32,
+        delivery: &Delivery,
+        stop: &Stop,
+        out: &mut impl Write,
+        mut done: impl FnMut(u64),
+    ) -> Result<(), Failure> {
+        let mut arrivals = format::Arrivals::new(delivery.batches());
+        let mut part = Part::of(delivery);
+        for record in delivery.records() {
+            if self.left == 0 || stop.requested() {
+                part.cut = true;
+                break;
+            }
+            let arrival_ns = arrivals.of(record.sequence);
+            self.take(stream, shard, &record, arrival_ns, out)?;
+            part.took(record.sequence);
+            done(record.sequence + 1);
+        }
+        if let Some(next) = self.took(delivery, &part) {
+            done(next);
+        }
+        Ok(())
+    }
+
     /// A record that is next in its shard.
     fn take(
         &mut self,
@@ -344,25 +373,11 @@ async fn print(
         if let Some(group) = group.as_mut().filter(|_| delivery.trimmed > 0) {
             group.advance(shard, delivery.from());
         }
-        let mut arrivals = format::Arrivals::new(delivery.batches());
-        let mut part = Part::of(&delivery);
-        for record in delivery.records() {
-            if printer.left == 0 || stop.requested() {
-                part.cut = true;
-                break;
-            }
-            let arrival_ns = arrivals.of(record.sequence);
-            printer.take(&stream.name, shard, &record, arrival_ns, &mut out)?;
-            part.took(record.sequence);
+        printer.print(&stream.name, shard, &delivery, stop, &mut out, |next| {
             if let Some(group) = &mut group {
-                group.advance(shard, record.sequence + 1);
+                group.advance(shard, next);
             }
-        }
-        if let Some(next) = printer.took(&delivery, &part)
-            && let Some(group) = &mut group
-        {
-            group.advance(shard, next);
-        }
+        })?;
         if let Some(counting) = &mut printer.counting {
             counting.delivered(shard, &delivery);
             printer.look(false, &mut out)?;

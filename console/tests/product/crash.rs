@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -33,13 +32,7 @@ fn a_put_survives_the_server_being_killed_under_it() {
     let server = Server::start(&data);
     server.create("logs", 1);
     let (first, second) = (access_log(2, 3_000), access_log(3, 3_000));
-    let mut put = server
-        .command(&["put", "logs"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut put = server.begin(&["put", "logs"]);
     let mut stdin = put.stdin.take().unwrap();
     stdin.write_all(&first).unwrap();
     until(|| server.records("logs") > 0);

@@ -1,12 +1,12 @@
 //! Replies that are lost on the way: nothing is stored twice, nothing is lost, nothing changes places.
 
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::proxy::{Faults, Proxy};
-use crate::support::{Server, said, scratch, until};
+use crate::support::{Server, report, scratch, until};
 
 const FAULTS: Faults = Faults {
     seed: 20_260_517,
@@ -29,18 +29,7 @@ fn core_ports(server: &Server, stream: &str) -> Vec<u16> {
 fn load(proxy: &Proxy, server: &Server, args: &[&str]) -> Child {
     let usual = ["load", "run", "-t", &proxy.addr, "--stream", "logs", "--size", "200"];
     let more = ["--warmup", "0s", "--json", "-"];
-    server
-        .command(&[&usual[..], &more, args].concat())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-fn report(load: Child) -> Value {
-    let output = load.wait_with_output().unwrap();
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("no report: {}", said(&output)))
+    server.begin(&[&usual[..], &more, args].concat())
 }
 
 /// Nothing lost, doubled, reordered or given up, and the server has exactly what the generator believes.

@@ -195,12 +195,7 @@ fn an_interrupted_run_reports_what_it_has() {
     let dir = scratch();
     let server = Server::start(&dir.path().join("data"));
     let args = ["load", "run", "-r", "1k", "-d", "1h", "--warmup", "0s", "--size", "100"];
-    let mut run = server
-        .command(&[&args[..], &["--json", "-"]].concat())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut run = server.begin(&[&args[..], &["--json", "-"]].concat());
     let mut lines = BufReader::new(run.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("measure")));
     let pid = Pid::from_raw(run.id() as i32).unwrap();

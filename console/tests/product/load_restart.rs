@@ -1,28 +1,16 @@
 //! `load run` while the server is killed under it.
 
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use serde_json::Value;
 
-use crate::support::{Server, said, scratch, until};
+use crate::support::{Server, report, scratch, until};
 
 /// `load run` at a stream of two shards that is there, its report to come as JSON.
 fn load(server: &Server, args: &[&str]) -> Child {
     server.create("logs", 2);
     let usual = ["load", "run", "--stream", "logs", "-r", "2k", "--size", "200", "--json", "-"];
-    server
-        .command(&[&usual[..], args].concat())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// The report, whatever the exit code says of it.
-fn report(load: Child) -> Value {
-    let output = load.wait_with_output().unwrap();
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("no report: {}", said(&output)))
+    server.begin(&[&usual[..], args].concat())
 }
 
 #[test]

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::{Server, refused, said, scratch, text, until};
+use crate::support::{Server, refused, report, said, scratch, text, until};
 
 /// Lines of JSON: 40 keys, each with numbers of its own from 0.
 fn numbered(range: std::ops::Range<u64>) -> Vec<u8> {
@@ -56,13 +55,7 @@ fn one_shard_becomes_four_and_eight_and_two_under_a_producer_that_notices_nothin
     let data = dir.path().join("data");
     let server = Server::start(&data);
     server.create("s", 1);
-    let mut put = server
-        .command(&["put", "s", "--format", "json", "--key", "key"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut put = server.begin(&["put", "s", "--format", "json", "--key", "key"]);
     let mut stdin = put.stdin.take().unwrap();
     let mut sent = 0;
     let mut feed = |records: u64| {
@@ -112,21 +105,14 @@ fn one_shard_becomes_four_and_eight_and_two_under_a_producer_that_notices_nothin
 fn loaded_meanwhile(server: &Server, args: &[&str]) -> Value {
     server.create("s", 1);
     let usual = ["load", "run", "--stream", "s", "-d", "8s", "--warmup", "0s", "--size", "200"];
-    let load = server
-        .command(&[&usual[..], &["--keys", "1000", "--json", "-"], args].concat())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let load = server.begin(&[&usual[..], &["--keys", "1000", "--json", "-"], args].concat());
     until(|| server.records("s") > 0);
     for shards in ["4", "8", "2"] {
         let stored = server.records("s");
         server.ok(&["stream", "reshard", "s", "--shards", shards]);
         until(|| server.records("s") > stored);
     }
-    let output = load.wait_with_output().unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("no report: {}", said(&output)));
+    let report = report(load);
     for count in ["lost", "duplicated", "reordered", "corrupted", "refused", "unread", "unknown"] {
         assert_eq!(report[count], 0, "{count}: {report:#}");
     }

@@ -35,6 +35,13 @@ pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// The report that `--json -` has a load print, whatever its exit code says of it.
+pub fn report(load: Child) -> Value {
+    let output = load.wait_with_output().unwrap();
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("no report: {}", said(&output)))
+}
+
 /// A command ended with this exit code and said all of these words.
 #[track_caller]
 pub fn refused(output: &Output, code: i32, words: &[&str]) {
@@ -93,6 +100,13 @@ impl Server {
         self.command(args).output().unwrap()
     }
 
+    /// Begins a client command, with pipes on all sides.
+    pub fn begin(&self, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
     /// Runs a client command that has to succeed; its stdout.
     pub fn ok(&self, args: &[&str]) -> Vec<u8> {
         let output = self.run(args);
@@ -112,14 +126,7 @@ impl Server {
 
     /// Puts `input` with these further arguments.
     pub fn put(&self, stream: &str, input: &[u8], args: &[&str]) -> Output {
-        let mut command = self.command(&["put", stream]);
-        let mut child = command
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = self.begin(&[&["put", stream], args].concat());
         let mut stdin = child.stdin.take().unwrap();
         std::thread::scope(|scope| {
             // It may end before it has read everything: that is some tests' point.

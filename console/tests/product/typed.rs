@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::Stdio;
 
 use highwater_wire::{
     AppendRequest, BatchBuilder, BatchHeader, Compression, ControlReply, ControlRequest, Decoded,
@@ -151,14 +150,7 @@ fn a_named_producer_started_again_fences_the_one_that_runs() {
     let dir = scratch();
     let server = Server::start(&dir.path().join("data"));
     server.create("s", 1);
-    let args = ["put", "s", "--producer", "till"];
-    let mut first = server
-        .command(&args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut first = server.begin(&["put", "s", "--producer", "till"]);
     let mut stdin = first.stdin.take().unwrap();
     stdin.write_all(b"one\n").unwrap();
     until(|| server.records("s") == 1);

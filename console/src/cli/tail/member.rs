@@ -7,7 +7,7 @@ use std::sync::Arc;
 use highwater_client::{Client, GroupConsumer, GroupEvent, GroupOptions, Start, Until};
 use highwater_wire::{ResetTo, ShardDescription};
 
-use super::{COMMIT_EVERY, Part, Printer, format, trimmed};
+use super::{COMMIT_EVERY, Printer, trimmed};
 use crate::failure::Failure;
 use crate::output;
 use crate::signals::Stop;
@@ -125,21 +125,9 @@ async fn print(
             }
         };
         trimmed::tell(shard, &delivery);
-        let mut arrivals = format::Arrivals::new(delivery.batches());
-        let mut part = Part::of(&delivery);
-        for record in delivery.records() {
-            if printer.left == 0 || stop.requested() {
-                part.cut = true;
-                break;
-            }
-            let arrival_ns = arrivals.of(record.sequence);
-            printer.take(stream, shard, &record, arrival_ns, &mut out)?;
-            part.took(record.sequence);
-            consumer.done(shard, record.sequence + 1);
-        }
-        if let Some(next) = printer.took(&delivery, &part) {
+        printer.print(stream, shard, &delivery, stop, &mut out, |next| {
             consumer.done(shard, next);
-        }
+        })?;
     }
     Ok(out.flush()?)
 }
