@@ -94,6 +94,7 @@ mod tests {
                 segment: 1,
                 offset: 0,
                 asked: bytes,
+                mark: 0,
                 buf,
                 len: bytes,
                 pos: 4 * KIB,
