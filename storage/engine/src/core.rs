@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use highwater_ring::{AlignedBuf, BufferPool, Completion, Disk, Done, FileId, Job, Op};
-use highwater_wire::{HashRange, ShardCounters, ShardId};
+use highwater_ring::{BufferPool, Completion, Disk, Job, Op};
+use highwater_wire::{ShardCounters, ShardId};
 
-use crate::balance::ShardLoad;
+use self::checkpointing::{Checkpoint, Last};
+use self::commands::Looking;
+pub use self::commands::{CoreCommand, LagAsk};
 use crate::checkpoint::{self, checkpoint_path};
-use crate::hotkeys::SplitPoint;
 use crate::io::{Io, What};
-use crate::lag::Lag;
 use crate::options::CoreOptions;
 use crate::producers::IdsGiven;
 use crate::quota::{Meters, Quotas};
@@ -25,168 +25,14 @@ use crate::types::{
     ShardSpec, ShardStatus, Sifted, Start,
 };
 
+mod checkpointing;
+mod commands;
+
 /// How often retention looks and refused segments are asked for again, ns.
 const TICK_NS: u64 = 1_000_000_000;
 
 /// How soon a reader that found no buffer is looked at again, ns.
 const STARVED_NS: u64 = 2_000_000;
-
-/// Something another thread asks of a core.
-#[derive(Debug)]
-pub enum CoreCommand {
-    /// Where a shard lies; for all cores.
-    Place {
-        /// Which.
-        shard: ShardId,
-        /// Its core, modulo the number of cores.
-        home: u32,
-    },
-    /// Serve a new, empty shard.
-    AddShard(ShardSpec),
-    /// Have the first segment of a new shard ready.
-    Prepare {
-        /// Which.
-        shard: ShardId,
-        /// Told when it is, or cannot be had.
-        done: Sender<()>,
-    },
-    /// Take no more appends for a shard, and finish what it has.
-    CloseShard {
-        /// Which.
-        shard: ShardId,
-        /// Told when nothing more will change.
-        done: Sender<ShardStatus>,
-    },
-    /// Other settings of a shard.
-    Respec(ShardSpec),
-    /// What the hash keys of its latest records say about a split.
-    SplitPoint {
-        /// Which.
-        shard: ShardId,
-        /// Its part of the hash-key space.
-        range: HashRange,
-        /// Told; `None` without such a shard.
-        reply: Sender<Option<SplitPoint>>,
-    },
-    /// What is known of its load.
-    Load {
-        /// Which.
-        shard: ShardId,
-        /// Its part of the hash-key space.
-        range: HashRange,
-        /// Told; `None` without such a shard.
-        reply: Sender<Option<ShardLoad>>,
-    },
-    /// Turn a start into a sequence number.
-    Locate {
-        /// Which.
-        shard: ShardId,
-        /// From where.
-        start: Start,
-        /// Told.
-        reply: Sender<Result<Located, ReadError>>,
-    },
-    /// Another lease on a shard is in force.
-    Lease {
-        /// Which.
-        shard: ShardId,
-        /// The one that is not any more: what reads under it ends. 0 for none.
-        old: u64,
-        /// The one that is now; 0 for none.
-        new: u64,
-        /// Told when it is so.
-        done: Sender<()>,
-    },
-    /// Whether the file system is so full that nothing is to be stored.
-    DiskLow(bool),
-    /// A named producer gets a new epoch: refuse the older ones, and take this one.
-    Fence {
-        /// The producer.
-        id: u64,
-        /// The epoch given out last, which alone may append.
-        epoch: u32,
-        /// Told when it is in force.
-        done: Sender<()>,
-    },
-    /// Remove a shard and its files.
-    RemoveShard {
-        /// Which.
-        shard: ShardId,
-        /// Told how it went.
-        done: Sender<Result<(), Arc<str>>>,
-    },
-    /// All shards in brief.
-    Status {
-        /// Told.
-        reply: Sender<Vec<ShardStatus>>,
-    },
-    /// How far groups are behind; answered once their next records have been looked up.
-    Lags {
-        /// Which.
-        asks: Vec<LagAsk>,
-        /// Told, in their order; `None` without such a shard.
-        reply: Sender<Vec<Option<Lag>>>,
-    },
-    /// The first record that arrived at a time or later.
-    Since {
-        /// Which shard's.
-        shard: ShardId,
-        /// Nanoseconds since 1970 UTC.
-        time_ns: u64,
-        /// Told; the high-water mark if there is none.
-        reply: Sender<Result<u64, ReadError>>,
-    },
-    /// A group's position, to be followed.
-    SetPosition {
-        /// Which.
-        shard: ShardId,
-        /// Whose.
-        group: String,
-        /// Next sequence number to read; `None`: it has none any more.
-        position: Option<u64>,
-    },
-}
-
-/// A group on a shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LagAsk {
-    /// The shard.
-    pub shard: ShardId,
-    /// The group's name.
-    pub group: String,
-    /// Next sequence number to read.
-    pub position: u64,
-}
-
-/// Those who wait for look-ups.
-#[derive(Debug, Default)]
-struct Looking {
-    lags: Vec<LagsAsked>,
-    since: Vec<SinceAsked>,
-}
-
-/// Asked, and not answered yet.
-#[derive(Debug)]
-struct SinceAsked {
-    shard: ShardId,
-    /// The look-up's number there.
-    number: u64,
-    reply: Sender<Result<u64, ReadError>>,
-}
-
-/// Asked, and not answered yet.
-#[derive(Debug)]
-struct LagsAsked {
-    asks: Vec<LagAsk>,
-    /// Of these so many from the front have not been seen to be settled.
-    open: usize,
-    /// Answered then with what is known, monotonic.
-    until_ns: u64,
-    reply: Sender<Vec<Option<Lag>>>,
-}
-
-/// Longest time that somebody waits for look-ups, ns.
-const LOOK_NS: u64 = 5_000_000_000;
 
 /// The shards of one CPU.
 pub struct Core<D: Disk> {
@@ -215,28 +61,6 @@ pub struct Core<D: Disk> {
     retry_at: Option<u64>,
     stopping: bool,
     failure: Option<Arc<str>>,
-}
-
-#[derive(Debug, Default)]
-struct Checkpoint {
-    file: Option<FileId>,
-    slot_len: usize,
-    serial: u64,
-    writing: bool,
-    /// Something became durable since the last one.
-    dirty: bool,
-    written_at: u64,
-    active_at: u64,
-    /// The last one, after all shards have stopped.
-    last: Last,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Last {
-    #[default]
-    No,
-    Writing,
-    Done,
 }
 
 impl<D: Disk> Core<D> {
@@ -559,76 +383,6 @@ impl<D: Disk> Core<D> {
         self.shards.values().map(|shard| shard.status(now)).collect()
     }
 
-    /// Carries out a command from another thread.
-    pub fn command(&mut self, now: Now, command: CoreCommand) {
-        // Whoever asked may have gone: then nobody wants the answer.
-        match command {
-            CoreCommand::Place { shard, home } => self.routes.place(shard, home),
-            CoreCommand::AddShard(spec) => self.add_shard(spec),
-            CoreCommand::Prepare { shard, done } => {
-                if let Some(found) = self.shards.get_mut(&shard) {
-                    found.prepare_first(now, &mut self.io);
-                }
-                self.preparations.push((shard, done));
-            }
-            CoreCommand::CloseShard { shard, done } => {
-                self.close_shard(now, shard);
-                self.closings.push((shard, done));
-            }
-            CoreCommand::Respec(spec) => self.respec(now, spec),
-            CoreCommand::SplitPoint { shard, range, reply } => {
-                let found = self.shards.get(&shard).map(|s| s.stats.keys.split_point(range));
-                let _ = reply.send(found);
-            }
-            CoreCommand::Load { shard, range, reply } => {
-                let found = self.shards.get_mut(&shard);
-                let _ = reply.send(found.map(|s| s.stats.keys.load(now.mono_ns, range)));
-            }
-            CoreCommand::Locate { shard, start, reply } => {
-                let _ = reply.send(self.locate(shard, start));
-            }
-            CoreCommand::Lease { shard, old, new, done } => {
-                if let Some(found) = self.shards.get_mut(&shard) {
-                    found.set_lease(old, new, &mut self.io);
-                }
-                let _ = done.send(());
-            }
-            CoreCommand::DiskLow(low) => self.set_disk_low(low),
-            CoreCommand::Fence { id, epoch, done } => {
-                self.fence(id, epoch);
-                let _ = done.send(());
-            }
-            CoreCommand::RemoveShard { shard, done } => {
-                self.next_number += 1;
-                let tag = REMOVAL | self.next_number;
-                self.removals.insert(tag, done);
-                self.remove_shard(shard, tag);
-            }
-            CoreCommand::Status { reply } => {
-                let _ = reply.send(self.status(now));
-            }
-            CoreCommand::Lags { asks, reply } => {
-                for ask in &asks {
-                    if let Some(shard) = self.shards.get_mut(&ask.shard) {
-                        shard.want(now, ask.position, &mut self.io);
-                    }
-                }
-                let (open, until_ns) = (asks.len(), now.mono_ns + LOOK_NS);
-                self.looking.lags.push(LagsAsked { asks, open, until_ns, reply });
-            }
-            CoreCommand::Since { shard, time_ns, reply } => match self.shards.get_mut(&shard) {
-                Some(found) => {
-                    let number = found.look_since(now, time_ns, &mut self.io);
-                    self.looking.since.push(SinceAsked { shard, number, reply });
-                }
-                None => drop(reply.send(Err(ReadError::UnknownShard(shard)))),
-            },
-            CoreCommand::SetPosition { shard, group, position } => {
-                self.set_position(shard, &group, position);
-            }
-        }
-    }
-
     /// Takes what the disk has done, moves marks, submits groups, serves readers; appends to `out` what
     /// there is to say.
     pub fn poll(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -674,55 +428,6 @@ impl<D: Disk> Core<D> {
         if !(self.looking.lags.is_empty() && self.looking.since.is_empty()) {
             self.tell_who_looks(now);
         }
-    }
-
-    /// Answers those who wait for a shard to end, or for its first segment.
-    fn tell_who_waits(&mut self, now: Now) {
-        let shards = &self.shards;
-        self.closings.retain(|(id, done)| match shards.get(id) {
-            Some(shard) if !shard.at_rest() => true,
-            Some(shard) => {
-                // Whoever asked may have gone.
-                let _ = done.send(shard.status(now));
-                false
-            }
-            None => false,
-        });
-        self.preparations.retain(|(id, done)| {
-            let wait = shards.get(id).is_some_and(Shard::preparing);
-            if !wait {
-                let _ = done.send(());
-            }
-            wait
-        });
-    }
-
-    /// Answers those whose look-ups are done.
-    fn tell_who_looks(&mut self, now: Now) {
-        let shards = &mut self.shards;
-        self.looking.since.retain(|asked| {
-            let found = match shards.get_mut(&asked.shard) {
-                Some(shard) => shard.found_since(asked.number),
-                None => Some(Err(ReadError::UnknownShard(asked.shard))),
-            };
-            // Whoever asked may have gone.
-            found.map(|found| drop(asked.reply.send(found))).is_none()
-        });
-        self.looking.lags.retain_mut(|asked| {
-            let settled = |ask: &LagAsk| {
-                shards.get(&ask.shard).is_none_or(|shard| shard.settled(ask.position))
-            };
-            while asked.open > 0 && settled(&asked.asks[asked.open - 1]) {
-                asked.open -= 1;
-            }
-            if asked.open > 0 && now.mono_ns < asked.until_ns {
-                return true;
-            }
-            let lag =
-                |ask: &LagAsk| Some(shards.get(&ask.shard)?.lag(now, &ask.group, ask.position));
-            let _ = asked.reply.send(asked.asks.iter().map(lag).collect());
-            false
-        });
     }
 
     fn complete(&mut self, now: Now, completion: Completion) {
@@ -794,60 +499,6 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    fn checkpoint_done(&mut self, now: Now, result: Result<Done, std::io::Error>) {
-        self.checkpoint.writing = false;
-        match result {
-            Ok(Done::Segment { file, .. }) => self.checkpoint.file = Some(file),
-            Ok(_) => {
-                self.checkpoint.written_at = now.mono_ns;
-                if self.checkpoint.last == Last::Writing {
-                    self.checkpoint.last = Last::Done;
-                }
-            }
-            // Without a checkpoint a torn last group is ambiguous, nothing else: go on.
-            Err(_) if self.checkpoint.last == Last::Writing => self.checkpoint.last = Last::Done,
-            Err(_) => {}
-        }
-    }
-
-    /// Within 5 ms of going quiet, and every 100 ms under load.
-    fn checkpoint_due(&self) -> Option<u64> {
-        let c = &self.checkpoint;
-        if c.writing || !c.dirty || c.file.is_none() {
-            return None;
-        }
-        let quiet = c.active_at + self.io.options.checkpoint_quiet_ns;
-        Some(quiet.min(c.written_at + self.io.options.checkpoint_every_ns).max(c.written_at))
-    }
-
-    fn write_checkpoint(&mut self, now: Now) {
-        let all_quiet = self.stopping && self.shards.values().all(Shard::quiet);
-        let final_one = all_quiet && self.checkpoint.last == Last::No && !self.checkpoint.writing;
-        let due = self.checkpoint_due().is_some_and(|at| now.mono_ns >= at);
-        if !due && !final_one {
-            return;
-        }
-        let Some(file) = self.checkpoint.file else {
-            if final_one {
-                self.checkpoint.last = Last::Done;
-            }
-            return;
-        };
-        let c = &mut self.checkpoint;
-        (c.writing, c.dirty) = (true, false);
-        c.serial += 1;
-        if final_one {
-            c.last = Last::Writing;
-        }
-        let (serial, slot_len) = (c.serial, c.slot_len);
-        let mut buf = AlignedBuf::alloc(slot_len);
-        let entries = self.shards.values().filter_map(|s| Some((s.id(), s.checkpoint()?)));
-        let len = checkpoint::encode(&mut buf, slot_len, serial, self.epoch, entries) as u32;
-        let offset = (serial % 2) * slot_len as u64;
-        let op = Op::Write { file, offset, buf: buf.freeze(), len, durable: true };
-        self.io.submit(NO_SHARD, What::Checkpoint, op);
-    }
-
     /// When [`Core::poll`] is needed at the latest even if nothing completes, monotonic.
     pub fn next_wake(&self) -> Option<u64> {
         let shards = self.shards.next_wake(&self.io);
@@ -891,6 +542,3 @@ impl<D: Disk> Core<D> {
 
 /// In place of a shard, for what belongs to the core.
 const NO_SHARD: ShardId = ShardId { stream: u32::MAX, shard: u32::MAX };
-
-/// Marks tags of removals that came as commands.
-const REMOVAL: u64 = 1 << 63;
