@@ -10,11 +10,11 @@ mod table;
 mod target;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
 use highwater_loadgen::Stop;
-use rivals::{Contender, Durability, Place, StartError, System};
+use rivals::{Contender, Durability, Place, System};
 use rounds::{Rounds, Shape};
 use table::Table;
 
@@ -24,7 +24,7 @@ type Failure = Box<dyn std::error::Error>;
 /// The same load on Highwater and on other stream stores, in turn.
 #[derive(Parser)]
 struct Args {
-    /// Which to compare with; each at equal durability and at its default
+    /// Which to compare with, each at equal durability and at its default; and with those that --kafka and --iggy name
     #[arg(long, value_delimiter = ',', default_value = "nats,redis,rabbitmq")]
     rivals: Vec<System>,
     /// Where to write the table, besides standard output
@@ -59,39 +59,59 @@ fn main() -> Result<(), Failure> {
             writeln!(file, "{line}")?;
         }
     }
-    ended?;
-    let table = Table {
+    // However it ended: what was measured by then is worth a table.
+    let mut markdown = Table {
         shape: &args.shape,
         place: &args.place,
         systems: &systems,
         absent: &absent,
-        runs: &rounds.runs,
-    };
-    let markdown = table.markdown();
+        rounds: &rounds,
+    }
+    .markdown();
+    if let Err(why) = &ended {
+        markdown.push_str(&format!("\nEnded early: {why}\n"));
+    }
     print!("{markdown}");
     if let Some(path) = &args.out {
         std::fs::write(path, markdown)?;
     }
-    Ok(())
+    ended
 }
 
-/// What is not there, and why.
+/// What is not measured, and why.
 type Absent = Vec<(String, String)>;
 
-/// Starts Highwater and whichever of the others can be.
-fn start(args: &Args, data: &std::path::Path) -> Result<(Vec<Contender>, Absent), Failure> {
+/// Starts Highwater and whichever of the others can be: one that does not start is told of, and left out.
+fn start(args: &Args, data: &Path) -> Result<(Vec<Contender>, Absent), Failure> {
     let mut systems = vec![rivals::highwater(&args.place, data)?];
     let mut absent = Vec::new();
-    for system in &args.rivals {
+    for &system in System::value_variants() {
+        if !args.wants(system) {
+            absent.push((system.name().to_owned(), system.left_out().to_owned()));
+            continue;
+        }
         for durability in [Durability::Synced, Durability::Default] {
             match system.start(&args.place, data, durability) {
                 Ok(contender) => systems.push(contender),
-                Err(why @ StartError::Cannot(_)) => {
-                    absent.push((format!("{}, synced", system.name()), why.to_string()));
+                Err(why) => {
+                    let name = format!("{}, {durability}", system.name());
+                    eprintln!("{name}: {why}");
+                    absent.push((name, why.to_string()));
                 }
-                Err(error) => return Err(error.into()),
             }
         }
     }
     Ok((systems, absent))
+}
+
+impl Args {
+    /// Those among `--rivals`, and those that were named.
+    fn wants(&self, system: System) -> bool {
+        let named = match system {
+            System::Kafka => self.place.kafka.is_some(),
+            System::Iggy => self.place.iggy.is_some(),
+            System::Nats | System::Redis | System::Rabbitmq => false,
+        };
+        named || self.rivals.contains(&system)
+    }
 }

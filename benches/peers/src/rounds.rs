@@ -1,6 +1,6 @@
 //! What is run, in which order: rounds in which every system has its turn at every load.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use highwater_loadgen::{LoadOptions, Rate, Report, WarmUpRule, Workload, units};
 
@@ -13,11 +13,14 @@ pub struct Shape {
     /// Rounds; each system has each load once in each of them
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
+    /// Begin no round that would not be over by then, after the longest so far
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub within: Option<Duration>,
     /// What is measured of each run
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
     pub length: Duration,
     /// What each run sends before that
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
     /// Payload bytes of a record
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1KiB,100", value_parser = bytes)]
@@ -105,6 +108,9 @@ pub struct Run {
     pub report: Report,
 }
 
+/// How often a rival may be given up in the midst of a run before it is left out of those that follow.
+const CHANCES: u32 = 2;
+
 /// All runs, the first system being the one that the others are compared with.
 pub struct Rounds<'a> {
     shape: &'a Shape,
@@ -112,6 +118,12 @@ pub struct Rounds<'a> {
     stop: highwater_loadgen::Stop,
     /// In the order they were made.
     pub runs: Vec<Run>,
+    /// Rounds that were made to their end.
+    pub made: usize,
+    /// By system, how often it was given up in the midst of a run.
+    given_up: Vec<u32>,
+    /// Systems that failed, and are left out from then on: index, when, and why.
+    pub failed: Vec<(usize, String)>,
 }
 
 impl<'a> Rounds<'a> {
@@ -121,52 +133,79 @@ impl<'a> Rounds<'a> {
         systems: &'a [Contender],
         stop: highwater_loadgen::Stop,
     ) -> Rounds<'a> {
-        Rounds { shape, systems, stop, runs: Vec::new() }
+        let given_up = vec![0; systems.len()];
+        Rounds { shape, systems, stop, runs: Vec::new(), made: 0, given_up, failed: Vec::new() }
     }
 
-    /// Makes all of them.
+    /// Makes all of them, or as many as there is time for. A rival that fails is left out from then on.
     ///
     /// # Errors
-    /// A run that could not begin, or a request to stop.
+    /// A run of Highwater that could not begin, or a request to stop.
     pub fn all(&mut self) -> Result<(), Failure> {
-        let systems = 0..self.systems.len();
+        let begun = Instant::now();
         // What each can do decides at which rates it is compared; and it is warm then.
         let mut half = Vec::new();
         for size in self.shape.sizes.clone() {
-            for system in systems.clone() {
+            for system in 0..self.systems.len() {
                 self.run(system, system, size, Load::Check, None)?;
                 let rate = self.run(system, system, size, Load::Max, None)?;
-                half.push((system, size, rate / 2.0));
+                if let Some(rate) = rate.filter(|rate| *rate > 0.0) {
+                    half.push(Half { rival: system, size, rate: rate / 2.0 });
+                }
             }
         }
+        let mut longest = Duration::ZERO;
         for round in 0..self.shape.rounds {
-            let order = |mut list: Vec<usize>| {
-                // Whoever went first goes last in the next round.
-                if round % 2 == 1 {
-                    list.reverse();
+            let start = begun.elapsed();
+            if self.shape.within.is_some_and(|within| start + longest > within) {
+                break;
+            }
+            self.round(round, &half)?;
+            self.made = round + 1;
+            longest = longest.max(begun.elapsed() - start);
+        }
+        Ok(())
+    }
+
+    /// Makes one round; `half` are the rates at which rivals and Highwater are compared.
+    fn round(&mut self, round: usize, half: &[Half]) -> Result<(), Failure> {
+        let order = |mut list: Vec<usize>| {
+            // Whoever went first goes last in the next round.
+            if round % 2 == 1 {
+                list.reverse();
+            }
+            list
+        };
+        let systems: Vec<usize> = (0..self.systems.len()).collect();
+        for size in self.shape.sizes.clone() {
+            for system in order(systems.clone()) {
+                self.run(system, system, size, Load::Max, Some(round))?;
+            }
+            for Half { rival, rate, .. } in
+                half.iter().filter(|half| half.rival > 0 && half.size == size)
+            {
+                // Alone it would be compared with nothing.
+                if self.is_out(*rival) {
+                    continue;
                 }
-                list
-            };
-            for size in self.shape.sizes.clone() {
-                for system in order(systems.clone().collect()) {
-                    self.run(system, system, size, Load::Max, Some(round))?;
-                }
-                for &(rival, _, rate) in half.iter().filter(|(s, at, _)| *s > 0 && *at == size) {
-                    for system in order(vec![rival, 0]) {
-                        self.run(system, rival, size, Load::Rate(rate), Some(round))?;
-                    }
+                for system in order(vec![*rival, 0]) {
+                    self.run(system, *rival, size, Load::Rate(*rate), Some(round))?;
                 }
             }
-            if let Some(size) = self.shape.sizes.first().copied() {
-                for system in order(systems.clone().collect()) {
-                    self.run(system, system, size, Load::Lone, Some(round))?;
-                }
+        }
+        if let Some(size) = self.shape.sizes.first().copied() {
+            for system in order(systems) {
+                self.run(system, system, size, Load::Lone, Some(round))?;
             }
         }
         Ok(())
     }
 
-    /// Makes one and says so; gives the records per second.
+    fn is_out(&self, system: usize) -> bool {
+        self.failed.iter().any(|(failed, _)| *failed == system)
+    }
+
+    /// Makes one and says so; gives the records per second, unless the system is out.
     fn run(
         &mut self,
         system: usize,
@@ -174,17 +213,28 @@ impl<'a> Rounds<'a> {
         size: usize,
         load: Load,
         round: Option<usize>,
-    ) -> Result<f64, Failure> {
+    ) -> Result<Option<f64>, Failure> {
         if self.stop.level() > 0 {
             return Err("stopped before the end".into());
         }
+        if self.is_out(system) {
+            return Ok(None);
+        }
         let contender = &self.systems[system];
-        let report = contender.run(self.shape.options(load, size), &self.stop)?;
+        let when = round.map_or("before".to_owned(), |round| format!("round {}", round + 1));
+        let ran = contender.run(self.shape.options(load, size), &self.stop);
+        let report = match ran {
+            Ok(report) => report,
+            Err(error) if system > 0 => {
+                self.fail(system, format!("{when}, {size} B, {load}: {error}"));
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let rate = report.records_per_s;
         let response = &report.latency_us.response;
         eprintln!(
-            "{:<8} {:<28} {size:>5} B {load:<20} {rate:>11.0} records/s  p50 {:>9.1} us  p99 {:>9.1} us{}",
-            round.map_or("before".to_owned(), |round| format!("round {}", round + 1)),
+            "{when:<8} {:<28} {size:>5} B {load:<20} {rate:>11.0} records/s  p50 {:>9.1} us  p99 {:>9.1} us{}",
             contender.name,
             response.p50,
             response.p99,
@@ -193,9 +243,35 @@ impl<'a> Rounds<'a> {
         if let Some(error) = &report.first_error {
             eprintln!("         first error: {error}");
         }
+        if let Some(why) = report.ended_early.clone()
+            && system > 0
+        {
+            self.given_up[system] += 1;
+            if self.given_up[system] == CHANCES {
+                self.fail(
+                    system,
+                    format!("{when}, {size} B, {load}: {why}; not for the first time"),
+                );
+            }
+        }
         self.runs.push(Run { system, rival, size, load, round, report });
-        Ok(rate)
+        Ok(Some(rate))
     }
+
+    fn fail(&mut self, system: usize, why: String) {
+        eprintln!("{} is left out from now on: {why}", self.systems[system].name);
+        self.failed.push((system, why));
+    }
+}
+
+/// At which rate a rival and Highwater are compared.
+struct Half {
+    /// Index of the system.
+    rival: usize,
+    /// Payload bytes of a record.
+    size: usize,
+    /// Half of what the rival takes, records per second.
+    rate: f64,
 }
 
 impl std::fmt::Display for Load {

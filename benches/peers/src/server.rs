@@ -1,7 +1,7 @@
 //! Servers as child processes: started, seen to answer, held still while another is measured, and ended.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 const START: Duration = Duration::from_secs(120);
 /// How long it may take to end before it is killed.
 const END: Duration = Duration::from_secs(20);
+/// How long it may take to answer what it is asked beside its load.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -73,6 +75,9 @@ pub fn free_port() -> io::Result<u16> {
 
 /// `program` on the CPUs in `cpus` (all of them if that is empty), with `dir` as working directory.
 pub fn command(program: &Path, cpus: &str, dir: &Path) -> Command {
+    // A bare name is looked for in PATH; anything else is meant from here, not from `dir`.
+    let from_here = program.components().nth(1).and_then(|_| std::path::absolute(program).ok());
+    let program = from_here.as_deref().unwrap_or(program);
     let mut command = match cpus.is_empty() {
         true => Command::new(program),
         false => {
@@ -184,4 +189,17 @@ pub fn version(program: &Path, flag: &str) -> Option<String> {
     let said = Command::new(program).arg(flag).stdin(Stdio::null()).output().ok()?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     said.lines().next().map(str::to_owned)
+}
+
+/// What an HTTP server answers to a `GET` of `path`, without the header.
+///
+/// # Errors
+/// It is not there, does not answer within [`ANSWER`], or answers what is no text.
+pub fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned()))
 }

@@ -1,11 +1,14 @@
 //! What came of the runs, as Markdown: medians over the rounds with their range, and ratios within rounds.
 
+mod aims;
+
 use std::fmt::Write as _;
 
+use aims::Aim;
 use highwater_loadgen::{Report, units};
 
 use crate::rivals::{Contender, Durability, Place};
-use crate::rounds::{Load, Run, Shape};
+use crate::rounds::{Load, Rounds, Shape};
 
 /// The whole table.
 pub struct Table<'a> {
@@ -17,8 +20,8 @@ pub struct Table<'a> {
     pub systems: &'a [Contender],
     /// What is not among them, and why.
     pub absent: &'a [(String, String)],
-    /// All runs.
-    pub runs: &'a [Run],
+    /// All runs, and who failed in them.
+    pub rounds: &'a Rounds<'a>,
 }
 
 /// Figures of the rounds.
@@ -55,7 +58,8 @@ impl Figures {
 }
 
 impl Table<'_> {
-    fn rounds(&self) -> impl Iterator<Item = usize> {
+    /// Rounds, the last of them perhaps not to its end.
+    fn numbers(&self) -> impl Iterator<Item = usize> {
         0..self.shape.rounds
     }
 
@@ -68,7 +72,7 @@ impl Table<'_> {
         size: usize,
         load: impl Fn(Load) -> bool,
     ) -> Option<&Report> {
-        let run = self.runs.iter().find(|run| {
+        let run = self.rounds.runs.iter().find(|run| {
             (run.round, run.system, run.rival, run.size) == (Some(round), system, rival, size)
                 && load(run.load)
         });
@@ -83,7 +87,7 @@ impl Table<'_> {
         figure: impl Fn(&Report) -> f64,
     ) -> Figures {
         Figures::of(
-            self.rounds()
+            self.numbers()
                 .filter_map(|round| self.find(round, system, rival, size, load).map(&figure)),
         )
     }
@@ -97,7 +101,7 @@ impl Table<'_> {
     ) -> Figures {
         // At a rate both are of the rival; otherwise each run is its own system's.
         let own = |system| if rival == usize::MAX { system } else { rival };
-        Figures::of(self.rounds().filter_map(|round| {
+        Figures::of(self.numbers().filter_map(|round| {
             let a = self.find(round, system, own(system), size, load)?;
             let b = self.find(round, other, own(other), size, load)?;
             Some(figure(a) / figure(b))
@@ -113,6 +117,7 @@ impl Table<'_> {
         let mut out = String::new();
         self.machine(&mut out);
         self.settings(&mut out);
+        self.aims(&mut out);
         self.max(&mut out);
         self.half(&mut out);
         self.lone(&mut out);
@@ -121,13 +126,19 @@ impl Table<'_> {
     }
 
     fn machine(&self, out: &mut String) {
-        let Shape { rounds, length, warmup, producers, batch, inflight, .. } = self.shape;
-        let Some(first) = self.runs.first() else { return };
+        let Shape { rounds: asked, within, length, warmup, producers, batch, inflight, .. } =
+            self.shape;
+        let Some(first) = self.rounds.runs.first() else { return };
         let machine = &first.report.environment;
-        let steal = Figures::of(self.runs.iter().filter_map(|run| run.report.steal));
+        let rounds = match (self.rounds.made, within) {
+            (made, _) if made == *asked => format!("{made} rounds"),
+            (made, Some(within)) => format!("{made} of {asked} rounds (no more within {within:?})"),
+            (made, None) => format!("{made} of {asked} rounds"),
+        };
+        let steal = Figures::of(self.rounds.runs.iter().filter_map(|run| run.report.steal));
         let _ = writeln!(
             out,
-            "{} CPUs ({}), kernel {}. {rounds} rounds in turn, {length:?} measured after {warmup:?} in each run, {producers} \
+            "{} CPUs ({}), kernel {}. {rounds} in turn, {length:?} measured after {warmup:?} in each run, {producers} \
              producers with {inflight} batches of {} unanswered each, servers on CPU {}, generator on CPU {:?}; {} of the \
              CPU time was stolen by the hypervisor. Medians of the rounds, in brackets the range; a ratio is the median of \
              the rounds' ratios.\n",
@@ -144,7 +155,7 @@ impl Table<'_> {
     fn settings(&self, out: &mut String) {
         let _ = writeln!(out, "| | release | acknowledged | settings |\n|---|---|---|---|");
         for (index, system) in self.systems.iter().enumerate() {
-            let server = self.runs.iter().find(|run| run.system == index);
+            let server = self.rounds.runs.iter().find(|run| run.system == index);
             let acknowledged = match system.durability {
                 Durability::Synced => "on the device",
                 Durability::Default => "as by default",
@@ -158,15 +169,24 @@ impl Table<'_> {
             );
         }
         for (name, why) in self.absent {
-            let _ = writeln!(out, "| {name} | – | not measured | {why} |");
+            let _ = writeln!(out, "| {name} | – | not measured | {} |", one_line(why));
+        }
+        for (index, why) in &self.rounds.failed {
+            let name = &self.systems[*index].name;
+            let _ =
+                writeln!(out, "\n{name} failed, and was left out from then on: {}", one_line(why));
         }
         let _ = writeln!(out);
     }
 
     fn max(&self, out: &mut String) {
         let _ = writeln!(out, "### As fast as it takes records\n");
-        let _ = writeln!(out, "| | records | records/s | payload MB/s | Highwater is |");
-        let _ = writeln!(out, "|---|---|---|---|---|");
+        let _ = writeln!(
+            out,
+            "| | records | records/s | payload MB/s | Highwater is | {} |",
+            Aim::Rate
+        );
+        let _ = writeln!(out, "|---|---|---|---|---|---|");
         let max = |load| load == Load::Max;
         for &size in &self.shape.sizes {
             for (index, system) in self.systems.iter().enumerate() {
@@ -175,12 +195,13 @@ impl Table<'_> {
                 let ratio = self.ratios((0, index, usize::MAX, size), max, |r| r.records_per_s);
                 let _ = writeln!(
                     out,
-                    "| {} | {} | {} | {} | {} |",
+                    "| {} | {} | {} | {} | {} | {} |",
                     system.name,
                     Table::size(size),
                     rate.text(thousands),
                     bytes.median().map_or("–".to_owned(), thousands),
                     if index == 0 { String::new() } else { ratio.text(times) },
+                    self.verdict(Aim::Rate, index, size),
                 );
             }
         }
@@ -191,13 +212,14 @@ impl Table<'_> {
         let _ = writeln!(out, "### At half the other's own highest rate, everything read\n");
         let _ = writeln!(
             out,
-            "| | records | rate | its p50 | its p99 | Highwater's p50 | Highwater's p99 | of its p99 |"
+            "| | records | rate | its p50 | its p99 | Highwater's p50 | Highwater's p99 | of its p99 | {} |",
+            Aim::Tail
         );
-        let _ = writeln!(out, "|---|---|---|---|---|---|---|---|");
+        let _ = writeln!(out, "|---|---|---|---|---|---|---|---|---|");
         let half = |load| matches!(load, Load::Rate(_));
         for &size in &self.shape.sizes {
             for (index, system) in self.systems.iter().enumerate().skip(1) {
-                let rate = self.runs.iter().find_map(|run| match run.load {
+                let rate = self.rounds.runs.iter().find_map(|run| match run.load {
                     Load::Rate(rate) if (run.rival, run.size) == (index, size) => Some(rate),
                     _ => None,
                 });
@@ -209,7 +231,7 @@ impl Table<'_> {
                 let ratio = self.ratios((0, index, index, size), half, p99);
                 let _ = writeln!(
                     out,
-                    "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                    "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                     system.name,
                     Table::size(size),
                     rate.map_or("–".to_owned(), |rate| format!("{}/s", thousands(rate))),
@@ -217,7 +239,8 @@ impl Table<'_> {
                     own(index, p99),
                     own(0, p50),
                     own(0, p99),
-                    ratio.text(|ratio| format!("{ratio:.2}")),
+                    ratio.text(share),
+                    self.verdict(Aim::Tail, index, size),
                 );
             }
         }
@@ -227,8 +250,8 @@ impl Table<'_> {
     fn lone(&self, out: &mut String) {
         let Some(&size) = self.shape.sizes.first() else { return };
         let _ = writeln!(out, "### One producer, one record of {} at a time\n", Table::size(size));
-        let _ = writeln!(out, "| | p50 | p99 | records/s | Highwater's p50 is |");
-        let _ = writeln!(out, "|---|---|---|---|---|");
+        let _ = writeln!(out, "| | p50 | p99 | records/s | Highwater's p50 is | {} |", Aim::Lone);
+        let _ = writeln!(out, "|---|---|---|---|---|---|");
         let lone = |load| load == Load::Lone;
         for (index, system) in self.systems.iter().enumerate() {
             let of = |figure: fn(&Report) -> f64| self.figures((index, index, size), lone, figure);
@@ -236,12 +259,13 @@ impl Table<'_> {
             let ratio = self.ratios((0, index, usize::MAX, size), lone, p50);
             let _ = writeln!(
                 out,
-                "| {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} |",
                 system.name,
                 of(p50).text(time),
                 of(|r| r.latency_us.response.p99).text(time),
                 of(|r| r.records_per_s).median().map_or("–".to_owned(), thousands),
                 if index == 0 { String::new() } else { ratio.text(times) },
+                self.verdict(Aim::Lone, index, size),
             );
         }
         let _ = writeln!(out);
@@ -256,7 +280,8 @@ impl Table<'_> {
         );
         let _ = writeln!(out, "|---|---|---|---|---|---|---|---|---|---|");
         for (index, system) in self.systems.iter().enumerate() {
-            let runs = || self.runs.iter().filter(|run| run.system == index).map(|run| &run.report);
+            let runs =
+                || self.rounds.runs.iter().filter(|run| run.system == index).map(|run| &run.report);
             let sum = |count: fn(&Report) -> u64| runs().map(count).sum::<u64>();
             let void = runs().filter(|report| !report.valid).count();
             let _ = writeln!(
@@ -275,7 +300,7 @@ impl Table<'_> {
             );
         }
         let mut reasons: Vec<String> = Vec::new();
-        for run in self.runs {
+        for run in &self.rounds.runs {
             if let Some(why) = &run.report.void_reason {
                 let name = &self.systems[run.system].name;
                 let round = run.round.map_or(0, |round| round + 1);
@@ -315,6 +340,21 @@ fn time(us: f64) -> String {
     }
 }
 
+/// What share.
+fn share(ratio: f64) -> String {
+    format!("{ratio:.2}")
+}
+
+/// What may have several lines, for a cell: one line, and not all of a long one.
+fn one_line(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let line = text.lines().map(str::trim).collect::<Vec<_>>().join(" / ").replace('|', "/");
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{} …", &line[..end]),
+        None => line,
+    }
+}
+
 /// How many times.
 fn times(ratio: f64) -> String {
     match ratio {
@@ -339,6 +379,8 @@ mod tests {
         }
         assert_eq!(thousands(1_234_567.0), "1,234,567");
         assert_eq!([time(87.4), time(1_234.0), time(250_000.0)], ["87 us", "1.23 ms", "250 ms"]);
+        assert_eq!(one_line("it ended:\n  a | b\n"), "it ended: / a / b");
+        assert_eq!(one_line(&"ä".repeat(400)).chars().count(), 302);
         assert_eq!([times(3.456), times(42.4)], ["3.46x", "42x"]);
     }
 }

@@ -3,6 +3,9 @@
 //! Only payloads travel. The generator's proofs are in them; partition keys, which Highwater stores as well, are left
 //! out, in favour of the others.
 
+#[cfg(feature = "iggy")]
+pub mod iggy;
+pub mod kafka;
 pub mod nats;
 pub mod rabbitmq;
 pub mod redis;
@@ -11,6 +14,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::poll;
@@ -38,6 +42,20 @@ pub fn payloads(batch: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// An error of a rival's client, for people.
 pub fn refused(error: impl std::fmt::Display) -> Refusal {
     Refusal(error.to_string())
+}
+
+/// How long a rival's client may take to connect, or to do what is asked beside the load: not all of them have a limit of
+/// their own.
+const SOON: Duration = Duration::from_secs(15);
+
+/// What `asked` gives, unless it takes too long.
+pub async fn soon<T, E: std::fmt::Display>(
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, Refusal> {
+    match tokio::time::timeout(SOON, asked).await {
+        Ok(answer) => answer.map_err(refused),
+        Err(_) => Err(Refusal(format!("no answer within {SOON:?}"))),
+    }
 }
 
 /// An answer that is awaited.

@@ -20,7 +20,10 @@ use super::{Feed, Message, Reading, Teller, Told, payloads, refused, taken};
 
 /// Publishes unanswered on one connection: beyond what any lane has outstanding, so that the client never waits. Its
 /// own default of 5,000 would bound small records.
-const OUTSTANDING: usize = 256 << 10;
+pub const OUTSTANDING: usize = 256 << 10;
+/// The same where the server syncs after each message. It acknowledges what it has taken in together only when all of it
+/// is synced: more would only wait there, for many seconds, and none of it would be stored sooner.
+pub const OUTSTANDING_SYNCED: usize = 64;
 /// After this an acknowledgement is given up; synchronised ones may take their time.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Messages given on together.
@@ -31,6 +34,8 @@ const TOGETHER: usize = 4096;
 pub struct Nats {
     /// `host:port`.
     pub address: String,
+    /// Most publishes unanswered on one connection.
+    pub outstanding: usize,
 }
 
 impl Target for Nats {
@@ -48,7 +53,7 @@ impl Target for Nats {
 impl Nats {
     async fn connect(&self) -> Result<Context, Refusal> {
         let client = async_nats::connect(&self.address).await.map_err(refused)?;
-        let builder = ContextBuilder::new().timeout(PATIENCE).max_ack_inflight(OUTSTANDING);
+        let builder = ContextBuilder::new().timeout(PATIENCE).max_ack_inflight(self.outstanding);
         Ok(builder.build(client))
     }
 }

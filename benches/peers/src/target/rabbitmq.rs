@@ -20,7 +20,7 @@ use rabbitmq_stream_client::{Client, ClientOptions};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Feed, Message, Reading, Told, payloads, refused, taken};
+use super::{Feed, Message, Reading, Told, payloads, refused, soon, taken};
 
 /// The only publisher, and the only subscription, of a connection.
 const NUMBER: u8 = 1;
@@ -48,7 +48,7 @@ impl RabbitMq {
 
     async fn connect(&self) -> Result<Client, Refusal> {
         let options = ClientOptions::builder().host("127.0.0.1").port(self.port).build();
-        Client::connect(options).await.map_err(refused)
+        soon(Client::connect(options)).await
     }
 }
 
@@ -95,8 +95,8 @@ impl Link for RabbitMqLink {
         config: &StreamConfig,
     ) -> Result<StreamDescription, Refusal> {
         let segment = ("stream-max-segment-size-bytes".to_owned(), SEGMENT_BYTES.to_string());
-        let made = self.client.create_stream(name, HashMap::from([segment])).await;
-        match made.map_err(refused)?.code() {
+        let made = soon(self.client.create_stream(name, HashMap::from([segment]))).await?;
+        match made.code() {
             ResponseCode::Ok | ResponseCode::StreamAlreadyExists => {}
             code => return Err(Refusal(format!("the stream could not be made: {code:?}"))),
         }
@@ -145,7 +145,7 @@ impl Link for RabbitMqLink {
     }
 
     async fn delete(&self, name: &str) -> Result<(), Refusal> {
-        let deleted = self.client.delete_stream(name).await.map_err(refused)?;
+        let deleted = soon(self.client.delete_stream(name)).await?;
         self.rabbit.used.store(false, Ordering::Relaxed);
         match deleted.is_ok() {
             true => Ok(()),
