@@ -33,7 +33,7 @@ impl Settings {
     /// Reads the configuration file, if there is one: `--config` among `args`, or the one `HIGHWATER_CONFIG` names,
     /// or the first of `./highwater.toml`, the user's and the system's.
     pub fn load(args: &[OsString]) -> Result<Settings, ConfigError> {
-        let command = layers::with_environment(Cli::command());
+        let command = layers::with_environment(layers::with_negative_numbers(Cli::command()));
         let file = match path(args) {
             Some(path) => Some(ConfigFile::read(&path, &command)?),
             None => None,

@@ -142,7 +142,8 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
 }
 
 fn scaled(value: f64, base: f64, units: &[&str], space: &str) -> String {
-    let mut value = value.max(0.0);
+    // Adding zero takes the sign of a negative one.
+    let mut value = value.max(0.0) + 0.0;
     let mut unit = 0;
     // 999.5 would print as 1000.
     while value >= base - 0.5 && unit + 1 < units.len() {
@@ -167,7 +168,8 @@ mod tests {
 
     #[test]
     fn figures_are_short() {
-        assert_eq!(count(0.0), "0");
+        assert_eq!([count(0.0), count(-0.0), count(-0.2)], ["0", "0", "0"]);
+        assert_eq!(bytes(-0.0), "0 B");
         assert_eq!(count(412.4), "412");
         assert_eq!(count(999.7), "1.00k");
         assert_eq!(count(20_000.0), "20.0k");

@@ -31,6 +31,10 @@ const HELD_AGE_MS: u64 = 5_000;
 
 /// Longest burst: an hour of the rate.
 const MAX_BURST_MS: u64 = 3_600_000;
+/// Longest time a batch is held back: an hour.
+const MAX_HELD_MS: u64 = 3_600_000;
+/// A quarter of the most memory a server may have; a server knows what it has.
+const MAX_HELD_BYTES: u64 = 256 << 30;
 
 const IN: &str = "1000rec/s, 1MB/s, both with a comma between, or 0";
 /// 2^53: above it a float no longer holds every number.
@@ -156,17 +160,19 @@ pub fn backpressure(text: &str) -> Result<Backpressure, UnitError> {
     })
 }
 
-/// `64MiB,5s`: bytes and age of what is held back; neither may be 0.
+/// `64MiB,5s`: bytes and age of what is held back.
 fn held(value: Option<&str>) -> Result<(u64, u64), UnitError> {
     let Some(value) = value else { return Ok((HELD_BYTES, HELD_AGE_MS)) };
     let (bytes, time) =
         value.split_once(',').ok_or_else(|| form("size and age with a comma", "64MiB,5s"))?;
     let (held_bytes, age_ms) = (size(bytes)?, age(time)?);
-    match (held_bytes, age_ms) {
-        (0, _) => Err(range(bytes, "1", "8PiB")),
-        (_, 0) => Err(range(time, "1ms", "584 million years")),
-        _ => Ok((held_bytes, age_ms)),
+    if !(1..=MAX_HELD_BYTES).contains(&held_bytes) {
+        return Err(range(bytes, "1", "256GiB, and to what a core of the server has for it"));
     }
+    if !(1..=MAX_HELD_MS).contains(&age_ms) {
+        return Err(range(time, "1ms", "1h"));
+    }
+    Ok((held_bytes, age_ms))
 }
 
 /// `5%`, `5%,key` or `5%,record`.
@@ -330,6 +336,10 @@ mod tests {
             assert!(backpressure(text).is_err(), "{text}");
         }
         assert!(backpressure("slow").unwrap_err().to_string().contains("drop-newest"));
+        let told = |text: &str| backpressure(text).unwrap_err().to_string();
+        let bound = "100TiB is outside 1 to 256GiB, and to what a core of the server has for it";
+        assert_eq!(told("buffer:100TiB,5s"), bound);
+        assert_eq!(told("drop-oldest:1MiB,2h"), "2h is outside 1ms to 1h");
     }
 
     #[test]
@@ -358,7 +368,7 @@ mod tests {
         }
 
         #[test]
-        fn ways_are_read_back(ppm in 1..=1_000_000u32, bytes in 1..1u64 << 50, age_ms in 1..1u64 << 40) {
+        fn ways_are_read_back(ppm in 1..=1_000_000u32, bytes in 1..=1u64 << 38, age_ms in 1..=3_600_000u64) {
             let ways = [
                 Backpressure::Sample { ppm, by: SampleBy::Record },
                 Backpressure::Buffer { bytes, age_ms },

@@ -93,11 +93,14 @@ pub fn rate(text: &str) -> Result<Rate, UnitError> {
     if text == "max" {
         return Ok(Rate::Max);
     }
-    let (number, unit) = split(text).ok_or(UnitError::Form { what: "rate", examples: RATES })?;
+    // A rate has no sign; what would be one without it is outside of what is allowed.
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (number, unit) =
+        split(unsigned).ok_or(UnitError::Form { what: "rate", examples: RATES })?;
     let factor = units::rate_unit(unit)
         .ok_or_else(|| UnitError::Unit { unit: unit.to_owned(), examples: RATES })?;
     let rate = number * factor;
-    if rate <= 0.0 || rate > 1e9 {
+    if rate <= 0.0 || rate > 1e9 || unsigned != text {
         Err(UnitError::Rate(text.to_owned()))
     } else {
         Ok(Rate::PerSecond(rate))
@@ -282,6 +285,8 @@ mod tests {
         let said = |error: UnitError| error.to_string();
         let zero = "0 records per second; write more than 0, at most 1G, or max";
         assert_eq!(said(rate("0").unwrap_err()), zero);
+        let below = "-5k records per second; write more than 0, at most 1G, or max";
+        assert_eq!(said(rate("-5k").unwrap_err()), below);
         assert_eq!(said(memory("1KiB").unwrap_err()), "1KiB is outside 64MiB to 1TiB");
         assert_eq!(said(patience("10ms").unwrap_err()), "10ms is outside 1s to 1day");
         assert_eq!(said(cores("0,0").unwrap_err()), "core 0 is named twice");

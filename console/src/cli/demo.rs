@@ -29,6 +29,7 @@ pub struct DemoArgs {
     duration: Option<Duration>,
     /// Records a second of the steady stream, or max to saturate; the others follow it
     #[arg(short, long, value_name = "RATE|max", default_value = "20k", value_parser = units::rate)]
+    #[arg(allow_hyphen_values = true)]
     rate: Rate,
     /// Payload of its records [default: page views as JSON, of about 200 bytes]
     #[arg(long, value_name = "BYTES", value_parser = units::record_size)]

@@ -42,7 +42,7 @@ pub struct PlanArgs {
 #[derive(Debug, Args)]
 struct AskedFlags {
     /// Records a second on average, all producers together [default: as recorded]
-    #[arg(long, value_name = "RATE", value_parser = rate)]
+    #[arg(long, value_name = "RATE", value_parser = rate, allow_hyphen_values = true)]
     demand: Option<f64>,
     /// Payload of a record [default: as measured]
     #[arg(long, value_name = "BYTES", value_parser = units::record_size)]

@@ -7,6 +7,7 @@ mod report;
 mod sink;
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -71,6 +72,9 @@ pub struct ReplayArgs {
     /// End after this many records
     #[arg(long, value_name = "N", value_parser = units::count)]
     limit: Option<u64>,
+    /// Write over the file that --to names, if there is one
+    #[arg(long)]
+    force: bool,
     /// Only read, and say how much it is and how long it would take
     #[arg(long)]
     dry_run: bool,
@@ -199,7 +203,7 @@ async fn replay(args: &ReplayArgs, found: Found, stop: &Stop) -> Result<(Report,
     let sink = match &args.to {
         _ if args.dry_run => Sink::nothing(),
         To::Stdout => Sink::stdout(args.stream.as_str()),
-        To::File(path) => Sink::lines(args.stream.as_str(), create(path)?),
+        To::File(path) => Sink::lines(args.stream.as_str(), create(path, args.force)?),
         To::Stream(name) => {
             let other = match &args.to_target {
                 None => client.clone(),
@@ -233,8 +237,21 @@ async fn replay(args: &ReplayArgs, found: Found, stop: &Stop) -> Result<(Report,
     Ok((report, merge.found))
 }
 
-fn create(path: &Path) -> Result<File, Failure> {
-    File::create(path).map_err(|e| Failure::doing(format!("cannot write {}", path.display()), e))
+/// A file to write. One that is there is written over only by `force`; what is no file (a pipe, a device) holds nothing.
+fn create(path: &Path, force: bool) -> Result<File, Failure> {
+    let path_text = path.display();
+    let fresh = || File::options().write(true).create_new(true).open(path);
+    let opened = match fresh() {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if !force && path.metadata().is_ok_and(|found| found.is_file()) {
+                let what = format!("--to {path_text}: it is there; --force writes over it");
+                return Err(Failure::Usage(what));
+            }
+            File::create(path)
+        }
+        opened => opened,
+    };
+    opened.map_err(|e| Failure::doing(format!("cannot write {path_text}"), e))
 }
 
 /// Takes records as they come and gives them on when they are due.
@@ -316,7 +333,7 @@ pub async fn keep(client: &Client, stream: &str, path: &Path) -> Result<u64, Fai
         report: &mut report,
     };
     let stop = Stop::new();
-    let sink = Sink::lines(stream, create(path)?);
+    let sink = Sink::lines(stream, create(path, true)?);
     sink.drain(async |out| player.play(out, &stop).await).await?;
     Ok(report.records)
 }
@@ -337,6 +354,22 @@ mod tests {
         assert_eq!((to("copy"), to("a.dead")), (stream("copy"), stream("a.dead")));
         assert_eq!(to("stream:copy.jsonl"), stream("copy.jsonl"));
         assert!("a copy".parse::<To>().is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_written_over_only_by_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kept.jsonl");
+        drop(create(&path, false).unwrap());
+        std::fs::write(&path, "kept").unwrap();
+        let refused = create(&path, false).unwrap_err().to_string();
+        assert!(refused.contains("kept.jsonl: it is there; --force"), "{refused}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"kept");
+        drop(create(&path, true).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+        assert!(create(Path::new("/dev/null"), false).is_ok());
+        let nowhere = dir.path().join("none/kept.jsonl");
+        assert!(matches!(create(&nowhere, false), Err(Failure::Failed(_))));
     }
 
     #[test]

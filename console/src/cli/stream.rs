@@ -133,7 +133,7 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
     let stream = client
         .create_stream(args.name.as_str(), config)
         .await
-        .map_err(|e| Failure::doing(format!("cannot create stream {}", args.name), e))?;
+        .map_err(|e| settings::refused(format!("cannot create stream {}", args.name), e))?;
     let shards = human::plural(stream.shards.len(), "shard");
     output::line(format!("created stream {} with {shards}", stream.name))
 }
@@ -152,7 +152,7 @@ async fn set(args: SetArgs) -> Result<(), Failure> {
                     --stream-quota-in, --stream-quota-out, --backpressure, --retention, --retention-bytes";
         return Err(Failure::Usage(what.to_owned()));
     }
-    let cannot = |e| Failure::doing(format!("cannot change stream {}", args.name), e);
+    let cannot = |e| settings::refused(format!("cannot change stream {}", args.name), e);
     let client = args.target.connect().await?;
     let changed: Result<_, ClientError> = change(&client, &args).await;
     let config = changed.map_err(cannot)?;

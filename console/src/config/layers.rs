@@ -84,6 +84,15 @@ pub fn with_environment(root: Command) -> Command {
     })
 }
 
+/// Lets every option have a number below zero for a value: what is wrong with it, its parser says with the limits, and not
+/// clap, which would take it for an option.
+pub fn with_negative_numbers(root: Command) -> Command {
+    below(root, &mut Vec::new(), &|_, arg| match configurable(&arg) {
+        true if arg.get_action().takes_values() => arg.allow_negative_numbers(true),
+        _ => arg,
+    })
+}
+
 /// Makes the values of `file` the defaults.
 pub fn with_file(root: Command, file: &ConfigFile) -> Command {
     below(root, &mut Vec::new(), &|path, arg| {

@@ -51,6 +51,31 @@ fn the_file_gives_defaults_and_what_is_typed_goes_over_it() {
     assert_eq!(slo("load run --slo p99=1ms"), 1);
 }
 
+/// A number below zero was taken for an option: nothing was said of what it was for, nor of its limits.
+#[test]
+fn numbers_below_zero_are_refused_by_whom_they_are_for() {
+    let root = layers::with_environment(layers::with_negative_numbers(Cli::command()));
+    for (typed, option, words) in [
+        ("load run -r -5", "--rate", "write more than 0, at most 1G, or max"),
+        ("load run --rate -5k", "--rate", "write more than 0, at most 1G, or max"),
+        ("load search --max-rate -1", "--max-rate", "write more than 0, at most 1G, or max"),
+        ("demo -r -5", "--rate", "write more than 0, at most 1G, or max"),
+        ("tail s --limit -5", "--limit", "not a whole number"),
+        ("group set g --stream s --attempts -1", "--attempts", "-1"),
+        ("stream set s --retention-bytes -1", "--retention-bytes", "not a size"),
+        ("serve --data d --memory -64", "--memory", "not a size"),
+    ] {
+        let words_typed = std::iter::once("highwater").chain(typed.split(' '));
+        let error = root.clone().try_get_matches_from(words_typed).unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{typed}: {error}");
+        let told = error.to_string();
+        assert!(told.contains(option) && told.contains(words), "{typed}: {told}");
+    }
+    // Options are options still.
+    let words = ["highwater", "tail", "s", "--limit", "--follow"];
+    assert!(root.try_get_matches_from(words).unwrap_err().to_string().contains("--limit"));
+}
+
 #[test]
 fn a_required_option_and_a_flag_can_come_from_the_file() {
     let serve = matches(FILE, "serve");

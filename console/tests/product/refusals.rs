@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use serde_json::Value;
+
 use crate::support::{Server, highwater, refused, said, scratch, serve, text};
 
 #[test]
@@ -32,6 +34,56 @@ fn wrong_usage_is_exit_code_2() {
     for name in ["a/b", "", "..", "é", "with space", &"x".repeat(129)] {
         refused(&highwater().args(["stream", "create", name]).output().unwrap(), 2, &["name"]);
     }
+}
+
+/// Each was taken, or refused by a name of the wire and exit code 1, or not told what it was about.
+#[test]
+fn values_beyond_their_limits_are_told_by_flag_and_limit() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    let there = dir.path().join("there.jsonl");
+    std::fs::write(&there, "kept").unwrap();
+    let there = there.to_str().unwrap();
+    let group = ["group", "set", "g", "--stream", "s"];
+    let with = |more: &[&'static str]| [&group[..], more].concat();
+    let table: [(Vec<&str>, &[&str]); 11] = [
+        (
+            vec!["stream", "set", "s", "--backpressure", "buffer:100TiB,5s"],
+            &["--backpressure", "100TiB is outside 1 to 256GiB"],
+        ),
+        (
+            vec!["stream", "set", "s", "--backpressure", "drop-oldest:200GiB,5s"],
+            &["--backpressure", "214748364800; at most "],
+        ),
+        (
+            vec!["stream", "create", "t", "--retention-bytes", "1"],
+            &["--retention-bytes is 1; 8388608 at least"],
+        ),
+        (vec!["load", "run", "-r", "-5"], &["--rate", "-5 records per second; write more than 0"]),
+        (vec!["tail", "s", "--limit", "-5"], &["--limit", "-5"]),
+        (with(&["--timeout", "1ms"]), &["--timeout is 1ms; 100ms to 12h are allowed"]),
+        (with(&["--attempts", "0"]), &["--attempts is 0; 1 to 1000 are allowed"]),
+        (with(&["--dead-letters", "s"]), &["--dead-letters is s"]),
+        (
+            vec!["tail", "s", "--filter", "size = 404"],
+            &["--filter: column 6: ", "write ==", "\n    size = 404\n         ^"],
+        ),
+        (
+            vec!["tail", "s", "--window", "1s", "--by", "(key"],
+            &["--by: column 5: the expression ends; expected ", "\n    (key\n        ^"],
+        ),
+        (vec!["replay", "s", "--to", there], &["--to", "there.jsonl", "--force"]),
+    ];
+    for (args, words) in table {
+        refused(&server.run(&args), 2, words);
+    }
+    assert_eq!(std::fs::read(there).unwrap(), b"kept");
+    server.ok(&["replay", "s", "--to", there, "--force"]);
+    assert_eq!(std::fs::read(there).unwrap(), b"");
+    // Nothing was made or changed by any of that.
+    refused(&server.run(&["stream", "describe", "t"]), 1, &["t"]);
+    assert_eq!(server.json(&["group", "list", "--json"]), Value::Array(Vec::new()));
 }
 
 #[test]
@@ -101,8 +153,7 @@ fn a_newer_format_is_left_alone() {
     let data = dir.path().join("data");
     assert_eq!(Server::start(&data).terminate().code(), Some(0));
     let identity = data.join("highwater.json");
-    let mut json: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&identity).unwrap()).unwrap();
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&identity).unwrap()).unwrap();
     json["format"] = 999.into();
     std::fs::write(&identity, json.to_string()).unwrap();
     let output = serve(&data).args(["--listen", "127.0.0.1:0"]).output().unwrap();

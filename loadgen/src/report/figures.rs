@@ -47,6 +47,8 @@ pub fn whole(number: u64) -> String {
 
 /// How many a second, without the unit: a decimal place where it says something.
 pub fn rate(per_second: f64) -> String {
+    // Adding zero takes the sign of a negative one.
+    let per_second = per_second + 0.0;
     if per_second < 999.95 && per_second.fract() != 0.0 {
         format!("{per_second:.1}")
     } else {
@@ -56,7 +58,7 @@ pub fn rate(per_second: f64) -> String {
 
 /// Bytes with a decimal prefix, three significant digits: `512 B`, `21.1 MB`.
 pub fn bytes(value: f64) -> String {
-    let mut value = value;
+    let mut value = value + 0.0;
     for unit in ["B", "kB", "MB", "GB", "TB"] {
         if value < 999.5 {
             let digits = match value {

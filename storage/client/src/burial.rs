@@ -105,7 +105,10 @@ impl Burier {
                 let config = StreamConfig {
                     shards: 1,
                     retention_ms: origin.config.retention_ms,
-                    retention_bytes: origin.config.retention_bytes,
+                    retention_bytes: match origin.config.retention_bytes {
+                        0 => 0,
+                        bytes => bytes.max(LEAST_KEPT),
+                    },
                     ..StreamConfig::default()
                 };
                 match client.create_stream(name, config).await {
@@ -122,6 +125,9 @@ impl Burier {
         Ok(producer)
     }
 }
+
+/// Least that a stream may be bounded to, bytes: two segments. An earlier release took less.
+const LEAST_KEPT: u64 = 8 << 20;
 
 /// Where a dead letter comes from.
 struct Origin<'a> {

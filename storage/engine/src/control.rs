@@ -54,6 +54,8 @@ pub struct Control {
     /// Where closed shards end, as far as somebody has asked.
     ends: BTreeMap<ShardId, u64>,
     started: Instant,
+    /// What settings are held against.
+    bounds: settings::Bounds,
     /// How long a split or merge waits for a core, all in all.
     reshard_patience: Duration,
 }
@@ -81,6 +83,7 @@ impl Control {
             },
             ends: BTreeMap::new(),
             started: Instant::now(),
+            bounds: settings::Bounds::of(store),
             reshard_patience: reshard::PATIENCE,
         }
     }

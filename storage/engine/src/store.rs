@@ -111,6 +111,7 @@ pub struct Store {
     quotas: Arc<Quotas>,
     reserve_bytes: u64,
     smallest_segment: u64,
+    held_bytes: u64,
     /// Whether a core could not write its checkpoint: then those of earlier starts are still needed.
     keep_checkpoints: Arc<AtomicBool>,
     _lock: Arc<DirLock>,
@@ -169,6 +170,7 @@ impl Store {
             quotas,
             reserve_bytes,
             smallest_segment: options.core.segments.min,
+            held_bytes: options.core.held_bytes as u64,
             keep_checkpoints: Arc::default(),
             _lock: lock,
         };
@@ -234,6 +236,11 @@ impl Store {
     /// Bytes of the smallest segment.
     pub fn smallest_segment(&self) -> u64 {
         self.smallest_segment
+    }
+
+    /// Bytes of batches that backpressure may hold back on one core, over all of its shards.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes
     }
 
     /// The pool of prepared segment files.

@@ -10,8 +10,9 @@ use highwater_engine::{
     AppendError, ControlError, Engine, EngineOptions, ReadError, ReshardError, SegmentSizes, Start,
 };
 use highwater_wire::{
-    BatchBuilder, BatchIter, ControlReply, ControlRequest, ErrorCode, ProducerStamp, Quota,
-    ShardDescription, ShardId, StreamChange, StreamConfig, StreamDescription, TrimBefore, hash_key,
+    Backpressure, BatchBuilder, BatchIter, ControlReply, ControlRequest, ErrorCode, ProducerStamp,
+    Quota, ShardDescription, ShardId, StreamChange, StreamConfig, StreamDescription, TrimBefore,
+    hash_key,
 };
 
 fn options() -> EngineOptions {
@@ -327,6 +328,45 @@ fn retention_bounds_the_disk_and_makes_no_files_in_the_steady_state() {
     while engine.control().describe("s").unwrap().shards[0].stored_bytes > KEEP / 2 + 2 * SEGMENT {
         std::thread::yield_now();
     }
+}
+
+/// A buffer of 100 TiB was taken, and a retention under which each segment went the moment it was full.
+#[test]
+fn settings_that_cannot_be_kept_are_refused_with_the_limit() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let mut options = options();
+    options.store.core.held_bytes = 80 << 20;
+    let engine = Engine::open(dir.path(), options).unwrap();
+    let refused = |result: Result<StreamDescription, ControlError>, words: &str| {
+        let error = result.unwrap_err();
+        assert_eq!(error.to_wire().code, ErrorCode::InvalidArgument);
+        assert!(error.to_string().starts_with(words), "{error}");
+    };
+    let create = |config| engine.control().create_stream("s", config);
+    let buffer = |bytes| Backpressure::Buffer { bytes, age_ms: 5_000 };
+    let too_much = "backpressure bytes is 109951162777600; at most 83886080: ";
+    refused(create(StreamConfig { backpressure: buffer(100 << 40), ..config(1) }), too_much);
+    let too_little = "retention_bytes is 1; 524288 at least (two segments), or 0 for no bound";
+    refused(create(StreamConfig { retention_bytes: 1, ..config(1) }), too_little);
+    let within =
+        StreamConfig { backpressure: buffer(80 << 20), retention_bytes: 512 << 10, ..config(4) };
+    create(within).unwrap();
+    let set = |change| engine.control().set_stream("s", &change);
+    let oldest = Backpressure::DropOldest { bytes: 100 << 40, age_ms: 5_000 };
+    refused(set(StreamChange { backpressure: Some(oldest), ..StreamChange::default() }), too_much);
+    refused(set(StreamChange { retention_bytes: Some(1), ..StreamChange::default() }), too_little);
+    set(StreamChange { retention_bytes: Some(0), ..StreamChange::default() }).unwrap();
+    engine.close();
+    // With less memory than it was set with it still is as it was, and what else there is can be set.
+    let mut options = self::options();
+    options.store.core.held_bytes = 1 << 20;
+    let engine = Engine::open(dir.path(), options).unwrap();
+    let change = StreamChange { retention_ms: Some(7), ..StreamChange::default() };
+    let config = engine.control().set_stream("s", &change).unwrap().config;
+    assert_eq!((config.retention_ms, config.backpressure), (7, buffer(80 << 20)));
+    // What is meant if no size is said is always taken.
+    let change = StreamChange { backpressure: Some(buffer(64 << 20)), ..StreamChange::default() };
+    engine.control().set_stream("s", &change).unwrap();
 }
 
 #[test]

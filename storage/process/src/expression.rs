@@ -18,6 +18,7 @@ mod functions;
 mod json;
 mod number;
 pub(crate) mod scan;
+mod syntax;
 mod value;
 
 use std::cell::OnceCell;
@@ -61,7 +62,7 @@ pub enum CompileError {
     Syntax {
         /// Where.
         column: usize,
-        /// What the parser says.
+        /// What is wrong there.
         message: String,
     },
     /// No such name.
@@ -115,6 +116,24 @@ pub enum CompileError {
         /// What it is.
         what: &'static str,
     },
+}
+
+impl CompileError {
+    /// Where, if it is about one place.
+    pub fn column(&self) -> Option<usize> {
+        match self {
+            CompileError::Syntax { column, .. }
+            | CompileError::UnknownName { column, .. }
+            | CompileError::UnknownFunction { column, .. }
+            | CompileError::Arguments { column, .. }
+            | CompileError::Pattern { column, .. } => Some(*column),
+            CompileError::TooLong { .. }
+            | CompileError::TooDeep
+            | CompileError::TooLarge
+            | CompileError::Unsupported { .. }
+            | CompileError::NotTruth { .. } => None,
+        }
+    }
 }
 
 macro_rules! eval_errors {

@@ -18,6 +18,7 @@ mod header;
 mod limits;
 mod name;
 mod quota;
+mod range;
 mod record;
 pub mod select;
 mod stream;
@@ -58,6 +59,7 @@ pub use header::FixedBytes;
 pub use limits::{Limits, MAX_KEY_CHARS, MAX_RECORD_CEILING, MAX_SHARDS_PER_STREAM};
 pub use name::{GroupName, NameError, ProducerName, StreamName};
 pub use quota::{Backpressure, ClientQuota, Quota, SampleBy};
+pub use range::OutOfRange;
 pub use record::{
     Header, HeaderIter, RECORD_HEADER_LEN, RecordHeader, RecordIter, RecordView, padded,
 };

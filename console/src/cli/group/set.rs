@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use highwater_client::Client;
-use highwater_wire::{DeliveryConfig, ErrorCode, GroupName, StreamName};
+use highwater_wire::{DeliveryConfig, ErrorCode, GroupName, OutOfRange, StreamName};
 use serde::Serialize;
 
 use crate::cli::Target;
@@ -120,34 +120,58 @@ impl SetArgs {
 
     /// What was said over what there is.
     fn over(&self, mut config: DeliveryConfig) -> Result<DeliveryConfig, Failure> {
-        let ms = |flag: &str, time: Duration, most: u64| match u64::try_from(time.as_millis()) {
-            Ok(ms) if ms <= most => Ok(ms),
-            _ => Err(Failure::Usage(format!(
-                "{flag} is {time:?}; it may be {:?} at most",
-                Duration::from_millis(most)
-            ))),
-        };
-        let short = u64::from(u32::MAX);
+        // What is too long to be sent is outside every range.
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let short = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         if let Some(time) = self.timeout {
-            config.timeout_ms = ms("--timeout", time, short)? as u32;
+            config.timeout_ms = short(time);
         }
         if let Some(attempts) = self.attempts {
             config.attempts = attempts;
         }
         if let Some(time) = self.retry_after {
-            config.retry_after_ms = ms("--retry-after", time, short)? as u32;
+            config.retry_after_ms = short(time);
         }
         if let Some(time) = self.max_age {
-            config.max_age_ms = ms("--max-age", time, u64::MAX)?;
+            config.max_age_ms = ms(time);
         }
         if let Some(stream) = &self.dead_letters {
             config.dead_letters = stream.to_string();
         }
         if let Some(breaker) = self.breaker {
             config.breaker_permille = breaker.permille;
-            config.breaker_window_ms = ms("--breaker", breaker.window, short)? as u32;
+            config.breaker_window_ms = short(breaker.window);
+        }
+        config.check().map_err(|out| Failure::Usage(self.outside(&out)))?;
+        let (group, stream) = (self.group.as_str(), self.stream.as_str());
+        let name = config.dead_letters_of(group, stream);
+        if name == stream {
+            let what =
+                format!("--dead-letters is {name}: dead letters would come again from there");
+            return Err(Failure::Usage(what));
+        }
+        if let Err(reason) = StreamName::new(&name) {
+            let what = format!("--dead-letters is {name}, as nothing else is said: {reason}");
+            return Err(Failure::Usage(what));
         }
         Ok(config)
+    }
+
+    /// What is wrong with a value, by its flag and as it was typed.
+    fn outside(&self, out: &OutOfRange) -> String {
+        let time = |ms: u64| human::span(Duration::from_millis(ms));
+        let typed = |time: Option<Duration>| human::span(time.unwrap_or_default());
+        let (least, most) = (*out.range.start(), *out.range.end());
+        let (flag, value) = match out.field {
+            "timeout_ms" => ("--timeout", typed(self.timeout)),
+            "retry_after_ms" => ("--retry-after", typed(self.retry_after)),
+            "breaker_window_ms" => ("--breaker", typed(self.breaker.map(|b| b.window))),
+            "attempts" => {
+                return format!("--attempts is {}; {least} to {most} are allowed", out.value);
+            }
+            _ => return out.to_string(),
+        };
+        format!("{flag} is {value}; {} to {} are allowed", time(least), time(most))
     }
 }
 
@@ -233,6 +257,39 @@ mod tests {
         assert_eq!(breaker("none").unwrap().permille, 0);
         for wrong in ["", "50%", "0%,1m", "101%,1m", "50%,soon"] {
             assert!(breaker(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        args: SetArgs,
+    }
+
+    #[test]
+    fn values_outside_their_range_are_told_by_flag() {
+        use clap::Parser as _;
+        let told = |flags: &str| {
+            let words = ["set", "g", "--stream", "s"].into_iter().chain(flags.split(' '));
+            let alone = Alone::try_parse_from(words).unwrap();
+            match alone.args.over(DeliveryConfig::default()) {
+                Err(Failure::Usage(told)) => told,
+                other => panic!("{flags}: {other:?}"),
+            }
+        };
+        let table = [
+            ("--timeout 1ms", "--timeout is 1ms; 100ms to 12h are allowed"),
+            (
+                "--timeout 60days",
+                "--timeout is 1month 29days 13h 26m 24s; 100ms to 12h are allowed",
+            ),
+            ("--attempts 0", "--attempts is 0; 1 to 1000 are allowed"),
+            ("--retry-after 2h", "--retry-after is 2h; 0s to 1h are allowed"),
+            ("--breaker 50%,10ms", "--breaker is 10ms; 1s to 1h are allowed"),
+            ("--dead-letters s", "--dead-letters is s: dead letters would come again from there"),
+        ];
+        for (flags, words) in table {
+            assert_eq!(told(flags), words);
         }
     }
 

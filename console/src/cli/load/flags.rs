@@ -39,7 +39,7 @@ pub struct RateFlags {
     #[arg(value_name = "HOST:PORT|embedded[:DIR]|null", value_parser = load_target)]
     target: Option<LoadTarget>,
     /// Records a second in total, or max to saturate [default: 10k]
-    #[arg(short, long, value_name = "RATE|max", value_parser = units::rate)]
+    #[arg(short, long, value_name = "RATE|max", value_parser = units::rate, allow_hyphen_values = true)]
     rate: Option<units::Rate>,
     /// How long to measure [default: 10s]
     #[arg(short, long, value_parser = units::duration)]

@@ -48,7 +48,7 @@ pub struct SearchFlags {
     #[arg(long, value_name = "SHARE", default_value = "10%", value_parser = units::share)]
     precision: f64,
     /// No trial goes beyond this [default: no bound]
-    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    #[arg(long, value_name = "RATE", value_parser = units::rate, allow_hyphen_values = true)]
     max_rate: Option<units::Rate>,
     /// How records are spaced [default: constant]
     #[arg(long, value_enum)]
@@ -287,7 +287,8 @@ fn line(trial: &TrialRecord, so_far: &SearchResult, left_s: f64) -> String {
     let over: Vec<String> = over.map(|share| format!("{:.2} %", share * 100.0)).collect();
     let over = if over.is_empty() { String::new() } else { format!("over {}, ", over.join(", ")) };
     let growth = trial.backlog.map_or_else(String::new, |backlog| {
-        format!(", backlog {:+.1} %/s", backlog.growth * 100.0)
+        // Rounded first: adding zero takes the sign of a zero.
+        format!(", backlog {:+.1} %/s", (backlog.growth * 1e3).round() / 10.0 + 0.0)
     });
     let belief = so_far.estimate.map_or_else(String::new, |e| {
         format!("; about {}/s [{}, {}]", about(e.value), about(e.low), about(e.high))

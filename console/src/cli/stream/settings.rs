@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use highwater_wire::{Backpressure, Quota, StreamChange, StreamConfig};
+use highwater_client::ClientError;
+use highwater_wire::{Backpressure, ErrorCode, Quota, StreamChange, StreamConfig};
 
+use crate::failure::Failure;
 use crate::policy::{self, RatesIn};
 use crate::{human, units};
 
@@ -107,6 +109,30 @@ fn bounded(quota: &Quota) -> bool {
     quota.records_in != 0 || quota.bytes_in != 0 || quota.bytes_out != 0
 }
 
+/// A refusal of settings: a value outside its range is wrong usage, and called by its flag.
+pub fn refused(doing: String, error: ClientError) -> Failure {
+    match &error {
+        ClientError::Refused(told) if told.code == ErrorCode::InvalidArgument => {
+            Failure::Usage(format!("{doing}: {}", by_flag(&told.message)))
+        }
+        _ => Failure::doing(doing, error),
+    }
+}
+
+/// What the server says of a field, said of the flag that sets it.
+fn by_flag(message: &str) -> String {
+    let flags = [
+        ("retention_bytes is ", "--retention-bytes is "),
+        ("backpressure bytes is ", "--backpressure: the bytes to hold back are "),
+        ("burst_ms is ", "--quota-burst in milliseconds is "),
+        ("age_ms is ", "--backpressure: the milliseconds to hold back are "),
+        ("max_shards is ", "--backpressure scale: the shards are "),
+    ];
+    let flag =
+        |(field, flag): (&str, &str)| Some(format!("{flag}{}", message.strip_prefix(field)?));
+    flags.into_iter().find_map(flag).unwrap_or_else(|| message.to_owned())
+}
+
 /// A stream's settings in a line.
 pub fn text(config: &StreamConfig) -> String {
     let mut parts = vec![format!("retention {}", retention(config))];
@@ -154,6 +180,19 @@ mod tests {
         let quota = Quota { records_in: 0, bytes_in: 7, ..policy::KINESIS };
         assert_eq!(change, StreamChange { quota: Some(quota), ..StreamChange::default() });
         assert!(Settings::default().is_empty() && !settings.is_empty());
+    }
+
+    #[test]
+    fn a_value_the_server_refuses_is_wrong_usage_and_called_by_its_flag() {
+        let told = |code, message: &str| {
+            let error = highwater_wire::WireError::new(code, message);
+            refused("cannot change s".to_owned(), ClientError::Refused(error))
+        };
+        let out = told(ErrorCode::InvalidArgument, "retention_bytes is 1; 8388608 at least");
+        let words = "cannot change s: --retention-bytes is 1; 8388608 at least";
+        assert!(matches!(out, Failure::Usage(told) if told == words));
+        let gone = told(ErrorCode::UnknownStream, "stream \"s\" does not exist");
+        assert!(matches!(gone, Failure::Failed(_)));
     }
 
     #[test]

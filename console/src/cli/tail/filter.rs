@@ -1,11 +1,35 @@
 //! `--filter`: what the broker says it found, in words.
 
 use highwater_client::Delivery;
-use highwater_process::Filter;
+use highwater_process::{CompileError, Filter};
 use highwater_wire::FilterTally;
+use ratatui::text::Span;
 
 use crate::failure::Failure;
 use crate::human::{counted, grouped};
+
+/// An expression that is none: what is wrong, and where.
+pub fn wrong(flag: &str, source: &str, error: &CompileError) -> Failure {
+    let place = error.column().map(|column| format!("\n{}", pointed(source, column)));
+    Failure::Usage(format!("{flag}: {error}{}", place.unwrap_or_default()))
+}
+
+/// Characters of an expression shown around a place in it.
+const SHOWN: usize = 100;
+
+/// An expression in a line, and below it a caret under the character of this column, counted from 1.
+fn pointed(source: &str, column: usize) -> String {
+    let line: Vec<char> = source.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let at = column.saturating_sub(1).min(line.len());
+    let from = if line.len() <= SHOWN { 0 } else { at.saturating_sub(SHOWN / 2) };
+    let part = |from: usize, to: usize| line.iter().skip(from).take(to - from).collect::<String>();
+    let before = (if from > 0 { "..." } else { "" }).to_owned() + &part(from, at);
+    let end = line.len().min(from + SHOWN);
+    let after = part(at, end.max(at)) + if end < line.len() { "..." } else { "" };
+    // Wide characters take two columns.
+    let indent = " ".repeat(Span::raw(&before).width());
+    format!("    {before}{after}\n    {indent}^")
+}
 
 /// Adds up what the filter found.
 pub struct Found {
@@ -19,8 +43,7 @@ impl Found {
     /// By this expression, which is checked here so that it is refused without a server, too.
     pub fn new(filter: Option<&str>) -> Result<Found, Failure> {
         if let Some(source) = filter {
-            Filter::compile(source)
-                .map_err(|error| Failure::Usage(format!("--filter: {error}")))?;
+            Filter::compile(source).map_err(|error| wrong("--filter", source, &error))?;
         }
         let tally = FilterTally::default();
         Ok(Found { filtered: filter.is_some(), tally, unexplained: 0 })
@@ -72,6 +95,24 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_caret_stands_under_what_is_wrong() {
+        let told = |source: &str| Found::new(Some(source)).map(drop).unwrap_err().to_string();
+        assert_eq!(
+            told("json.status = 404"),
+            "--filter: column 13: '=' alone means nothing; write == to compare\n    json.status = 404\n                ^"
+        );
+        assert!(told("json.a ==").ends_with("\n    json.a ==\n             ^"));
+        let wide = told("key == 'ö日本' && jsn");
+        assert!(wide.ends_with(&format!("jsn\n{}^", " ".repeat(22))), "{wide}");
+        let long = format!("{}jsn == 1", "json.a == 1 && ".repeat(20));
+        let told = told(&long);
+        let lines: Vec<&str> = told.lines().collect();
+        let caret = lines[2].find('^').unwrap();
+        assert!(lines[1].starts_with("    ...") && lines[1][caret..].starts_with("jsn"), "{told}");
+        assert!(lines[1].len() < 120, "{told}");
+    }
 
     #[test]
     fn what_was_found_in_words() {

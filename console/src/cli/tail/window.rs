@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use highwater_client::Delivery;
 use highwater_process::window::{
-    Counts, DEFAULT_MEMORY, Kind, Outcome, Query, Row, Spec, Watermark, Windows,
+    Counts, DEFAULT_MEMORY, Kind, Outcome, Query, QueryError, Row, Spec, Watermark, Windows,
 };
 use highwater_process::{EvalError, Record};
 use highwater_wire::{RecordView, StreamDescription};
@@ -89,6 +89,15 @@ impl WindowArgs {
         let agg = self.agg.as_deref().unwrap_or_default();
         let query = match Query::parse(agg, self.by.as_deref(), self.time.as_deref()) {
             Ok(query) => query,
+            Err(QueryError::Expression { text, error }) => {
+                let is = |given: &Option<String>| given.as_deref() == Some(text.as_str());
+                let flag = match () {
+                    () if is(&self.by) => "--by",
+                    () if is(&self.time) => "--time",
+                    () => "--agg",
+                };
+                return Err(super::filter::wrong(flag, &text, &error));
+            }
             Err(error) => return wrong("--agg", &error),
         };
         let spec = match Spec::new(kind, query.aggregates()) {

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use highwater_wire::telemetry::DeliverySnapshot;
 use highwater_wire::{
-    Claimed, ControlRequest, DeliveryConfig, GroupDelivery, MAX_CLAIM, Redriven, SequenceRange,
-    Settlement, ShardId, StreamName,
+    Claimed, ControlRequest, DeliveryConfig, GroupDelivery, MAX_CLAIM, OutOfRange, Redriven,
+    SequenceRange, Settlement, ShardId, StreamName,
 };
 
 use super::{Control, ControlError, group_name, now_ns, unknown_shard};
@@ -77,12 +77,8 @@ fn within(field: &'static str, value: u64, range: RangeInclusive<u64>) -> Result
 
 /// Whether settings are within their ranges.
 fn check(config: &DeliveryConfig, group: &str, stream: &str) -> Result<(), ControlError> {
-    within("timeout_ms", config.timeout_ms.into(), 100..=43_200_000)?;
-    within("attempts", config.attempts.into(), 1..=1_000)?;
-    within("retry_after_ms", config.retry_after_ms.into(), 0..=3_600_000)?;
-    within("breaker_permille", config.breaker_permille.into(), 0..=1_000)?;
-    if config.breaker_permille > 0 {
-        within("breaker_window_ms", config.breaker_window_ms.into(), 1_000..=3_600_000)?;
+    if let Err(OutOfRange { field, value, range }) = config.check() {
+        return within(field, value, range);
     }
     let name = config.dead_letters_of(group, stream);
     if name == stream {

@@ -9,7 +9,7 @@ use highwater_wire::{
 use super::{Control, ControlError, unknown_shard};
 use crate::catalogue::StreamRecord;
 use crate::core::CoreCommand;
-use crate::store::specs_of;
+use crate::store::{Store, specs_of};
 use crate::types::Start;
 
 /// Longest burst of a quota and longest time a batch may be held, milliseconds: an hour.
@@ -33,6 +33,8 @@ impl Control {
         config.stream_quota = change.stream_quota.unwrap_or(config.stream_quota);
         config.backpressure = change.backpressure.unwrap_or(config.backpressure);
         check(config)?;
+        // What is in force already stays so, also where the server has less memory now.
+        self.bounds.check(change.retention_bytes, change.backpressure.as_ref())?;
         self.update(name, record)?;
         self.describe(name)
     }
@@ -139,6 +141,52 @@ impl Control {
     /// The quotas of client names, by name.
     pub fn client_quotas(&self) -> Result<Vec<ClientQuota>, ControlError> {
         Ok(self.catalogue().client_quotas()?)
+    }
+}
+
+/// Held back whatever the server's memory: what `buffer` and `drop-oldest` mean if no size is said.
+const ALWAYS_HELD: u64 = 64 << 20;
+
+/// Bounds of settings that depend on how the server was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Least bytes that a stream may be bounded to, if it is.
+    retention: u64,
+    /// Most bytes that a shard may be told to hold back.
+    held: u64,
+}
+
+impl Bounds {
+    /// Those of a store.
+    pub fn of(store: &Store) -> Bounds {
+        Bounds {
+            // The segment that is written, and one that is full: with less, each that fills would go at once.
+            retention: 2 * store.smallest_segment(),
+            held: store.held_bytes().max(ALWAYS_HELD),
+        }
+    }
+
+    /// Whether what is to be set is within them.
+    pub fn check(
+        &self,
+        retention_bytes: Option<u64>,
+        backpressure: Option<&Backpressure>,
+    ) -> Result<(), ControlError> {
+        if let Some(value @ 1..) = retention_bytes
+            && value < self.retention
+        {
+            let limit = format!("{} at least (two segments), or 0 for no bound", self.retention);
+            return Err(ControlError::Argument { field: "retention_bytes", value, limit });
+        }
+        match backpressure {
+            Some(Backpressure::Buffer { bytes, .. } | Backpressure::DropOldest { bytes, .. })
+                if *bytes > self.held =>
+            {
+                let limit = format!("at most {}: a core has no more memory for it", self.held);
+                Err(ControlError::Argument { field: "backpressure bytes", value: *bytes, limit })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -33,6 +33,7 @@ impl Control {
             return Err(ControlError::StreamExists(name.to_owned()));
         }
         settings::check(&config)?;
+        self.bounds.check(Some(config.retention_bytes), Some(&config.backpressure))?;
         let record = self.catalogue().add_stream(name, config, now_ns())?;
         self.streams.insert(name.to_owned(), record.clone());
         for spec in specs_of(name, &record) {

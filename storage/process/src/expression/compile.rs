@@ -8,6 +8,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::functions::Function;
 use super::scan::outside_texts;
+use super::syntax::in_words;
 use super::value::Value;
 use super::{CompileError, MAX_DEPTH, MAX_NODES, MAX_SOURCE, Wanted};
 
@@ -152,11 +153,8 @@ fn parse(source: &str) -> Result<Tree, CompileError> {
     let tree = parsed.map_err(|errors| {
         let first = errors.errors.first();
         let (line, column) = first.map_or((1, 1), |error| error.pos);
-        let message = first.map_or("this cannot be read", |error| &error.msg);
-        CompileError::Syntax {
-            column: absolute(source, line, column),
-            message: message.lines().next().unwrap_or_default().to_owned(),
-        }
+        let message = in_words(first.map_or("", |error| error.msg.as_str()));
+        CompileError::Syntax { column: absolute(source, line, column), message }
     })?;
     let mut compiler = Compiler { source, locals: Vec::new(), nodes: 0, patterns: 0, depth: 0 };
     let root = compiler.node(&tree.expr)?;
