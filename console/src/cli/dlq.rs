@@ -86,22 +86,26 @@ async fn all(client: &Client) -> Result<Vec<Dead>, Failure> {
 /// The streams of dead letters that `name` means: the one of this name, or those of the group of this name (and then
 /// only the letters of that group are meant).
 async fn named(client: &Client, name: &str) -> Result<(Vec<Dead>, Option<String>), Failure> {
+    find(client, name).await?.ok_or_else(|| {
+        Failure::Failed(format!(
+            "there is no stream of dead letters called {name}, nor a group of this name that has one; \
+             `highwater dlq list` shows all"
+        ))
+    })
+}
+
+/// The same; `None` if there is no such stream or group.
+async fn find(client: &Client, name: &str) -> Result<Option<(Vec<Dead>, Option<String>)>, Failure> {
     let all = all(client).await?;
     let (own, others): (Vec<Dead>, Vec<Dead>) = all.into_iter().partition(|d| d.name() == name);
     if !own.is_empty() {
-        return Ok((own, None));
+        return Ok(Some((own, None)));
     }
     // A group that was set to positions since, or deleted, may have left some.
     let left = |dead: &Dead| dead.name().ends_with(&format!(".{name}{ENDING}"));
     let of_group = |dead: &Dead| dead.groups.iter().any(|group| group == name) || left(dead);
     let of_group: Vec<Dead> = others.into_iter().filter(of_group).collect();
-    if of_group.is_empty() {
-        return Err(Failure::Failed(format!(
-            "there is no stream of dead letters called {name}, nor a group of this name that has one; \
-             `highwater dlq list` shows all"
-        )));
-    }
-    Ok((of_group, Some(name.to_owned())))
+    Ok((!of_group.is_empty()).then(|| (of_group, Some(name.to_owned()))))
 }
 
 /// A stream or a group: names of both have the same form.

@@ -204,6 +204,64 @@ fn letters_of_put_are_copied_or_purged() {
     }
 }
 
+/// Purge took no group where show and redrive do.
+#[test]
+fn letters_are_purged_by_group_unless_others_lie_among_them() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    assert!(server.put("s", b"poison\n", &[]).status.success());
+    for (group, more) in [
+        ("alone", &[][..]),
+        ("first", &["--dead-letters", "shared.dead"]),
+        ("second", &["--dead-letters", "shared.dead"]),
+    ] {
+        let set = ["group", "set", group, "--stream", "s", "--attempts", "1"];
+        server.ok(&[&set[..], more].concat());
+        server.run(&["tail", "s", "--group", group, "--exec", "exit 1"]);
+    }
+    let purged = server.json(&["dlq", "purge", "alone", "--json"]);
+    assert_eq!((&purged["purged"], &purged["stream"]), (&1.into(), &"s.alone.dead".into()));
+    let shared = server.run(&["dlq", "purge", "second"]);
+    refused(&shared, 1, &["shared.dead", "first: s/0 record 0", "dlq purge shared.dead"]);
+    assert_eq!(server.json(&["dlq", "purge", "shared.dead", "--json"])["purged"], 2);
+    refused(&server.run(&["dlq", "purge", "nobody"]), 1, &["nobody", "nor a group"]);
+}
+
+/// What stayed when others were given again looked as if it had come that moment.
+#[test]
+fn a_letter_that_stays_keeps_its_time() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    let put = server.put("s", b"no json\n{}\n", &["--format", "json"]);
+    assert!(text(&put).contains("1 dead letter in s.dead"), "{}", text(&put));
+    let letter = || {
+        let shown = server.ok(&["dlq", "show", "s.dead", "--json"]);
+        let lines = String::from_utf8(shown).unwrap();
+        let letters = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        letters.into_iter().find(|letter| letter["payload"] == "no json").unwrap()
+    };
+    let first = letter();
+    assert_eq!((&first["since"], &first["kept"]), (&first["arrival"], &0.into()));
+    let set = ["group", "set", "g", "--stream", "s", "--attempts", "1", "--dead-letters", "s.dead"];
+    server.ok(&set);
+    for round in 1..=2 {
+        server.run(&["tail", "s", "--group", "g", "--exec", "exit 1"]);
+        let redriven = server.run(&["dlq", "redrive", "s.dead", "--json"]);
+        let done: Value = serde_json::from_slice(&redriven.stdout).unwrap();
+        assert_eq!(done["redriven"], 1, "{}", said(&redriven));
+        let stays = letter();
+        assert_eq!((&stays["since"], &stays["kept"]), (&first["since"], &round.into()));
+        assert_ne!(stays["arrival"], first["arrival"], "it was written again");
+        assert_eq!((&stays["reason"], &stays["origin"]), (&first["reason"], &first["origin"]));
+    }
+    let listed = server.json(&["dlq", "list", "--json"]);
+    assert_eq!((&listed[0]["oldest"], &listed[0]["letters"]), (&first["since"], &1.into()));
+    let none = server.json(&["dlq", "list", "--limit", "0", "--json"]);
+    assert_eq!((&none[0]["oldest"], &none[0]["looked"]), (&first["since"], &0.into()));
+}
+
 #[test]
 fn a_breaker_stops_the_flood_and_watch_says_so() {
     let dir = scratch();

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use highwater_client::{Client, KeptRecord, Start};
+use highwater_client::{Client, KeptRecord, Producer, Receipt, Record, SendError, Start};
 use highwater_wire::{Header, RecordView};
 use serde::Serialize;
 
@@ -48,10 +48,17 @@ pub struct Told {
     pub own: usize,
     /// Not all of the record is here.
     pub cut: bool,
+    /// When it first was a letter, nanoseconds since 1970 UTC, if it was written again since.
+    pub since_ns: Option<u64>,
+    /// How often it was written again because it stayed when others were given again.
+    pub kept: u32,
 }
 
 /// The first of the headers that say so.
 const REASON: &str = "reason";
+/// What a letter carries that was written again.
+const SINCE: &str = "letter-arrival";
+const KEPT: &str = "letter-kept";
 
 impl Told {
     /// What the headers of `record` say. Those that are told begin with the last that is called `reason`.
@@ -79,6 +86,8 @@ impl Told {
                 "origin-format" => origin.format = Some(text()),
                 "origin-size" => origin.size = number(),
                 "origin-headers" => told.cut = true,
+                SINCE => told.since_ns = number(),
+                KEPT => told.kept = small().unwrap_or(0),
                 _ => {}
             }
         }
@@ -114,6 +123,49 @@ pub struct Letter {
     pub shard: u32,
     pub record: KeptRecord,
     pub told: Told,
+}
+
+impl Letter {
+    /// When it came to be a letter, nanoseconds since 1970 UTC.
+    pub fn since_ns(&self) -> u64 {
+        self.told.since_ns.unwrap_or(self.record.arrival_ns)
+    }
+
+    /// Writes it again, as it is and with what it would lose by that: since when it is a letter. One that has no room for
+    /// that looks new.
+    pub async fn write_again(&self, producer: &Producer) -> Result<Receipt, SendError> {
+        let record = self.record.view();
+        let (since, kept) = (self.since_ns().to_string(), (self.told.kept + 1).to_string());
+        let told = |(n, header): &(usize, Header<'_>)| {
+            *n < self.told.own || !matches!(header.name, SINCE | KEPT)
+        };
+        let headers = record.headers().enumerate().filter(told).map(|(_, header)| header);
+        let more = [(SINCE, &since), (KEPT, &kept)];
+        let more = more.map(|(name, value)| Header { name, value: value.as_bytes() });
+        let headers: Vec<Header<'_>> = headers.chain(more).collect();
+        match send(producer, &self.record, &headers).await {
+            Err(SendError::RecordTooLarge { .. } | SendError::Encode(_)) => {
+                let headers: Vec<Header<'_>> = record.headers().collect();
+                send(producer, &self.record, &headers).await
+            }
+            sent => sent,
+        }
+    }
+}
+
+/// Sends a letter's record with these headers.
+pub async fn send(
+    producer: &Producer,
+    kept: &KeptRecord,
+    headers: &[Header<'_>],
+) -> Result<Receipt, SendError> {
+    let record = kept.view();
+    let again = Record {
+        headers,
+        timestamp_ns: Some(record.timestamp_ns),
+        ..Record::new(record.key, record.payload)
+    };
+    producer.send(again).await
 }
 
 /// Which letters were met: after a crash a record may have been buried twice.

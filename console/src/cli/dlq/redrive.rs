@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use highwater_client::wire::Header;
-use highwater_client::{Client, Producer, ProducerOptions, Record};
+use highwater_client::{Client, Producer, ProducerOptions, SendError};
 use highwater_wire::{ErrorCode, SequenceRange, StreamName, TrimBefore};
 use serde::Serialize;
 
-use super::letter::{Letter, Met, Span, Told, each};
+use super::letter::{Letter, Met, Span, Told, each, send};
 use super::{Dead, Name};
 use crate::cli::Target;
 use crate::failure::{Failure, chain};
@@ -257,7 +257,8 @@ impl Redrive<'_> {
             let mut receipts = Vec::new();
             for (index, why) in stay {
                 if let Some(letter) = round.get(index) {
-                    receipts.push(send(&producer, letter, usize::MAX).await?);
+                    let again = letter.write_again(&producer).await;
+                    receipts.push(again.map_err(|e| cannot_write(&producer, e))?);
                     self.keeps(why, 1);
                 }
             }
@@ -277,7 +278,12 @@ impl Redrive<'_> {
         for (index, letter) in round.iter().enumerate() {
             match self.obstacle(letter) {
                 Some(why) => stay.push((index, why)),
-                None => receipts.push(send(producer, letter, letter.told.own).await?),
+                None => {
+                    let record = letter.record.view();
+                    let own: Vec<Header<'_>> = record.headers().take(letter.told.own).collect();
+                    let copied = send(producer, &letter.record, &own).await;
+                    receipts.push(copied.map_err(|e| cannot_write(producer, e))?);
+                }
             }
         }
         let copied = receipts.len() as u64;
@@ -380,21 +386,8 @@ impl Redrive<'_> {
     }
 }
 
-/// Sends a letter with the first `headers` of its headers.
-async fn send(
-    producer: &Producer,
-    letter: &Letter,
-    headers: usize,
-) -> Result<highwater_client::Receipt, Failure> {
-    let record = letter.record.view();
-    let headers: Vec<Header<'_>> = record.headers().take(headers).collect();
-    let again = Record {
-        headers: &headers,
-        timestamp_ns: Some(record.timestamp_ns),
-        ..Record::new(record.key, record.payload)
-    };
-    let sent = producer.send(again).await;
-    sent.map_err(|e| Failure::doing(format!("cannot write to {}", producer.stream().name), e))
+fn cannot_write(producer: &Producer, error: SendError) -> Failure {
+    Failure::doing(format!("cannot write to {}", producer.stream().name), error)
 }
 
 /// Ascending sequence numbers as ranges.

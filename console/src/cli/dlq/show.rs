@@ -49,6 +49,10 @@ enum ShowFormat {
 struct About<'a> {
     reason: &'a str,
     attempts: Option<u32>,
+    /// When it first was a letter.
+    since: String,
+    /// How often it was written again since.
+    kept: u32,
     origin: &'a Origin,
 }
 
@@ -101,7 +105,7 @@ fn print(
             writeln!(
                 out,
                 "{}  {}{}: {}",
-                rfc3339(letter.record.arrival_ns),
+                rfc3339(letter.since_ns()),
                 told.place(),
                 attempts.unwrap_or_default(),
                 told.reason
@@ -116,8 +120,13 @@ fn print(
             let mut line = Vec::new();
             record_line::write(stream, letter.shard, &record, letter.record.arrival_ns, &mut line)?;
             let mut value: Value = serde_json::from_slice(&line)?;
-            let about =
-                About { reason: &told.reason, attempts: told.attempts, origin: &told.origin };
+            let about = About {
+                reason: &told.reason,
+                attempts: told.attempts,
+                since: rfc3339(letter.since_ns()),
+                kept: told.kept,
+                origin: &told.origin,
+            };
             if let (Value::Object(value), Value::Object(about)) =
                 (&mut value, serde_json::to_value(about)?)
             {
