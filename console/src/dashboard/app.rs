@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::browse::{Ask, Browse};
+use super::browse::{Ask, Browse, Record};
 use super::figures::{GroupFigures, ShardFigures};
 use super::glyphs::Glyphs;
 use super::keys::Scope;
 use super::load::LoadFeed;
 use super::model::{Picture, USUAL_WINDOW, WINDOWS};
-use super::player::{Link, Player};
+use super::player::{Link, Mode, Player};
 use super::theme::Theme;
 use crate::human;
 
@@ -242,6 +242,17 @@ impl App {
         }
     }
 
+    /// Where a shard ended at the moment shown: its high-water mark then; `None` while the view follows what comes, and in
+    /// a replay, which has no records.
+    pub fn ended_at(&self, stream: &str, shard: u32) -> Option<u64> {
+        if self.player.mode == Mode::Following || self.player.replaying() {
+            return None;
+        }
+        let figures = self.picture().figures.as_ref()?;
+        let found = figures.shards.iter().find(|s| s.stream == stream && s.shard == shard)?;
+        Some(found.high_water)
+    }
+
     /// The groups of the list on this screen, filtered and sorted.
     pub fn groups(&self) -> Vec<&GroupFigures> {
         let place = &self.places[if self.screen == Screen::Backlog { 3 } else { 0 }];
@@ -299,16 +310,19 @@ impl App {
         reversed(streams, place.reverse)
     }
 
+    /// The records of the open shard at the moment shown, oldest first; none while they are being asked for.
+    pub fn records(&self) -> &[Record] {
+        let known = self.browse.records.as_ref().filter(|_| self.browse.up_to_date());
+        known.map_or(&[][..], |known| &known.records)
+    }
+
     /// Lines of the list on this screen.
     pub fn list_length(&self) -> usize {
         match self.screen {
             Screen::Overview | Screen::Backlog => self.groups().len(),
             Screen::Shards => self.shards().len(),
-            Screen::Streams => match (&self.browse.open, &self.browse.records) {
-                (Some(_), Some(records)) => records.records.len(),
-                (Some(_), None) => 0,
-                (None, _) => self.streams().len(),
-            },
+            Screen::Streams if self.browse.open.is_some() => self.records().len(),
+            Screen::Streams => self.streams().len(),
             Screen::Latency | Screen::Load => 0,
         }
     }

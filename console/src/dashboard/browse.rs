@@ -27,6 +27,8 @@ pub enum Ask {
         shard: u32,
         /// How many.
         last: u32,
+        /// Only those before this sequence number, where the shard ended at the moment shown; `None`: as it is now.
+        until: Option<u64>,
     },
 }
 
@@ -66,6 +68,8 @@ pub struct Records {
     pub oldest: u64,
     /// The high-water mark.
     pub high_water: u64,
+    /// They are those before this sequence number; `None`: the last there were.
+    pub until: Option<u64>,
     /// Oldest first.
     pub records: Vec<Record>,
 }
@@ -226,6 +230,8 @@ fn spaced(bytes: &[u8]) -> String {
 pub struct Browse {
     /// The stream that is open, and the shard of it.
     pub open: Option<(String, u32)>,
+    /// Where the shard ended at the moment shown, if that is not now.
+    pub until: Option<u64>,
     /// What it was created with, once that is known.
     pub description: Option<Box<StreamDescription>>,
     /// The last records, once they are known.
@@ -237,22 +243,28 @@ pub struct Browse {
 }
 
 impl Browse {
-    /// Opens a shard of a stream; the questions this raises.
-    pub fn open(&mut self, stream: &str, shard: u32) -> Vec<Ask> {
+    /// Opens a shard of a stream as it was when it ended at `until`, or as it is now; the questions this raises.
+    pub fn open(&mut self, stream: &str, shard: u32, until: Option<u64>) -> Vec<Ask> {
         let same = self.open.as_ref().is_some_and(|(open, _)| open == stream);
         let description = self.description.take().filter(|_| same);
         *self = Browse { open: Some((stream.to_owned(), shard)), description, ..Browse::default() };
-        let mut asks = vec![self.again()].into_iter().flatten().collect::<Vec<_>>();
+        let mut asks: Vec<Ask> = self.again(until).into_iter().collect();
         if self.description.is_none() {
             asks.push(Ask::Describe { stream: stream.to_owned() });
         }
         asks
     }
 
-    /// What keeps the records of the open shard up to date.
-    pub fn again(&self) -> Option<Ask> {
+    /// What brings the records of the open shard up to date, or to the moment when it ended at `until`.
+    pub fn again(&mut self, until: Option<u64>) -> Option<Ask> {
         let (stream, shard) = self.open.as_ref()?;
-        Some(Ask::Records { stream: stream.clone(), shard: *shard, last: LAST })
+        self.until = until;
+        Some(Ask::Records { stream: stream.clone(), shard: *shard, last: LAST, until })
+    }
+
+    /// Whether the records known are those of the moment wanted.
+    pub fn up_to_date(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| records.until == self.until)
     }
 
     /// Closes what was opened last; whether there was anything.
@@ -272,7 +284,12 @@ impl Browse {
             Answer::Description(description) if description.name == *stream => {
                 self.description = Some(description);
             }
-            Answer::Records(records) if records.stream == *stream && records.shard == *shard => {
+            // What was asked for before the view was stopped is not what is looked at.
+            Answer::Records(records)
+                if records.stream == *stream
+                    && records.shard == *shard
+                    && records.until == self.until =>
+            {
                 self.records = Some(records);
                 self.trouble = None;
             }
@@ -331,7 +348,7 @@ mod tests {
     #[test]
     fn late_answers_are_no_answers() {
         let mut browse = Browse::default();
-        assert_eq!(browse.open("orders", 1).len(), 2);
+        assert_eq!(browse.open("orders", 1, None).len(), 2);
         browse.take(Answer::Records(Records { stream: "other".into(), ..Records::default() }));
         assert_eq!(browse.records, None);
         let records = Records { stream: "orders".into(), shard: 1, ..Records::default() };

@@ -14,7 +14,7 @@ use crate::human;
 
 pub use cores::CoreFigures;
 pub use groups::{GroupFigures, Limit, Loss};
-pub use shards::{Beyond, ShardFigures, skew, stream_skews};
+pub use shards::{Beyond, Filters, ShardFigures, filters, skew, stream_skews};
 
 /// What happened between two snapshots.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,6 +49,8 @@ pub struct Figures {
     pub clock_jumps: u64,
     /// CPU time of the snapshots themselves, all threads, microseconds a second.
     pub snapshot_cost_us: f64,
+    /// CPU time of the filter threads over the time, of one core: 1 for each that is busy.
+    pub filter_busy: f64,
 }
 
 /// Records and bytes a second.
@@ -221,6 +223,9 @@ pub fn between(old: &Snapshot, new: &Snapshot) -> Option<Figures> {
         clock_jumps: jumps(new).unwrap_or(0).saturating_sub(jumps(old).unwrap_or(0)),
         snapshot_cost_us: own_cost / span.as_secs_f64()
             + cores.iter().map(|c| c.snapshot_cost_us).sum::<f64>(),
+        filter_busy: new.filter_busy_ns.saturating_sub(old.filter_busy_ns) as f64
+            / 1e9
+            / span.as_secs_f64(),
         groups: groups::between(old, new, &seconds),
         cores,
         shards,
@@ -309,6 +314,24 @@ mod tests {
         });
         let figures = between(&old, &new).unwrap();
         assert_eq!((figures.into.records, figures.clock_jumps), (20_000.0, 1));
+    }
+
+    #[test]
+    fn filters_are_told_by_stream() {
+        let (mut old, mut new) = (fixture::snapshot(10), fixture::snapshot(12));
+        assert!(filters(&between(&old, &new).unwrap().shards).is_empty(), "there are none");
+        (old.shards[0].filter_looked, old.shards[0].filter_matched) = (1_000, 10);
+        (new.shards[0].filter_looked, new.shards[0].filter_matched) = (5_000, 50);
+        (new.shards[1].filter_looked, new.shards[1].filter_matched) = (4_000, 0);
+        new.filter_busy_ns = 500_000_000;
+        let figures = between(&old, &new).unwrap();
+        let orders = filters(&figures.shards)["orders"];
+        let wanted =
+            Filters { looked: 4_000.0, matched: 20.0, looked_records: 9_000, matched_records: 50 };
+        assert_eq!((orders, figures.filter_busy), (wanted, 0.25));
+        let words = "4.00k/s looked at, 3.98k/s left out, 20/s matched (0.5 %)";
+        assert_eq!(orders.words().unwrap().concat(), words);
+        assert_eq!(Filters { looked: 0.0, ..orders }.words(), None);
     }
 
     #[test]

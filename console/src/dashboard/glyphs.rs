@@ -119,7 +119,8 @@ impl Glyphs {
 
     /// Where a mark was set.
     pub fn mark(self) -> &'static str {
-        if self == Glyphs::Ascii { "!" } else { "◆" }
+        // No exclamation mark: those are Watch's.
+        if self == Glyphs::Ascii { "|" } else { "◆" }
     }
 
     /// Beside a peak.
@@ -164,6 +165,7 @@ mod tests {
         let g = Glyphs::Ascii;
         let all = [g.axis(), g.limit(), g.ellipsis(), g.mark(), g.peak(), g.sorted(true)];
         assert!(all.iter().chain(&g.slider()).all(|text| text.is_ascii()));
+        assert!(!all.contains(&"!"), "Watch has that");
         assert!((0..5).all(|step| g.shade(step).is_ascii()));
         assert!((0..8).all(|step| g.column(f64::from(step) / 7.0).is_ascii()));
     }

@@ -8,6 +8,10 @@ const MAX_TICKS: usize = 3_600;
 /// Trials of a search kept.
 const MAX_TRIALS: usize = 1_024;
 
+/// Phases, by the generator's names.
+const WARMUP: &str = "warmup";
+const DRAIN: &str = "drain";
+
 /// A distribution in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Percentiles {
@@ -30,6 +34,8 @@ pub struct Tick {
     pub phase: String,
     /// Since the first due time, seconds.
     pub elapsed_s: f64,
+    /// Since the measured window began, seconds; negative before, by how long the warm-up may last at most.
+    pub measured_s: f64,
     /// Warm-up and measured window together, seconds; `None` if it has no end.
     pub total_s: Option<f64>,
     /// Records due a second by the schedule; `None` for a run that saturates.
@@ -56,6 +62,25 @@ pub struct Tick {
     pub propagation: Percentiles,
     /// Intended send time to sending: the generator's own lateness.
     pub send_lag: Percentiles,
+}
+
+impl Tick {
+    /// Seconds since the warm-up or the measured window began, whichever goes on, and how long that is; behind the window,
+    /// since its end.
+    pub fn of_phase(&self) -> (f64, Option<f64>) {
+        let warmup = self.elapsed_s - self.measured_s;
+        let window = self.total_s.map(|total| total - warmup);
+        match self.phase.as_str() {
+            WARMUP => (self.elapsed_s, Some(warmup)),
+            DRAIN => ((self.measured_s - window.unwrap_or_default()).max(0.0), None),
+            _ => (self.measured_s.max(0.0), window),
+        }
+    }
+
+    /// Whether it is not known how long the warm-up takes: until rate and latency are steady.
+    pub fn warms_up_openly(&self) -> bool {
+        self.phase == WARMUP && self.total_s.is_none()
+    }
 }
 
 /// What is run.
@@ -213,6 +238,7 @@ impl From<&highwater_loadgen::Progress> for Tick {
         Tick {
             phase: format!("{:?}", progress.phase).to_lowercase(),
             elapsed_s: progress.elapsed_s,
+            measured_s: progress.t_s,
             total_s: progress.total_s,
             offered_per_s: Some(progress.offered_per_s),
             acked_per_s: progress.acked_per_s,
@@ -247,6 +273,39 @@ mod tests {
         assert_eq!(feed.series(2, |t| Some(t.acked_per_s)), [None, None]);
         feed.take(LoadEvent::Ended(vec!["done".into()]));
         assert!(feed.result.is_some());
+    }
+
+    /// The bar of the measured window counted the warm-up before it.
+    #[test]
+    fn each_phase_counts_its_own_time() {
+        let tick = |phase: &str, elapsed_s, measured_s, total_s| Tick {
+            phase: phase.to_owned(),
+            elapsed_s,
+            measured_s,
+            total_s,
+            ..Tick::default()
+        };
+        // A warm-up of 5 s and a window of 10 s.
+        let table = [
+            (tick("warmup", 2.0, -3.0, Some(15.0)), (2.0, Some(5.0))),
+            (tick("warmup", 5.0, 0.0, Some(15.0)), (5.0, Some(5.0))),
+            (tick("measure", 6.0, 1.0, Some(15.0)), (1.0, Some(10.0))),
+            (tick("measure", 15.0, 10.0, Some(15.0)), (10.0, Some(10.0))),
+            (tick("drain", 17.0, 12.0, Some(15.0)), (2.0, None)),
+            (tick("outage", 9.0, 4.0, None), (4.0, None)),
+        ];
+        for (tick, expected) in table {
+            assert_eq!(tick.of_phase(), expected, "{tick:?}");
+        }
+        let open = tick("warmup", 2.0, -28.0, None);
+        assert_eq!(open.of_phase(), (2.0, Some(30.0)));
+        assert!(open.warms_up_openly() && !tick("measure", 9.0, 4.0, None).warms_up_openly());
+        // The generator's own names.
+        for (phase, name) in
+            [(highwater_loadgen::Phase::Warmup, WARMUP), (highwater_loadgen::Phase::Drain, DRAIN)]
+        {
+            assert_eq!(format!("{phase:?}").to_lowercase(), name);
+        }
     }
 
     #[test]

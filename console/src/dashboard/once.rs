@@ -7,7 +7,7 @@ use std::time::Duration;
 use highwater_wire::telemetry::Snapshot;
 use serde::Serialize;
 
-use super::figures::{self, CoreFigures, Figures, Flow, GroupFigures, Tail};
+use super::figures::{self, CoreFigures, Figures, Filters, Flow, GroupFigures, Tail};
 use super::model::{Model, Outlook, Picture};
 use super::watch::{self, Notice};
 use crate::human;
@@ -30,6 +30,10 @@ pub struct Measurement {
     append_us: Micros,
     stages_us: StagesUs,
     groups: Vec<Group>,
+    /// By stream, where there are any.
+    filters: Vec<Filter>,
+    /// CPU time of the filter threads over the time: 1 for each that is busy.
+    filter_busy: f64,
     cores: Vec<Core>,
     /// Largest over mean of the shards' rates, for the stream where it is largest; null without two shards.
     skew: Option<f64>,
@@ -80,6 +84,18 @@ struct Group {
     /// When retention will pass it: in how long.
     loss_in_s: Option<f64>,
     lost_records: u64,
+}
+
+/// What filters did with a stream's records, for all its readers together.
+#[derive(Debug, Serialize)]
+struct Filter {
+    stream: String,
+    looked_per_s: f64,
+    matched_per_s: f64,
+    left_out_per_s: f64,
+    /// Since the server started.
+    looked_records: u64,
+    matched_records: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,6 +162,8 @@ impl Measurement {
                 deliver: figures.stages.deliver.into(),
             },
             groups: figures.groups.iter().map(|group| Group::new(group, picture)).collect(),
+            filters: figures::filters(&figures.shards).into_iter().map(Filter::from).collect(),
+            filter_busy: figures.filter_busy,
             cores: figures.cores.iter().map(Core::from).collect(),
             skew: figures::skew(&figures.shards),
             refused_per_s: figures
@@ -189,6 +207,19 @@ impl Group {
             empty_in_s,
             loss_in_s: group.loss.map(|loss| loss.after.as_secs_f64()),
             lost_records: group.lost,
+        }
+    }
+}
+
+impl From<(&str, Filters)> for Filter {
+    fn from((stream, filters): (&str, Filters)) -> Filter {
+        Filter {
+            stream: stream.to_owned(),
+            looked_per_s: filters.looked,
+            matched_per_s: filters.matched,
+            left_out_per_s: filters.left_out(),
+            looked_records: filters.looked_records,
+            matched_records: filters.matched_records,
         }
     }
 }
@@ -287,13 +318,17 @@ pub fn write_text(
         };
         writeln!(
             out,
-            "backlog      {} on {}: {} records  {}  {:.3} s  {outlook}",
+            "backlog      {} on {}: {} records  {}  {}  {outlook}",
             group.group,
             group.stream,
             human::grouped(group.records),
             human::bytes(group.bytes as f64),
-            group.age.as_secs_f64()
+            human::nanos(u64::try_from(group.age.as_nanos()).unwrap_or(u64::MAX))
         )?;
+    }
+    for (stream, filters) in figures::filters(&figures.shards) {
+        let words = filters.words().map_or("nothing looked at".to_owned(), |words| words.concat());
+        writeln!(out, "filters      {stream}: {words}")?;
     }
     for Notice { rule, level, text } in watch::notices(picture) {
         writeln!(out, "{:<12} {text}  [{rule}]", level.mark())?;
@@ -379,6 +414,41 @@ mod tests {
         assert!(text.contains("audit on orders: 12,001 records"), "{text}");
         assert!(text.contains("never empty: it grows"), "{text}");
         assert!(text.contains("!!           backlog of audit grows"), "{text}");
+    }
+
+    /// How long a group is behind was in seconds, to the thousandth, however many there were.
+    #[test]
+    fn text_has_times_for_people_and_what_filters_leave_out() {
+        let mut gather = Gather::new(Duration::from_secs(2));
+        let filtered = |at: u64| {
+            let mut snapshot = fixture::snapshot(at);
+            (snapshot.shards[0].filter_looked, snapshot.shards[0].filter_matched) =
+                (at * 1_000, at * 10);
+            snapshot.groups[1].backlog_ns = 80_000_000_000;
+            Box::new(snapshot)
+        };
+        assert_eq!(gather.take(filtered(1)), None);
+        assert_eq!(gather.take(filtered(2)), None);
+        let figures = gather.take(filtered(3)).unwrap();
+        let age = Duration::from_millis(300);
+        let mut text = Vec::new();
+        write_text(&figures, gather.picture(), age, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("1m20s  "), "{text}");
+        let filters =
+            "filters      orders: 1.00k/s looked at, 990/s left out, 10/s matched (1.0 %)";
+        assert!(text.contains(filters), "{text}");
+        let json = Measurement::new(&figures, gather.picture(), age);
+        let json = serde_json::to_value(json).unwrap();
+        let filters = &json["filters"][0];
+        assert_eq!(
+            (&filters["stream"], &filters["left_out_per_s"]),
+            (&"orders".into(), &990.0.into())
+        );
+        assert_eq!(
+            (&filters["looked_records"], &json["filter_busy"]),
+            (&3_000.into(), &0.0.into())
+        );
     }
 
     #[test]

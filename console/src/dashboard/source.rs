@@ -162,8 +162,8 @@ impl Live {
                 let description = client.describe_stream(stream).await.map_err(|e| chain(&e))?;
                 Answer::Description(Box::new(description))
             }
-            Ask::Records { stream, shard, last } => {
-                let records = records(&client, stream, *shard, *last).await?;
+            Ask::Records { stream, shard, last, until } => {
+                let records = records(&client, stream, *shard, *last, *until).await?;
                 Answer::Records(records)
             }
         };
@@ -176,28 +176,37 @@ impl Live {
 const FETCH_BYTES: u32 = 256 << 10;
 const FETCHES: usize = 4;
 
-/// The last `last` records of the shard, or as many as a few fetches bring.
-async fn records(client: &Client, stream: &str, shard: u32, last: u32) -> Result<Records, String> {
+/// The last `last` records of the shard, or of those before `until`; or as many as a few fetches bring.
+async fn records(
+    client: &Client,
+    stream: &str,
+    shard: u32,
+    last: u32,
+    until: Option<u64>,
+) -> Result<Records, String> {
     let description = client.describe_stream(stream).await.map_err(|e| chain(&e))?;
     let Some(about) = description.shards.iter().find(|s| s.shard == shard) else {
         return Err(format!("stream {stream} has no shard {shard}"));
     };
-    let mut from = about.high_water.saturating_sub(u64::from(last)).max(about.oldest);
+    let end = until.unwrap_or(u64::MAX).min(about.high_water);
+    let mut from = end.saturating_sub(u64::from(last)).max(about.oldest);
     let mut answer = Records {
         stream: stream.to_owned(),
         shard,
         oldest: about.oldest,
         high_water: about.high_water,
+        until,
         records: Vec::new(),
     };
     let options = FetchOptions { max_bytes: FETCH_BYTES, ..FetchOptions::default() };
     for _ in 0..FETCHES {
-        if from >= about.high_water {
+        if from >= end {
             break;
         }
         let fetched =
             client.fetch(&description, shard, from, options).await.map_err(|e| chain(&e))?;
-        answer.records.extend(fetched.delivery.records().map(|record| Record::of(&record)));
+        let wanted = fetched.delivery.records().filter(|record| record.sequence < end);
+        answer.records.extend(wanted.map(|record| Record::of(&record)));
         if fetched.delivery.next <= from {
             break;
         }

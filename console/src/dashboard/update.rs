@@ -50,6 +50,7 @@ pub fn update(app: &mut App, msg: Msg, now: Duration, area: Rect) -> Flow {
     let passed = now.saturating_sub(app.now);
     app.now = now;
     let played = app.player.tick(passed);
+    let sampled = matches!(msg, Msg::Reading(Reading::Sample(_)));
     let flow = match msg {
         Msg::Reading(reading) => read(app, reading),
         Msg::Load(event) => {
@@ -64,7 +65,22 @@ pub fn update(app: &mut App, msg: Msg, now: Duration, area: Rect) -> Flow {
         Msg::Input(_) | Msg::Tick => Flow::Rest,
         Msg::Quit => Flow::Quit,
     };
+    ask_for_records(app, sampled);
     if played && flow == Flow::Rest { Flow::Draw } else { flow }
+}
+
+/// Asks for the records of the moment shown, where they are another moment's: while the view stands still, those that
+/// come meanwhile are not shown. What could not be asked is asked again with the next sample.
+fn ask_for_records(app: &mut App, sampled: bool) {
+    let Some((stream, shard)) = &app.browse.open else { return };
+    if app.screen != Screen::Streams || app.browse.record.is_some() {
+        return;
+    }
+    let until = app.ended_at(stream, *shard);
+    let waits = until.is_some() && sampled && !app.browse.up_to_date();
+    if until != app.browse.until || waits {
+        app.asks.extend(app.browse.again(until));
+    }
 }
 
 fn read(app: &mut App, reading: Reading) -> Flow {
@@ -81,7 +97,7 @@ fn read(app: &mut App, reading: Reading) -> Flow {
             let live = app.link == Link::Live;
             let shown = app.player.push(sample);
             if live && shown && app.screen == Screen::Streams && app.browse.record.is_none() {
-                app.asks.extend(app.browse.again());
+                app.asks.extend(app.browse.again(None));
             }
             if shown || app.link != before { Flow::Draw } else { Flow::Rest }
         }
@@ -225,12 +241,13 @@ fn open(app: &mut App) {
             app.place_mut().selected = found.unwrap_or(0);
         }
         Screen::Streams => {
-            if let (Some(_), Some(records)) = (&app.browse.open, &app.browse.records) {
-                app.browse.record = records.records.iter().rev().nth(selected).cloned();
+            if app.browse.open.is_some() {
+                app.browse.record = app.records().iter().rev().nth(selected).cloned();
             } else if let Some(name) =
                 app.streams().get(selected).map(|(name, _)| (*name).to_owned())
             {
-                let asks = app.browse.open(&name, 0);
+                let until = app.ended_at(&name, 0);
+                let asks = app.browse.open(&name, 0, until);
                 app.asks.extend(asks);
                 app.place_mut().selected = 0;
             }
@@ -247,7 +264,9 @@ fn other_shard(app: &mut App, next: bool) {
     let streams = app.streams();
     let count = streams.iter().find(|(name, _)| *name == stream).map_or(1, |(_, s)| s.len() as u32);
     let step = if next { 1 } else { count - 1 };
-    let asks = app.browse.open(&stream, (shard + step) % count);
+    let shard = (shard + step) % count;
+    let until = app.ended_at(&stream, shard);
+    let asks = app.browse.open(&stream, shard, until);
     app.asks.extend(asks);
     app.place_mut().selected = 0;
 }
@@ -278,7 +297,10 @@ fn point(app: &mut App, mouse: MouseEvent, area: Rect) -> Flow {
             } else if let Some(screen) = view::tab_at(app, area, at) {
                 go(app, screen);
             } else if let Some(panel) = view::panel_at(app, area, at) {
-                app.place_mut().panel = panel;
+                let line = view::line_at(app, area, at);
+                let place = app.place_mut();
+                place.panel = panel;
+                place.selected = line.unwrap_or(place.selected);
             } else {
                 return Flow::Rest;
             }

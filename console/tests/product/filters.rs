@@ -67,6 +67,14 @@ fn what_does_not_match_does_not_cross_the_network() {
     let words = format!("filter: {matched} of 6,000 records matched");
     assert!(said(&found).contains(&words), "{}", said(&found));
     assert!(some < 20_000 + matched * 1_000 && some * 10 < all, "{some} bytes instead of {all}");
+    // And who watches the server is told.
+    until(|| {
+        let top = server.run(&["top", "--once", "--json"]);
+        let top: serde_json::Value = serde_json::from_slice(&top.stdout).unwrap_or_default();
+        let filters = &top["filters"][0];
+        (&filters["stream"], &filters["looked_records"], &filters["matched_records"])
+            == (&"logs".into(), &6_000.into(), &matched.into())
+    });
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! What each shard did, and how unevenly.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::AddAssign;
 
 use highwater_wire::telemetry::{ShardSnapshot, Snapshot};
 
 use super::{Flow, Seconds, Tail};
+use crate::human;
 
 /// A shard.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,6 +43,8 @@ pub struct ShardFigures {
     pub refused: f64,
     /// Records that did not get past its quota.
     pub beyond: Beyond,
+    /// What filters of its readers did.
+    pub filters: Filters,
     /// A split that its load suggests; empty for none.
     pub advice: String,
     /// Bytes of its segments on disk, of which the newest may be empty yet.
@@ -66,6 +70,57 @@ pub struct Beyond {
     pub sampled_out: f64,
     /// Bytes held back now.
     pub held_bytes: u64,
+}
+
+/// What filters of subscriptions and fetches did with records, all readers together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Filters {
+    /// Records looked at, a second.
+    pub looked: f64,
+    /// Of these, records that matched.
+    pub matched: f64,
+    /// Records looked at since the server started.
+    pub looked_records: u64,
+    /// Of these, records that matched.
+    pub matched_records: u64,
+}
+
+impl Filters {
+    /// Records a second that did not match and were not sent.
+    pub fn left_out(&self) -> f64 {
+        (self.looked - self.matched).max(0.0)
+    }
+
+    /// In words, of which the last may be left off; `None` while nothing is looked at.
+    pub fn words(&self) -> Option<[String; 3]> {
+        let rate = |rate: f64| human::count(rate) + "/s";
+        (self.looked > 0.0).then(|| {
+            let share = self.matched / self.looked * 100.0;
+            [
+                format!("{} looked at", rate(self.looked)),
+                format!(", {} left out", rate(self.left_out())),
+                format!(", {} matched ({share:.1} %)", rate(self.matched)),
+            ]
+        })
+    }
+}
+
+impl AddAssign for Filters {
+    fn add_assign(&mut self, other: Filters) {
+        self.looked += other.looked;
+        self.matched += other.matched;
+        self.looked_records += other.looked_records;
+        self.matched_records += other.matched_records;
+    }
+}
+
+/// What filters did by stream, those left out whose records no filter ever looked at.
+pub fn filters(shards: &[ShardFigures]) -> BTreeMap<&str, Filters> {
+    let mut by_stream: BTreeMap<&str, Filters> = BTreeMap::new();
+    for shard in shards.iter().filter(|shard| shard.filters.looked_records > 0) {
+        *by_stream.entry(&shard.stream).or_default() += shard.filters;
+    }
+    by_stream
 }
 
 impl ShardFigures {
@@ -122,6 +177,12 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot, seconds: &Seconds) -> Vec<
                 dropped: rate(|s| s.counters.dropped),
                 sampled_out: rate(|s| s.counters.sampled_out),
                 held_bytes: shard.counters.held_bytes,
+            },
+            filters: Filters {
+                looked: rate(|s| s.filter_looked),
+                matched: rate(|s| s.filter_matched),
+                looked_records: shard.filter_looked,
+                matched_records: shard.filter_matched,
             },
             advice: shard.advice.clone(),
             stored_bytes: shard.stored_bytes,

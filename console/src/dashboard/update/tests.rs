@@ -134,6 +134,7 @@ fn a_stream_is_looked_into() {
         stream: "orders".into(),
         shard,
         last: crate::dashboard::browse::LAST,
+        until: None,
     };
     assert_eq!(app.asks, [ask(0), Ask::Describe { stream: "orders".into() }]);
     app.asks.clear();
@@ -164,6 +165,75 @@ fn a_stream_is_looked_into() {
     assert!(app.browse.record.is_none() && app.browse.open.is_some());
     press(&mut app, KeyCode::Esc);
     assert!(app.browse.open.is_none());
+}
+
+/// An answer that was on its way, and every shard opened, showed what had come since.
+#[test]
+fn a_view_that_stands_still_shows_no_later_records() {
+    let mut app = after(12);
+    keys(&mut app, "6");
+    press(&mut app, KeyCode::Enter);
+    let now = app.now;
+    let records = |until, sequence: u64| Records {
+        stream: "orders".into(),
+        until,
+        records: vec![Record {
+            sequence,
+            at_ns: 0,
+            key: "k".into(),
+            headers: Vec::new(),
+            length: 1,
+            payload: crate::dashboard::browse::Payload::Text("x".into()),
+        }],
+        ..Records::default()
+    };
+    let answer = |records| Msg::Reading(Reading::Answer(Answer::Records(records)));
+    update(&mut app, answer(records(None, 47_000)), now, AREA);
+    app.asks.clear();
+    let asked = |shard, until| Ask::Records {
+        stream: "orders".into(),
+        shard,
+        last: crate::dashboard::browse::LAST,
+        until: Some(until),
+    };
+    keys(&mut app, " ");
+    assert_eq!(std::mem::take(&mut app.asks), [asked(0, 48_000)], "as it ended then");
+    assert!(app.records().is_empty(), "until they are known");
+    update(&mut app, answer(records(None, 99_000)), now, AREA);
+    assert!(app.records().is_empty(), "an answer of before comes too late");
+    update(&mut app, reading(fixture::snapshot(13)), now, AREA);
+    assert_eq!(std::mem::take(&mut app.asks), [asked(0, 48_000)], "asked again, for none came");
+    update(&mut app, answer(records(Some(48_000), 47_999)), now, AREA);
+    update(&mut app, reading(fixture::snapshot(14)), now, AREA);
+    assert_eq!((app.asks.len(), app.records()[0].sequence), (0, 47_999));
+    keys(&mut app, "h");
+    assert_eq!(std::mem::take(&mut app.asks), [asked(0, 44_000)], "a sample back");
+    keys(&mut app, "[");
+    assert_eq!(std::mem::take(&mut app.asks)[0], asked(3, 88_000), "another shard, then");
+    keys(&mut app, " ");
+    assert!(matches!(app.asks.as_slice(), [Ask::Records { until: None, .. }]), "{:?}", app.asks);
+}
+
+#[test]
+fn a_click_selects_the_line_it_is_on() {
+    let mut app = after(5);
+    keys(&mut app, "2");
+    let click = |app: &mut App, column, row| {
+        let kind = MouseEventKind::Down(MouseButton::Left);
+        let mouse = MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE };
+        let now = app.now;
+        update(app, Msg::Input(Event::Mouse(mouse)), now, AREA)
+    };
+    // Below the header, the frame and the heading.
+    assert_eq!(click(&mut app, 5, 5), Flow::Draw);
+    assert_eq!((app.place().selected, app.place().panel), (2, 0));
+    click(&mut app, 5, 2);
+    assert_eq!(app.place().selected, 2, "the heading is no line");
+    click(&mut app, 5, 20);
+    assert_eq!((app.place().selected, app.place().panel), (2, 2), "nor is there a list");
+    keys(&mut app, "4");
+    click(&mut app, 5, 4);
+    assert_eq!(app.groups()[app.place().selected].group, "billing");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use highwater_wire::BreakerState;
 
 use super::panel::{self, Words, below};
 use crate::dashboard::app::{App, Screen};
-use crate::dashboard::figures::{GroupFigures, Limit, Loss};
+use crate::dashboard::figures::{self, Filters, GroupFigures, Limit, Loss};
 use crate::dashboard::model::{Outlook, Series};
 use crate::dashboard::widgets::chart::{self, Chart, Curve, Scale};
 use crate::dashboard::widgets::spark;
@@ -217,7 +217,18 @@ pub fn group(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
         }
     }
     second.draw(inner, 1, buffer);
-    let place = below(inner, 2);
+    // The server counts what filters leave out for all readers of a stream together.
+    let shards = app.picture().headline.as_ref().map_or(&[][..], |f| &f.shards);
+    let filters = figures::filters(shards).get(group.stream.as_str()).and_then(Filters::words);
+    let lines = if filters.is_some() { 3 } else { 2 };
+    if let Some(words) = filters {
+        let line = Words::new(inner).add("filters of the stream  ", theme.dim());
+        words
+            .into_iter()
+            .fold(line, |line, word| line.add(word, Style::new()))
+            .draw(inner, 2, buffer);
+    }
+    let place = below(inner, lines);
     if place.width < BOTH {
         return unread(app, group, place, buffer);
     }

@@ -124,13 +124,15 @@ pub fn run(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
 fn progress(app: &App, tick: &Tick, area: Rect, row: u16, buffer: &mut Buffer) {
     let theme = app.look.theme;
     let time = |s: f64| human::duration(std::time::Duration::from_secs_f64(s.clamp(0.0, 1e9)));
+    let (passed, of) = tick.of_phase();
     let mut words = Words::new(area)
         .add(format!("{:<9}", tick.phase), theme.bold())
-        .add(time(tick.elapsed_s), Style::new());
-    if let Some(total) = tick.total_s.filter(|total| *total > 0.0 && *total < 1e7) {
+        .add(time(passed), Style::new());
+    if let Some(of) = of.filter(|of| *of > 0.0 && *of < 1e7) {
+        let most = if tick.warms_up_openly() { " of at most " } else { " of " };
         words = words
-            .add(format!(" of {} ", time(total)), theme.dim())
-            .add(app.look.glyphs.bar(tick.elapsed_s / total, 14), theme.into());
+            .add(format!("{most}{} ", time(of)), theme.dim())
+            .add(app.look.glyphs.bar(passed / of, 14), theme.into());
     }
     words
         .add(format!("  {}", human::counted(tick.acked, "record")), theme.dim())

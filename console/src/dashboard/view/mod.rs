@@ -178,12 +178,26 @@ fn draw(app: &App, panel: Panel, focused: bool, area: Rect, buffer: &mut Buffer)
     draw(app, focused, area, buffer);
 }
 
+/// The panel at `at`, and where it is.
+fn place_at(app: &App, area: Rect, at: Position) -> Option<(Panel, Rect)> {
+    let places = if framed(area) { places(app, split(area)[1]) } else { Vec::new() };
+    places.into_iter().find(|(_, place)| place.contains(at))
+}
+
 /// The number of the panel at `at`.
 pub fn panel_at(app: &App, area: Rect, at: Position) -> Option<usize> {
-    if !framed(area) || app.place().expanded {
+    let (found, _) = place_at(app, area, at)?;
+    panels(app).iter().position(|panel| *panel == found)
+}
+
+/// The line of the screen's list at `at`, counted from its beginning.
+pub fn line_at(app: &App, area: Rect, at: Position) -> Option<usize> {
+    let (panel, place) = place_at(app, area, at)?;
+    let lists = [Panel::Groups, Panel::ShardList, Panel::StreamList, Panel::Records];
+    if !lists.contains(&panel) || app.browse.record.is_some() && panel == Panel::Records {
         return None;
     }
-    places(app, split(area)[1]).iter().position(|(_, place)| place.contains(at))
+    panel::line_at(app.place().selected, app.list_length(), place, at)
 }
 
 /// The screen whose name in the header is at `at`.

@@ -1,7 +1,7 @@
 //! What panels have in common: a frame, lines of words that are left out rather than clipped, a list that scrolls.
 
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::widgets::{Block, Widget as _};
 
@@ -112,6 +112,15 @@ pub fn first(selected: usize, lines: usize, room: usize) -> usize {
     selected.saturating_sub(room / 2).min(lines.saturating_sub(room))
 }
 
+/// The line of a list at `at`, which has a frame and a heading in `area`.
+pub fn line_at(selected: usize, lines: usize, area: Rect, at: Position) -> Option<usize> {
+    let room = area.height.saturating_sub(3);
+    let row = at.y.checked_sub(area.y + 2).filter(|row| *row < room)?;
+    let inside = at.x > area.x && at.x + 1 < area.right();
+    let line = first(selected, lines, usize::from(room)) + usize::from(row);
+    (inside && line < lines).then_some(line)
+}
+
 /// At the lower edge of a list: which of its lines are shown, if not all.
 pub fn shown(first: usize, lines: usize, room: usize) -> String {
     if lines <= room || room == 0 {
@@ -152,6 +161,15 @@ mod tests {
                 }
             }
         }
+        let list = Rect::new(10, 5, 30, 7);
+        let line = |selected, y| line_at(selected, 20, list, Position::new(12, y));
+        assert_eq!(
+            [line(0, 6), line(0, 7), line(0, 10), line(0, 11)],
+            [None, Some(0), Some(3), None]
+        );
+        assert_eq!(line(10, 7), Some(8), "it has scrolled");
+        assert_eq!(line_at(0, 2, list, Position::new(12, 9)), None, "below the last");
+        assert_eq!(line_at(0, 2, list, Position::new(10, 7)), None, "on the frame");
         assert_eq!(shown(3, 20, 5), "4-8 of 20");
         assert_eq!(shown(0, 5, 5), "");
     }

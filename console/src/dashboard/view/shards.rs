@@ -279,9 +279,11 @@ fn about(app: &App, shard: &ShardFigures, area: Rect, buffer: &mut Buffer) {
     let words = Words::new(area).add("kept    ", theme.dim()).add(kept, plain);
     words.add(format!(", {readers}"), plain).draw(area, 6, buffer);
     // What happens seldom has a line only when it does.
+    let filters = shard.filters.words().map(|[looked, out, _]| ("filters", looked + &out, plain));
     let told = beyond(&shard.beyond).filter(|(_, text)| !text.is_empty());
-    for (row, (name, text)) in (7..).zip(told) {
-        line(name, text, theme.warn(), row, buffer);
+    let told = told.map(|(name, text)| (name, text, theme.warn())).chain(filters);
+    for (row, (name, text, style)) in (7..).zip(told) {
+        line(name, text, style, row, buffer);
     }
 }
 

@@ -159,12 +159,17 @@ pub fn records(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     if let Some(record) = &app.browse.record {
         return one(app, record, focused, area, buffer);
     }
-    let records = app.browse.records.as_ref().map_or(&[][..], |r| &r.records);
+    let records = app.records();
     let room = usize::from(area.height.saturating_sub(3));
     let selected = app.place().selected;
     let first = panel::first(selected, records.len(), room);
     let bottom = panel::shown(first, records.len(), room);
-    let inner = panel::frame(app, "Last records, newest first", &bottom, focused, area, buffer);
+    let at = app.browse.until.and_then(|_| app.picture().figures.as_ref());
+    let title = match at {
+        Some(figures) => format!("Last records at {}, newest first", app.clock(figures.at_ns)),
+        None => "Last records, newest first".to_owned(),
+    };
+    let inner = panel::frame(app, &title, &bottom, focused, area, buffer);
     if let Some(reason) = &app.browse.trouble {
         panel::text(app, &format!("!! {reason}"), theme.bad(), inner, 0, buffer);
         return;
@@ -172,8 +177,11 @@ pub fn records(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     if records.is_empty() {
         let why = match (&app.browse.records, app.player.replaying()) {
             (_, true) => "a recording holds figures, not records",
-            (None, _) => "asking",
-            (Some(_), _) => "no record yet",
+            _ if !app.browse.up_to_date() => "asking",
+            (Some(known), _) if known.until.is_some_and(|until| until > 0) => {
+                "those of this moment are not kept any more"
+            }
+            _ => "no record yet",
         };
         return panel::nothing(app, why, inner, buffer);
     }

@@ -121,6 +121,38 @@ fn what_a_shard_did_not_take_is_beside_its_figures() {
     });
 }
 
+/// The server counted what filters leave out, and no screen had it.
+#[test]
+fn what_filters_leave_out_is_beside_the_group_and_the_shard() {
+    let mut app = fixtures::filtered();
+    app.screen = Screen::Backlog;
+    let all =
+        ["filters of the stream  8.00k/s looked at, 7.96k/s left out", ", 40/s matched (0.5 %)"];
+    has(&text(&app, 80, 24), &all[..1]);
+    has(&text(&app, 120, 36), &all);
+    app.screen = Screen::Shards;
+    has(&text(&app, 120, 36), &["filters 8.00k/s looked at, 7.96k/s left out"]);
+    app.places[Screen::Shards.index()].selected = 1;
+    assert!(!text(&app, 120, 36).contains("looked at"), "of another shard");
+}
+
+#[test]
+fn a_stopped_view_says_of_which_moment_its_records_are() {
+    let mut app = streams(90, false);
+    app.screen = Screen::Streams;
+    app.player.toggle();
+    app.browse.until = app.ended_at("orders", 1);
+    has(&text(&app, 80, 24), &["Last records at 08:54:50, newest first", "asking"]);
+    if let Some(records) = &mut app.browse.records {
+        records.until = app.browse.until;
+    }
+    has(&text(&app, 80, 24), &["Last records at 08:54:50, newest first", "WARN retrying"]);
+    if let Some(records) = &mut app.browse.records {
+        records.records.clear();
+    }
+    has(&text(&app, 80, 24), &["those of this moment are not kept any more"]);
+}
+
 #[test]
 fn words_are_not_clipped() {
     // An ellipsis means that something did not fit; at the usual sizes everything does but names and records.

@@ -28,7 +28,7 @@ mod tests {
 
     #[test]
     fn the_knob_is_where_the_replay_is() {
-        assert_eq!(slider(0.5, &[0.0, 1.0], 5, Glyphs::Ascii), "!=O-!");
+        assert_eq!(slider(0.5, &[0.0, 1.0], 5, Glyphs::Ascii), "|=O-|");
         assert_eq!(slider(7.0, &[], 3, Glyphs::Block), "━━●");
         assert_eq!(slider(0.0, &[], 0, Glyphs::Ascii), "");
         assert_eq!(slider(f64::NAN, &[f64::NAN], 1, Glyphs::Ascii), "O");

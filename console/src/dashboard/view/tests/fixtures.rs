@@ -59,6 +59,18 @@ pub fn volatile() -> App {
     app
 }
 
+/// Of a server one of whose shards is read through a filter.
+pub fn filtered() -> App {
+    let mut app = app(0, false);
+    for second in 1..16 {
+        let mut snapshot = fixture::snapshot(second);
+        let shard = &mut snapshot.shards[3];
+        (shard.filter_looked, shard.filter_matched) = (second * 8_000, second * 40);
+        app.player.push(Sample { at: 0, what: What::Snapshot(Box::new(snapshot)) });
+    }
+    app
+}
+
 /// Of a server one of whose shards gets more than its quota.
 pub fn beyond_quota(color: bool) -> App {
     let mut app = app(0, color);
@@ -95,6 +107,7 @@ pub fn loaded(seconds: u64, color: bool) -> App {
         feed.take(LoadEvent::Tick(Tick {
             phase: "measure".into(),
             elapsed_s: second as f64,
+            measured_s: second as f64,
             total_s: Some(300.0),
             offered_per_s: Some(20_000.0),
             acked_per_s: 19_500.0 + 1_000.0 * wave,
@@ -170,7 +183,7 @@ pub fn searching(seconds: u64, color: bool) -> App {
 pub fn streams(seconds: u64, color: bool) -> App {
     let mut app = app(seconds, color);
     app.screen = Screen::Streams;
-    app.browse.open("orders", 1);
+    app.browse.open("orders", 1, None);
     let record = |sequence: u64, payload: Payload| Record {
         sequence,
         at_ns: fixture::STARTED + sequence * 1_000_000_000,
@@ -191,7 +204,14 @@ pub fn streams(seconds: u64, color: bool) -> App {
         record(103, Payload::Text("2025-10-09T08:53:24Z WARN retrying".into())),
         record(104, Payload::Bytes(vec![0, 159, 146, 150])),
     ];
-    let answer = Records { stream: "orders".into(), shard: 1, oldest: 0, high_water: 105, records };
+    let answer = Records {
+        stream: "orders".into(),
+        shard: 1,
+        oldest: 0,
+        high_water: 105,
+        until: None,
+        records,
+    };
     app.browse.take(Answer::Records(answer));
     app
 }
