@@ -166,9 +166,11 @@ fn what_a_filter_leaves_out_counts_as_processed() {
         assert_eq!(seen, wanted.collect());
         let told = delivery(&client).await;
         assert_eq!((told.done, told.buried, told.waiting), (4_998, 2, 0));
-        let origins: Vec<String> =
+        let mut origins: Vec<String> =
             letters(&client, "s.g.dead").await.into_iter().map(|(payload, _)| payload).collect();
-        assert_eq!(origins, ["poison 40", "poison 3000"]);
+        // Each is tried again by itself: whichever is given up first.
+        origins.sort();
+        assert_eq!(origins, ["poison 3000", "poison 40"]);
     });
 }
 

@@ -100,6 +100,11 @@ fn in_words(done: &Tended) -> Option<String> {
     }
 }
 
+/// A heartbeat and nothing else.
+fn is_sign_of_life(request: &ControlRequest) -> bool {
+    matches!(request, ControlRequest::Heartbeat { released, .. } if released.is_empty())
+}
+
 /// Positions and settlements to be kept, and whom to answer.
 #[derive(Default)]
 struct Commits {
@@ -119,21 +124,31 @@ impl ControlThread {
         };
         self.look(&mut watch);
         let mut looked = Instant::now();
+        let mut jobs = Vec::new();
         loop {
-            match self.jobs.recv_timeout(SPACE_EVERY.saturating_sub(looked.elapsed())) {
-                Ok(first) => {
-                    let mut jobs = vec![first];
-                    jobs.extend(self.jobs.try_iter().take(GATHER - 1));
-                    self.work(jobs);
+            if jobs.is_empty() {
+                match self.jobs.recv_timeout(SPACE_EVERY.saturating_sub(looked.elapsed())) {
+                    Ok(first) => jobs.push(first),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.gather(&mut jobs);
+            self.work(std::mem::take(&mut jobs));
             if looked.elapsed() >= SPACE_EVERY {
+                // Time passes for members: not before it is known who has beaten meanwhile.
+                self.gather(&mut jobs);
                 self.look(&mut watch);
                 looked = Instant::now();
             }
         }
+    }
+
+    /// Takes what waits in the queue. That it waited is nobody's silence.
+    fn gather(&mut self, jobs: &mut Vec<ControlJob>) {
+        let known = jobs.len();
+        jobs.extend(self.jobs.try_iter().take(GATHER.saturating_sub(known)));
+        jobs.iter().for_each(|job| self.control.hear(&job.request));
     }
 
     /// Follows the free space, tells the cores when it runs out or returns, and once a second tends the streams.
@@ -170,10 +185,13 @@ impl ControlThread {
         self.view.set(StoreView { free, total, resident, warnings, advice, deliveries });
     }
 
-    /// In order; neighbouring commits together.
+    /// In order; neighbouring commits together. Heartbeats of members that give nothing up go first: they change nothing
+    /// that is kept, make no transaction of what stands before them, and the members' time goes on.
     fn work(&mut self, jobs: Vec<ControlJob>) {
         let mut commits = Commits::default();
-        for ControlJob { request, tag } in jobs {
+        let (beats, others): (Vec<ControlJob>, _) =
+            jobs.into_iter().partition(|job| is_sign_of_life(&job.request));
+        for ControlJob { request, tag } in beats.into_iter().chain(others) {
             match request {
                 ControlRequest::CommitPositions { .. } | ControlRequest::CommitLeased { .. } => {
                     if let Some(commit) = Commit::of(request) {

@@ -135,8 +135,14 @@ impl Control {
         let dead_letters = config.dead_letters_of(group, stream);
         self.members.may_commit(now.mono_ns, group, id.stream, member, (shard, lease))?;
         self.begin_deliveries(group, stream, id)?;
-        let ask = Ask { lease, fresh: from..to, most };
+        // What is to be given up gets nothing more in hand.
+        let leaving = self.members.gives_up(group, id.stream, shard, lease);
+        let ask = Ask { lease, fresh: from..to, most: if leaving { 0 } else { most } };
         let claimed = self.deliveries.claim(now, group, id, &ask)?;
+        if let Some(portion) = &claimed.portion {
+            let due_ns = now.mono_ns.saturating_add(u64::from(portion.timeout_ms) * 1_000_000);
+            self.members.handed_out(group, id.stream, shard, lease, due_ns);
+        }
         Ok(Claimed { dead_letters, ..claimed })
     }
 
