@@ -248,9 +248,10 @@ impl App {
         if self.player.mode == Mode::Following || self.player.replaying() {
             return None;
         }
-        let figures = self.picture().figures.as_ref()?;
-        let found = figures.shards.iter().find(|s| s.stream == stream && s.shard == shard)?;
-        Some(found.high_water)
+        // Also at the first sample, of which there are no figures; a shard that was not there then had no records.
+        let mut shards = self.player.model().snapshot().into_iter().flat_map(|s| &s.shards);
+        let found = shards.find(|s| s.stream == stream && s.shard == shard);
+        Some(found.map_or(0, |shard| shard.high_water))
     }
 
     /// The groups of the list on this screen, filtered and sorted.

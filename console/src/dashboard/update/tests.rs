@@ -208,6 +208,14 @@ fn a_view_that_stands_still_shows_no_later_records() {
     assert_eq!((app.asks.len(), app.records()[0].sequence), (0, 47_999));
     keys(&mut app, "h");
     assert_eq!(std::mem::take(&mut app.asks), [asked(0, 44_000)], "a sample back");
+    keys(&mut app, "{");
+    app.asks.clear();
+    keys(&mut app, "h");
+    assert_eq!(std::mem::take(&mut app.asks), [asked(0, 4_000)], "the first has no figures");
+    keys(&mut app, "}");
+    app.asks.clear();
+    keys(&mut app, "hhh");
+    app.asks.clear();
     keys(&mut app, "[");
     assert_eq!(std::mem::take(&mut app.asks)[0], asked(3, 88_000), "another shard, then");
     keys(&mut app, " ");

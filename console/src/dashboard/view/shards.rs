@@ -279,7 +279,11 @@ fn about(app: &App, shard: &ShardFigures, area: Rect, buffer: &mut Buffer) {
     let words = Words::new(area).add("kept    ", theme.dim()).add(kept, plain);
     words.add(format!(", {readers}"), plain).draw(area, 6, buffer);
     // What happens seldom has a line only when it does.
-    let filters = shard.filters.words().map(|[looked, out, _]| ("filters", looked + &out, plain));
+    let filters = (shard.filters.looked > 0.0).then(|| {
+        let (out, looked) = (shard.filters.left_out(), shard.filters.looked);
+        let text = format!("{}/s of {}/s left out", human::count(out), human::count(looked));
+        ("filters", text, plain)
+    });
     let told = beyond(&shard.beyond).filter(|(_, text)| !text.is_empty());
     let told = told.map(|(name, text)| (name, text, theme.warn())).chain(filters);
     for (row, (name, text, style)) in (7..).zip(told) {

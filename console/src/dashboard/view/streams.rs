@@ -164,9 +164,11 @@ pub fn records(app: &App, focused: bool, area: Rect, buffer: &mut Buffer) {
     let selected = app.place().selected;
     let first = panel::first(selected, records.len(), room);
     let bottom = panel::shown(first, records.len(), room);
-    let at = app.browse.until.and_then(|_| app.picture().figures.as_ref());
+    let at = app.browse.until.and_then(|_| app.player.model().snapshot());
     let title = match at {
-        Some(figures) => format!("Last records at {}, newest first", app.clock(figures.at_ns)),
+        Some(snapshot) => {
+            format!("Last records at {}, newest first", app.clock(snapshot.taken_ns))
+        }
         None => "Last records, newest first".to_owned(),
     };
     let inner = panel::frame(app, &title, &bottom, focused, area, buffer);
