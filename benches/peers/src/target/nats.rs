@@ -150,35 +150,46 @@ impl Sink for NatsSink {
 
     async fn append(&mut self, batch: &mut BatchBuilder, tag: u64) -> Result<(), Failure> {
         let bytes = taken(batch);
-        let mut acks = Vec::new();
-        let mut refusal = None;
-        let mut unsent = 0_usize;
+        // Heard of while the batch is still being sent: a publish may have to wait for one before it.
+        let (give, sent) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(listen(Teller::new(self.tell.clone(), tag), sent));
+        let mut refusal: Option<String> = None;
         for payload in payloads(&bytes) {
-            if refusal.is_some() {
-                unsent += 1;
-                continue;
-            }
-            match self.context.publish(self.subject.clone(), bytes.slice_ref(payload)).await {
-                Ok(ack) => acks.push(ack.into_future()),
-                Err(error) => {
-                    refusal = Some(error.to_string());
-                    unsent += 1;
+            let publish = match &refusal {
+                Some(why) => Err(why.clone()),
+                None => {
+                    let sent = self.context.publish(self.subject.clone(), bytes.slice_ref(payload));
+                    sent.await.map(IntoFuture::into_future).map_err(|error| error.to_string())
                 }
+            };
+            if let Err(why) = &publish {
+                refusal = Some(why.clone());
             }
+            // Whoever listens does so to the end.
+            let _ = give.send(publish);
         }
-        let teller = Teller::new(self.tell.clone(), tag);
-        tokio::task::spawn_local(listen(teller, acks, refusal.map(|why| (why, unsent))));
         Ok(())
     }
 }
 
 /// Tells of the records of a batch as their acknowledgements come; and of those that were not sent.
-async fn listen(mut teller: Teller, acks: Vec<Ack>, unsent: Option<(String, usize)>) {
-    for mut ack in acks {
+async fn listen(mut teller: Teller, mut sent: mpsc::UnboundedReceiver<Result<Ack, String>>) {
+    loop {
+        if sent.is_empty() {
+            // What is known is told before it is waited.
+            teller.flush();
+        }
+        let mut ack = match sent.recv().await {
+            Some(Ok(ack)) => ack,
+            Some(Err(why)) => {
+                teller.failed(false, why);
+                continue;
+            }
+            None => break,
+        };
         let answer = match (&mut ack).now_or_never() {
             Some(answer) => answer,
             None => {
-                // What is known is told before it is waited.
                 teller.flush();
                 ack.await
             }
@@ -189,9 +200,6 @@ async fn listen(mut teller: Teller, acks: Vec<Ack>, unsent: Option<(String, usiz
         }
     }
     teller.flush();
-    if let Some((why, count)) = unsent {
-        (0..count).for_each(|_| teller.failed(false, why.clone()));
-    }
 }
 
 /// What an ordered consumer is sent.
