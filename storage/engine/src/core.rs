@@ -452,6 +452,7 @@ impl<D: Disk> Core<D> {
         let second = now.mono_ns >= self.next_tick;
         if second {
             self.next_tick = now.mono_ns + TICK_NS;
+            self.io.kept.age();
         }
         let retry = self.retry_at.is_some_and(|at| at <= now.mono_ns);
         let ids: Vec<ShardId> = match second {

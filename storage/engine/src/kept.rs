@@ -42,6 +42,10 @@ pub struct Kept {
     /// By the sequence number that comes next in them.
     pieces: VecDeque<(ShardId, u64, Piece)>,
     bytes: usize,
+    /// Of the pieces, so many from the front were there at the last [`Kept::age`].
+    aged: usize,
+    /// Bytes that are being read ahead.
+    expected: usize,
 }
 
 impl Kept {
@@ -53,10 +57,37 @@ impl Kept {
         }
         self.bytes += bytes;
         self.pieces.push_back((shard, next, piece));
-        while self.bytes > bound {
-            let Some((_, _, oldest)) = self.pieces.pop_front() else { break };
-            self.bytes -= oldest.buf.capacity();
+        while self.bytes > bound && self.drop_oldest() {}
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let Some((_, _, oldest)) = self.pieces.pop_front() else { return false };
+        self.bytes -= oldest.buf.capacity();
+        self.aged = self.aged.saturating_sub(1);
+        true
+    }
+
+    /// Whether so many bytes more could be kept, what is being read ahead included, without anything giving way.
+    pub fn has_room(&self, bytes: usize, bound: usize) -> bool {
+        self.bytes + self.expected + bytes <= bound
+    }
+
+    /// So many bytes are being read ahead.
+    pub fn expect(&mut self, bytes: usize) {
+        self.expected += bytes;
+    }
+
+    /// They have come, or will not.
+    pub fn arrived(&mut self, bytes: usize) {
+        self.expected = self.expected.saturating_sub(bytes);
+    }
+
+    /// Gives back what was there the last time as well: whoever wanted it has gone elsewhere.
+    pub fn age(&mut self) {
+        for _ in 0..self.aged {
+            self.drop_oldest();
         }
+        self.aged = self.pieces.len();
     }
 
     /// What is kept for who reads `next` now.
@@ -64,12 +95,13 @@ impl Kept {
         let at = self.pieces.iter().position(|(of, at, _)| (*of, *at) == (shard, next))?;
         let (_, _, piece) = self.pieces.remove(at)?;
         self.bytes -= piece.buf.capacity();
+        self.aged -= usize::from(at < self.aged);
         Some(piece)
     }
 
     /// Gives all of it back; whether there was any.
     pub fn clear(&mut self) -> bool {
-        self.bytes = 0;
+        (self.bytes, self.aged) = (0, 0);
         let any = !self.pieces.is_empty();
         self.pieces.clear();
         any
@@ -117,6 +149,14 @@ mod tests {
         );
         kept.keep(SHARD, 5, piece(256 * KIB), 192 * KIB);
         assert!(kept.take(SHARD, 5).is_none(), "larger than all there is");
+        kept.age();
+        kept.keep(SHARD, 10, piece(64 * KIB), 192 * KIB);
+        kept.age();
+        assert!(kept.take(SHARD, 9).is_none(), "nobody came for it");
+        assert!(kept.has_room(128 * KIB, 192 * KIB) && !kept.has_room(192 * KIB, 192 * KIB));
+        kept.expect(128 * KIB);
+        assert!(!kept.has_room(64 * KIB, 192 * KIB), "what is on its way counts");
+        kept.arrived(128 * KIB);
         assert!(kept.clear() && !kept.clear());
         assert_eq!(pool.used_bytes(), 0);
     }

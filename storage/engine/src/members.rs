@@ -193,7 +193,11 @@ impl Members {
         released: &[u32],
         out: &mut Vec<Change>,
     ) -> Result<(), MemberError> {
-        self.pass(now_ns, out);
+        // A mere sign of life may come before commits that were there first: no time passes by it, or what they are
+        // about could be somebody else's.
+        if !released.is_empty() {
+            self.pass(now_ns, out);
+        }
         let entry = self.groups.get_mut(&(group.to_owned(), stream));
         let found = entry.and_then(|entry| entry.members.contains_key(&member).then_some(entry));
         let Some(entry) = found else { return Err(unknown(group, member)) };

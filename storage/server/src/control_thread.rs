@@ -10,6 +10,7 @@ use highwater_engine::{Commit, Control, ControlError, Settle, Store, Tended, Wat
 use highwater_wire::telemetry::DeliverySnapshot;
 use highwater_wire::{ControlReply, ControlRequest, ShardId, encode_control_reply};
 
+use crate::options::bounds::CONTROL;
 use crate::router::{Answer, CoreLink, Signal, core_of};
 use crate::telemetry::Slot;
 
@@ -20,8 +21,6 @@ pub(crate) struct ControlJob {
     pub tag: u64,
 }
 
-/// Requests taken from the queue at once.
-const GATHER: usize = 256;
 /// How often the free space is looked at.
 const SPACE_EVERY: Duration = Duration::from_millis(200);
 /// How often the rest is: warnings, memory, and what the control plane does by itself.
@@ -134,7 +133,8 @@ impl ControlThread {
                 }
             }
             self.gather(&mut jobs);
-            self.work(std::mem::take(&mut jobs));
+            let turn = std::mem::take(&mut jobs);
+            self.work(turn, &mut jobs);
             if looked.elapsed() >= SPACE_EVERY {
                 // Time passes for members: not before it is known who has beaten meanwhile.
                 self.gather(&mut jobs);
@@ -147,7 +147,7 @@ impl ControlThread {
     /// Takes what waits in the queue. That it waited is nobody's silence.
     fn gather(&mut self, jobs: &mut Vec<ControlJob>) {
         let known = jobs.len();
-        jobs.extend(self.jobs.try_iter().take(GATHER.saturating_sub(known)));
+        jobs.extend(self.jobs.try_iter().take(CONTROL.saturating_sub(known)));
         jobs.iter().for_each(|job| self.control.hear(&job.request));
     }
 
@@ -186,8 +186,9 @@ impl ControlThread {
     }
 
     /// In order; neighbouring commits together. Heartbeats of members that give nothing up go first: they change nothing
-    /// that is kept, make no transaction of what stands before them, and the members' time goes on.
-    fn work(&mut self, jobs: Vec<ControlJob>) {
+    /// that is kept, make no transaction of what stands before them, and the members' time goes on. What comes meanwhile
+    /// is put to `next`, and heard.
+    fn work(&mut self, jobs: Vec<ControlJob>, next: &mut Vec<ControlJob>) {
         let mut commits = Commits::default();
         let (beats, others): (Vec<ControlJob>, _) =
             jobs.into_iter().partition(|job| is_sign_of_life(&job.request));
@@ -212,6 +213,8 @@ impl ControlThread {
                 }
                 request => {
                     self.commit(std::mem::take(&mut commits));
+                    // It may let time pass for members.
+                    self.gather(next);
                     let reply = self.control.handle(request, &self.core_ports);
                     self.answer(tag, reply.map(|reply| encode_control_reply(&reply)));
                 }

@@ -14,6 +14,9 @@ use crate::catalogue::PositionRecord;
 use crate::deliveries::{Ask, DeliveryError};
 use crate::types::{Now, Start};
 
+/// Soonest time after which a member that is giving a shard up may claim from it again, ms: by then it knows.
+const LEAVING_AGAIN_MS: u32 = 200;
+
 /// What became of records of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settle {
@@ -143,7 +146,9 @@ impl Control {
             let due_ns = now.mono_ns.saturating_add(u64::from(portion.timeout_ms) * 1_000_000);
             self.members.handed_out(group, id.stream, shard, lease, due_ns);
         }
-        Ok(Claimed { dead_letters, ..claimed })
+        // Nothing will come under this lease: asked at once again, it would be asked for ever.
+        let later = |ms: u32| if leaving { ms.max(LEAVING_AGAIN_MS) } else { ms };
+        Ok(Claimed { dead_letters, again_ms: claimed.again_ms.map(later), ..claimed })
     }
 
     /// Where a group is on a shard that it has not claimed from since the server started.

@@ -16,7 +16,7 @@ use crate::types::{Backlog, Now, ReadError};
 const AT_ONCE: usize = 4;
 
 /// Numbers of readers from here on are look-ups.
-const FIRST: u64 = 1 << 63;
+pub(super) const FIRST: u64 = 1 << 63;
 
 /// Bytes a look-up reads at first.
 pub(super) const LOOK_BYTES: usize = 64 << 10;

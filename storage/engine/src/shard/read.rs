@@ -348,6 +348,7 @@ impl Shard {
             return self.give(now, at, chunk, io);
         }
         if let Some(piece) = io.kept.take(shard, from) {
+            self.readers[at].live = false;
             self.read_blocks(now, at, piece, io);
             return true;
         }

@@ -7,15 +7,17 @@ use super::{Reader, ReaderKey, add_batches};
 use crate::format::{BlockHeader, KIND_DATA, segment_path};
 use crate::io::{Io, What};
 use crate::kept::Piece;
-use crate::shard::place::{LOOK_BYTES, Wanted};
+use crate::shard::place::{FIRST, LOOK_BYTES, Wanted};
 use crate::shard::{Shard, State};
 use crate::types::{Chunk, Now, Output, ReadError};
 
 /// Most bytes of a read from disk, to which it grows while a reader goes on from one to the next; only a block that is
 /// larger by itself is read whole.
 const LARGEST_READ: usize = 1 << 20;
-/// Marks the numbers of reads ahead.
-const AHEAD: u64 = 1 << 63;
+/// Marks the numbers of reads ahead; those of look-ups have the bit above.
+const AHEAD: u64 = 1 << 62;
+// One would get what the other read.
+const _: () = assert!(AHEAD & FIRST == 0, "reads ahead and look-ups have numbers of their own");
 /// The part of a core's buffers in which what was read and not delivered yet is kept.
 const KEPT_SHARE: usize = 8;
 
@@ -137,6 +139,9 @@ impl Shard {
         let Some(cursor) = self.readers[at].cursor.take() else { return };
         if let Some(segment) = self.segment_mut(cursor.segment) {
             segment.reads = segment.reads.saturating_sub(1);
+        }
+        if self.readers[at].key == ReaderKey::Ahead {
+            io.kept.arrived(cursor.len);
         }
         match result {
             Ok(Done::Read { buf, len }) => match self.readers[at].key {
@@ -281,7 +286,16 @@ impl Shard {
         let left = segment.capacity.saturating_sub(cursor.offset) as usize;
         let len = cursor.len.min(left).max(BLOCK_ALIGN);
         let Some(file) = segment.file else { return };
-        let Some(buf) = io.take_for_read(len) else { return };
+        // A guess takes nothing from anybody: there has to be room to keep it, and half of the pool.
+        let bound = io.pool.region_bytes() / KEPT_SHARE;
+        if io.pool.region_used() > io.pool.region_bytes() / 2 {
+            return;
+        }
+        let Some(buf) = io.pool.take(len) else { return };
+        if !io.kept.has_room(buf.capacity(), bound) {
+            return;
+        }
+        io.kept.expect(len);
         (segment.reads, segment.touched) = (segment.reads + 1, true);
         self.next_ahead += 1;
         let number = AHEAD | self.next_ahead;
