@@ -4,9 +4,8 @@
 //!
 //! A lease has a number that is never used again, the fence: whoever holds another one holds nothing. A member that is
 //! to give up a shard is told so with its next heartbeat, finishes what it has in flight, commits, and releases; the
-//! next owner begins there. One that does not release in the time of its session, or by the time what was handed out to
-//! it record by record is due, loses the shard. No child of a split or merge is leased before its parents were read to
-//! their end.
+//! next owner begins there. One that does not release in the time of its session loses the shard. No child of a split
+//! or merge is leased before its parents were read to their end.
 
 mod assign;
 mod group;
@@ -193,11 +192,7 @@ impl Members {
         released: &[u32],
         out: &mut Vec<Change>,
     ) -> Result<(), MemberError> {
-        // A mere sign of life may come before commits that were there first: no time passes by it, or what they are
-        // about could be somebody else's.
-        if !released.is_empty() {
-            self.pass(now_ns, out);
-        }
+        self.pass(now_ns, out);
         let entry = self.groups.get_mut(&(group.to_owned(), stream));
         let found = entry.and_then(|entry| entry.members.contains_key(&member).then_some(entry));
         let Some(entry) = found else { return Err(unknown(group, member)) };
@@ -212,30 +207,6 @@ impl Members {
             entry.balance(now_ns, stream, &mut self.next_lease, out);
         }
         Ok(())
-    }
-
-    /// A heartbeat has come and waits its turn: how long that takes is not the member's silence. No time passes by this.
-    pub fn heard(&mut self, now_ns: u64, group: &str, stream: u32, member: u64) {
-        let entry = self.groups.get_mut(&(group.to_owned(), stream));
-        if let Some(member) = entry.and_then(|entry| entry.members.get_mut(&member)) {
-            member.until_ns = member.until_ns.max(now_ns.saturating_add(member.session_ns));
-        }
-    }
-
-    /// Whether a lease is in force and to be given up: nothing more is handed out under it.
-    pub fn gives_up(&self, group: &str, stream: u32, shard: u32, lease: u64) -> bool {
-        let entry = self.groups.get(&(group.to_owned(), stream));
-        let held = entry.and_then(|entry| entry.shards.get(&shard)?.lease);
-        held.is_some_and(|held| held.number == lease && held.revoked.is_some())
-    }
-
-    /// Records were handed out under a lease that are due by then: until then, if its member lives, they are in its hand.
-    pub fn handed_out(&mut self, group: &str, stream: u32, shard: u32, lease: u64, due_ns: u64) {
-        let entry = self.groups.get_mut(&(group.to_owned(), stream));
-        let held = entry.and_then(|entry| entry.shards.get_mut(&shard)?.lease.as_mut());
-        if let Some(held) = held.filter(|held| held.number == lease) {
-            held.due_ns = held.due_ns.max(due_ns);
-        }
     }
 
     /// A member leaves: what it holds is free. (It has committed.)

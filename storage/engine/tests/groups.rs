@@ -4,13 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use highwater_engine::{Commit, Control, Engine, EngineOptions, GroupReset, SegmentSizes};
 use highwater_wire::{
-    BatchBuilder, ControlReply, ControlRequest, DeliveryConfig, ErrorCode, GroupDescription,
-    LeaseGrant, Outcome, Position, ProducerStamp, ResetTo, Settlement, ShardId, StreamConfig,
-    WireError,
+    BatchBuilder, ErrorCode, GroupDescription, Position, ProducerStamp, ResetTo, ShardId,
+    StreamConfig,
 };
 
 const SHARD: ShardId = ShardId { stream: 1, shard: 0 };
@@ -149,81 +148,4 @@ fn a_reset_finds_times_and_keeps_within_what_is_kept() {
     drop(engine);
     let engine = open(dir.path());
     assert_eq!(engine.control().fetch_positions("g", "s").unwrap(), []);
-}
-
-fn leases(reply: Result<ControlReply, WireError>) -> Vec<LeaseGrant> {
-    match reply {
-        Ok(ControlReply::Membership(membership)) => membership.leases,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// A member that took longer than a session for what it had in hand, which its group allowed, lost it when another one came:
-/// the records had failed and were handed out twice.
-#[test]
-fn what_a_living_member_has_in_hand_stays_in_its_hand_when_another_comes() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = open(dir.path());
-    engine.create_stream("s", StreamConfig { shards: 2, ..StreamConfig::default() }).unwrap();
-    for shard in [0, 1] {
-        let mut builder = BatchBuilder::default();
-        (0..10).for_each(|_| builder.push(b"key", &[], b"x", 1).unwrap());
-        let batch = builder.finish(ProducerStamp::default()).to_vec();
-        engine.append(ShardId { stream: 1, shard }, batch).unwrap().wait().unwrap();
-    }
-    let (group, stream) = (|| "g".to_owned(), || "s".to_owned());
-    let ask = |request| engine.control().handle(request, &[]);
-    // An hour for each record; a session of 0.6 s.
-    let delivery = Some(DeliveryConfig { timeout_ms: 3_600_000, ..DeliveryConfig::default() });
-    ask(ControlRequest::SetGroup { group: group(), stream: stream(), delivery }).unwrap();
-    let join = |member: u64| ControlRequest::JoinGroup {
-        group: group(),
-        stream: stream(),
-        member,
-        name: format!("m{member}"),
-        fixed: false,
-        session_ms: 600,
-        start: ResetTo::Oldest,
-    };
-    let beat = |member, released| ControlRequest::Heartbeat {
-        group: group(),
-        stream: stream(),
-        member,
-        released,
-    };
-    let claim = |grant: &LeaseGrant| {
-        let (shard, lease) = (grant.shard, grant.lease);
-        let (from, to, most) = (0, 10, 5);
-        let (group, stream, member) = (group(), stream(), 1);
-        match ask(ControlRequest::Claim { group, stream, member, shard, lease, from, to, most }) {
-            Ok(ControlReply::Claimed(claimed)) => claimed.portion,
-            other => panic!("{other:?}"),
-        }
-    };
-    let first = leases(ask(join(1)));
-    assert_eq!(first.len(), 2);
-    assert!(first.iter().all(|grant| claim(grant).is_some()), "it has five of each in hand");
-    assert_eq!(leases(ask(join(2))), []);
-    // Two sessions go by, in which both say that they live.
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(1_300) {
-        leases(ask(beat(1, Vec::new())));
-        leases(ask(beat(2, Vec::new())));
-        engine.control().pass_members().unwrap();
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let held = leases(ask(beat(1, Vec::new())));
-    assert_eq!(held.len(), 2, "nothing was taken away");
-    for grant in &held {
-        assert_eq!(claim(grant).is_none(), grant.revoked, "what goes gets nothing more");
-        let settlements = vec![Settlement { from: 0, to: 5, outcome: Outcome::Done }];
-        let (member, shard, lease) = (1, grant.shard, grant.lease);
-        let (group, stream) = (group(), stream());
-        ask(ControlRequest::Settle { group, stream, member, shard, lease, settlements }).unwrap();
-    }
-    let gone: Vec<u32> = held.iter().filter(|grant| grant.revoked).map(|g| g.shard).collect();
-    assert_eq!(gone.len(), 1);
-    leases(ask(beat(1, gone.clone())));
-    let second = leases(ask(beat(2, Vec::new())));
-    assert_eq!(second.iter().map(|grant| grant.shard).collect::<Vec<_>>(), gone, "given up now");
 }

@@ -10,7 +10,6 @@ use highwater_engine::{Commit, Control, ControlError, Settle, Store, Tended, Wat
 use highwater_wire::telemetry::DeliverySnapshot;
 use highwater_wire::{ControlReply, ControlRequest, ShardId, encode_control_reply};
 
-use crate::options::bounds::CONTROL;
 use crate::router::{Answer, CoreLink, Signal, core_of};
 use crate::telemetry::Slot;
 
@@ -21,6 +20,8 @@ pub(crate) struct ControlJob {
     pub tag: u64,
 }
 
+/// Requests taken from the queue at once.
+const GATHER: usize = 256;
 /// How often the free space is looked at.
 const SPACE_EVERY: Duration = Duration::from_millis(200);
 /// How often the rest is: warnings, memory, and what the control plane does by itself.
@@ -99,11 +100,6 @@ fn in_words(done: &Tended) -> Option<String> {
     }
 }
 
-/// A heartbeat and nothing else.
-fn is_sign_of_life(request: &ControlRequest) -> bool {
-    matches!(request, ControlRequest::Heartbeat { released, .. } if released.is_empty())
-}
-
 /// Positions and settlements to be kept, and whom to answer.
 #[derive(Default)]
 struct Commits {
@@ -123,32 +119,21 @@ impl ControlThread {
         };
         self.look(&mut watch);
         let mut looked = Instant::now();
-        let mut jobs = Vec::new();
         loop {
-            if jobs.is_empty() {
-                match self.jobs.recv_timeout(SPACE_EVERY.saturating_sub(looked.elapsed())) {
-                    Ok(first) => jobs.push(first),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return,
+            match self.jobs.recv_timeout(SPACE_EVERY.saturating_sub(looked.elapsed())) {
+                Ok(first) => {
+                    let mut jobs = vec![first];
+                    jobs.extend(self.jobs.try_iter().take(GATHER - 1));
+                    self.work(jobs);
                 }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.gather(&mut jobs);
-            let turn = std::mem::take(&mut jobs);
-            self.work(turn, &mut jobs);
             if looked.elapsed() >= SPACE_EVERY {
-                // Time passes for members: not before it is known who has beaten meanwhile.
-                self.gather(&mut jobs);
                 self.look(&mut watch);
                 looked = Instant::now();
             }
         }
-    }
-
-    /// Takes what waits in the queue. That it waited is nobody's silence.
-    fn gather(&mut self, jobs: &mut Vec<ControlJob>) {
-        let known = jobs.len();
-        jobs.extend(self.jobs.try_iter().take(CONTROL.saturating_sub(known)));
-        jobs.iter().for_each(|job| self.control.hear(&job.request));
     }
 
     /// Follows the free space, tells the cores when it runs out or returns, and once a second tends the streams.
@@ -185,14 +170,10 @@ impl ControlThread {
         self.view.set(StoreView { free, total, resident, warnings, advice, deliveries });
     }
 
-    /// In order; neighbouring commits together. Heartbeats of members that give nothing up go first: they change nothing
-    /// that is kept, make no transaction of what stands before them, and the members' time goes on. What comes meanwhile
-    /// is put to `next`, and heard.
-    fn work(&mut self, jobs: Vec<ControlJob>, next: &mut Vec<ControlJob>) {
+    /// In order; neighbouring commits together.
+    fn work(&mut self, jobs: Vec<ControlJob>) {
         let mut commits = Commits::default();
-        let (beats, others): (Vec<ControlJob>, _) =
-            jobs.into_iter().partition(|job| is_sign_of_life(&job.request));
-        for ControlJob { request, tag } in beats.into_iter().chain(others) {
+        for ControlJob { request, tag } in jobs {
             match request {
                 ControlRequest::CommitPositions { .. } | ControlRequest::CommitLeased { .. } => {
                     if let Some(commit) = Commit::of(request) {
@@ -213,8 +194,6 @@ impl ControlThread {
                 }
                 request => {
                     self.commit(std::mem::take(&mut commits));
-                    // It may let time pass for members.
-                    self.gather(next);
                     let reply = self.control.handle(request, &self.core_ports);
                     self.answer(tag, reply.map(|reply| encode_control_reply(&reply)));
                 }

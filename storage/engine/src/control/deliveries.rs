@@ -14,9 +14,6 @@ use crate::catalogue::PositionRecord;
 use crate::deliveries::{Ask, DeliveryError};
 use crate::types::{Now, Start};
 
-/// Soonest time after which a member that is giving a shard up may claim from it again, ms: by then it knows.
-const LEAVING_AGAIN_MS: u32 = 200;
-
 /// What became of records of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settle {
@@ -138,17 +135,9 @@ impl Control {
         let dead_letters = config.dead_letters_of(group, stream);
         self.members.may_commit(now.mono_ns, group, id.stream, member, (shard, lease))?;
         self.begin_deliveries(group, stream, id)?;
-        // What is to be given up gets nothing more in hand.
-        let leaving = self.members.gives_up(group, id.stream, shard, lease);
-        let ask = Ask { lease, fresh: from..to, most: if leaving { 0 } else { most } };
+        let ask = Ask { lease, fresh: from..to, most };
         let claimed = self.deliveries.claim(now, group, id, &ask)?;
-        if let Some(portion) = &claimed.portion {
-            let due_ns = now.mono_ns.saturating_add(u64::from(portion.timeout_ms) * 1_000_000);
-            self.members.handed_out(group, id.stream, shard, lease, due_ns);
-        }
-        // Nothing will come under this lease: asked at once again, it would be asked for ever.
-        let later = |ms: u32| if leaving { ms.max(LEAVING_AGAIN_MS) } else { ms };
-        Ok(Claimed { dead_letters, again_ms: claimed.again_ms.map(later), ..claimed })
+        Ok(Claimed { dead_letters, ..claimed })
     }
 
     /// Where a group is on a shard that it has not claimed from since the server started.

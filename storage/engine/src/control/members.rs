@@ -160,16 +160,6 @@ impl Control {
         Ok(self.membership(group, id, member))
     }
 
-    /// A request waits its turn: if it is a heartbeat, its member lives.
-    pub fn hear(&mut self, request: &ControlRequest) {
-        if let ControlRequest::Heartbeat { group, stream, member, .. } = request
-            && let Ok(record) = self.find(stream)
-        {
-            let (id, now_ns) = (record.id, self.mono_ns());
-            self.members.heard(now_ns, group, id, *member);
-        }
-    }
-
     /// A member leaves.
     pub fn leave_group(
         &mut self,

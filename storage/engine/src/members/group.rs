@@ -20,8 +20,6 @@ pub(super) struct Lease {
     pub number: u64,
     pub member: u64,
     pub revoked: Option<Revoked>,
-    /// Records handed out under it are due by then.
-    pub due_ns: u64,
 }
 
 /// A lease that is to be given up.
@@ -58,7 +56,7 @@ fn give(shard: &mut Shard, stream: u32, member: u64, next: &mut u64, out: &mut V
     let old = shard.lease.map_or(0, |lease| lease.number);
     let new = *next;
     *next += 1;
-    shard.lease = Some(Lease { number: new, member, revoked: None, due_ns: 0 });
+    shard.lease = Some(Lease { number: new, member, revoked: None });
     out.push(Change { shard: ShardId { stream, shard: shard.info.shard }, old, new });
 }
 
@@ -152,8 +150,7 @@ impl Group {
             .iter()
             .filter_map(|(shard, kept)| {
                 let lease = kept.lease?;
-                let until_ns = lease.revoked?.until_ns.max(lease.due_ns);
-                (until_ns <= now_ns).then_some((*shard, lease.member))
+                (lease.revoked?.until_ns <= now_ns).then_some((*shard, lease.member))
             })
             .collect();
         late.iter().fold(false, |any, (shard, member)| {

@@ -99,64 +99,6 @@ fn a_second_member_gets_its_half_when_the_first_has_released_it() {
     assert_eq!(w.held(2), going);
 }
 
-/// The server was slow, not the member: its heartbeat lay in the queue while others made time pass.
-#[test]
-fn a_heartbeat_that_waits_its_turn_is_no_silence() {
-    let mut w = World::new(2);
-    w.join(1, "a", false);
-    w.join(2, "b", false);
-    let kept = if w.revoked(1) == [0] { 1 } else { 0 };
-    let lease = w.lease(1, kept);
-    w.pass(SESSION - TICK);
-    // Both have beaten; one is served at once, the other one later.
-    w.members.heard(w.now, "g", STREAM, 1);
-    w.beat(2, &[]).unwrap();
-    w.pass(SESSION / 2);
-    assert_eq!(w.may_commit(1, kept, lease), Ok(()));
-    assert_eq!(w.beat(1, &[]), Ok(vec![]));
-    // Who is not in the group is not let in by that.
-    w.members.heard(w.now, "g", STREAM, 9);
-    assert!(matches!(w.beat(9, &[]), Err(MemberError::Unknown { .. })));
-    w.pass(SESSION);
-    assert_eq!((w.held(1), w.held(2)), (vec![], vec![]), "both are silent");
-}
-
-/// A shard was taken away at the end of a session from a member that had longer for the records in its hand: they were
-/// handed out to another one as well, and had failed.
-#[test]
-fn records_in_hand_are_not_taken_from_a_member_that_lives() {
-    let mut w = World::new(2);
-    w.join(1, "a", false);
-    let lease = w.lease(1, 1);
-    let due = w.now + 3 * SESSION;
-    w.members.handed_out("g", STREAM, 0, w.lease(1, 0), due);
-    w.members.handed_out("g", STREAM, 1, lease, due);
-    w.join(2, "b", false);
-    let [shard] = w.revoked(1)[..] else { panic!("{:?}", w.revoked(1)) };
-    let lease = w.lease(1, shard);
-    assert!(w.members.gives_up("g", STREAM, shard, lease));
-    assert!(!w.members.gives_up("g", STREAM, 1 - shard, w.lease(1, 1 - shard)));
-    let beats = |w: &mut World, until: u64| {
-        while w.now < until {
-            w.pass(TICK);
-            w.beat(1, &[]).unwrap();
-            w.beat(2, &[]).unwrap();
-        }
-    };
-    beats(&mut w, due - TICK);
-    assert_eq!(w.may_commit(1, shard, lease), Ok(()), "it may still settle them");
-    beats(&mut w, due + TICK);
-    assert_eq!(w.held(2), [shard], "not for ever");
-    // Who dies has nothing in hand.
-    let shard = 1 - shard;
-    w.members.handed_out("g", STREAM, shard, w.lease(1, shard), w.now + 9 * SESSION);
-    for _ in 0..SESSION / TICK {
-        w.pass(TICK);
-        w.beat(2, &[]).unwrap();
-    }
-    assert_eq!(w.held(2), [0, 1]);
-}
-
 #[test]
 fn whoever_is_silent_loses_everything_and_is_told() {
     let mut w = World::new(3);
