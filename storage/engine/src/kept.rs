@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn pieces_are_found_by_what_comes_next_and_give_way_oldest_first() {
         const SHARD: ShardId = ShardId { stream: 1, shard: 0 };
-        let pool = BufferPool::new(1 << 20, 1 << 20).unwrap();
+        let pool = BufferPool::new(4 << 20, 1 << 20).unwrap();
         let piece = |bytes: usize| {
             let buf = pool.take(bytes).unwrap().freeze();
             Piece {
@@ -129,34 +129,34 @@ mod tests {
                 mark: 0,
                 buf,
                 len: bytes,
-                pos: 4 * KIB,
+                pos: KIB,
                 sound: true,
             }
         };
         let mut kept = Kept::default();
         for next in 1..=4 {
-            kept.keep(SHARD, next, piece(64 * KIB), 192 * KIB);
+            kept.keep(SHARD, next, piece(4 * KIB), 12 * KIB);
         }
         assert!(kept.take(SHARD, 1).is_none(), "it had to give way");
         assert!(kept.take(ShardId { shard: 1, ..SHARD }, 2).is_none());
         let second = kept.take(SHARD, 2).unwrap();
-        assert_eq!(second.rest().map(<[u8]>::len), Some(60 * KIB));
+        assert_eq!(second.rest().map(<[u8]>::len), Some(3 * KIB));
         assert!(kept.take(SHARD, 2).is_none(), "taken is taken");
-        kept.keep(SHARD, 9, second, 192 * KIB);
+        kept.keep(SHARD, 9, second, 12 * KIB);
         assert!(
             kept.take(SHARD, 3).is_some() && kept.take(SHARD, 4).is_some(),
             "there was room again"
         );
-        kept.keep(SHARD, 5, piece(256 * KIB), 192 * KIB);
+        kept.keep(SHARD, 5, piece(16 * KIB), 12 * KIB);
         assert!(kept.take(SHARD, 5).is_none(), "larger than all there is");
         kept.age();
-        kept.keep(SHARD, 10, piece(64 * KIB), 192 * KIB);
+        kept.keep(SHARD, 10, piece(4 * KIB), 12 * KIB);
         kept.age();
         assert!(kept.take(SHARD, 9).is_none(), "nobody came for it");
-        assert!(kept.has_room(128 * KIB, 192 * KIB) && !kept.has_room(192 * KIB, 192 * KIB));
-        kept.expect(128 * KIB);
-        assert!(!kept.has_room(64 * KIB, 192 * KIB), "what is on its way counts");
-        kept.arrived(128 * KIB);
+        assert!(kept.has_room(8 * KIB, 12 * KIB) && !kept.has_room(12 * KIB, 12 * KIB));
+        kept.expect(8 * KIB);
+        assert!(!kept.has_room(4 * KIB, 12 * KIB), "what is on its way counts");
+        kept.arrived(8 * KIB);
         assert!(kept.clear() && !kept.clear());
         assert_eq!(pool.used_bytes(), 0);
     }
