@@ -19,7 +19,7 @@ for tool in perf inferno-collapse-perf inferno-flamegraph; do
 done
 length=${LENGTH:-5}
 serve
-thread=$(for task in /proc/"$server"/task/*; do grep -qx 'hw-core-0\|core-0.*' "$task/comm" && basename "$task"; done | head -1)
+thread=$(grep -lx core-0 /proc/"$server"/task/*/comm | head -1 | cut -d/ -f5)
 [ -n "$thread" ] || die "no thread of core 0: $(cat /proc/"$server"/task/*/comm | tr '\n' ' ')"
 # shellcheck disable=SC2086
 load run run ${RUN:--r max --producers 4} -d "$((length + 4))s" --warmup 0s --retention-bytes 1GiB &
