@@ -352,13 +352,14 @@ impl Files for OsFiles {
         write_all(&fd, &buf[..len], offset)
     }
 
-    fn is_written(&self, path: &Path) -> io::Result<bool> {
+    fn written_to(&self, path: &Path) -> io::Result<u64> {
         let fd = self.open_with(path, OFlags::RDONLY)?;
-        let len = fs::fstat(&fd)?.st_size as u64;
-        // Allocated but unwritten extents answer as holes.
+        // Allocated but unwritten extents answer as holes, and so does the end.
         match fs::seek(&fd, SeekFrom::Hole(0)) {
-            Ok(at) => Ok(at >= len),
-            Err(Errno::INVAL | Errno::NXIO | Errno::OPNOTSUPP) => Ok(true),
+            Ok(at) => Ok(at),
+            Err(Errno::INVAL | Errno::NXIO | Errno::OPNOTSUPP) => {
+                Ok(fs::fstat(&fd)?.st_size as u64)
+            }
             Err(e) => Err(e.into()),
         }
     }

@@ -16,8 +16,7 @@ pub use calibrate::{Calibration, CalibrationError, calibrate, device_of};
 pub use files::{DirLock, FilesError, FilesOptions, LockError, OsFiles};
 pub use pin::{PinError, pin_thread, usable_cpus};
 pub use preparer::{
-    Counts, JobDone, PoolStatus, Preparer, PreparerHandle, PreparerOptions, ZERO_STEP,
-    spawn_preparer,
+    Counts, JobDone, PoolStatus, Preparer, PreparerHandle, PreparerOptions, Step, spawn_preparer,
 };
 pub use sendbuf::SendBuf;
 pub use sim::{Crash, FaultKind, SimDisk, SimFiles, SimOptions, SimWorld};

@@ -2,7 +2,9 @@
 //!
 //! A durable write to a file that was already written costs a third or less of one to a file that is only
 //! allocated. So the preparer keeps a pool of written files per size, in a directory of its own: recycled
-//! files as they come, new ones filled with zeroes in small steps while there is nothing better to do.
+//! files as they come, new ones filled with zeroes in small steps while there is nothing better to do. A request for
+//! a size of which none is ready is met with a smaller one that is, if that will do, and its own size is prepared for
+//! the next time: so a stream whose segments grow goes on on written files.
 //!
 //! Files that are to go are shortened in small steps too. On a file system that tells its device what it no longer
 //! needs (mounted with `discard`) removing a written file of 256 MiB at once holds up every other request of the
@@ -19,49 +21,26 @@ use std::path::{Path, PathBuf};
 use crate::buffer::AlignedBuf;
 use crate::vocab::{BLOCK_ALIGN, Files, Job};
 
+mod name;
+mod options;
 mod thread;
+use name::{State, parse_name};
+pub use options::PreparerOptions;
 pub(crate) use thread::{Gauge, JobPort, Opened};
 pub use thread::{PoolStatus, PreparerHandle, spawn_preparer};
 
-/// Bytes of zeroes written in one step of [`Preparer::idle`].
-pub const ZERO_STEP: usize = 1 << 20;
+/// Bytes of zeroes written in one step of [`Preparer::idle`] while nothing else goes on.
+const ZERO_STEP: u64 = 1 << 20;
 
-/// Bytes by which a file that is to go is shortened in one step of [`Preparer::idle`].
+/// The same beside durable writes, which wait behind it: one of 1 MiB takes 2 ms on a device of 500 MB/s.
+const GENTLE_ZERO_STEP: u64 = 128 << 10;
+
+/// Bytes by which a file that is to go is shortened in one step of [`Preparer::idle`], and at most while much is.
 const SHRINK_STEP: u64 = 4 << 20;
+const MOST_SHRINK_STEP: u64 = 16 << 20;
 
-/// How the preparer keeps its pool.
-#[derive(Clone, Debug)]
-pub struct PreparerOptions {
-    /// The pool's directory, relative to the data directory. One preparer per directory.
-    pub pool_dir: PathBuf,
-    /// Files kept ready per size that was asked for.
-    pub ready_per_class: usize,
-    /// Bound on the pool's files together, in bytes.
-    pub max_bytes: u64,
-    /// The file system's free bytes which filling the pool leaves alone.
-    pub keep_free_bytes: u64,
-    /// The file system's free bytes below which no file is made at all: a request for a segment that the pool
-    /// cannot meet is refused as if it were full. 0 for none.
-    pub reserve_bytes: u64,
-    /// Sizes to prepare from the start, before they are first asked for.
-    pub prepare: Vec<u64>,
-    /// Zeroing speed while durable writes are going on, in bytes per second. Without any, full speed.
-    pub busy_bytes_per_sec: u64,
-}
-
-impl Default for PreparerOptions {
-    fn default() -> Self {
-        PreparerOptions {
-            pool_dir: PathBuf::from("pool"),
-            ready_per_class: 2,
-            max_bytes: 1 << 30,
-            keep_free_bytes: 512 << 20,
-            reserve_bytes: 0,
-            prepare: Vec::new(),
-            busy_bytes_per_sec: 64 << 20,
-        }
-    }
-}
+/// A size is stood in for by one down to this part of it.
+const STAND_IN: u64 = 4;
 
 /// What a job came to, before its file is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,10 +67,14 @@ pub struct Preparer<F> {
     files: F,
     options: PreparerOptions,
     classes: BTreeMap<u64, Class>,
-    /// Files with zeroes still to be written, the front one under way.
+    /// Files with zeroes still to be written, those with the least left first.
     parts: VecDeque<Part>,
     /// Files that are being removed, and how long each still is. They are not counted as the pool's.
     gone: VecDeque<(PathBuf, u64)>,
+    /// Sum of what they still are.
+    gone_bytes: u64,
+    /// Whether a step of removal comes next, where zeroes are to be written as well.
+    removal_next: bool,
     /// Sum of the sizes of all pool files.
     bytes: u64,
     next_number: u64,
@@ -126,7 +109,17 @@ struct Class {
 struct Part {
     path: PathBuf,
     capacity: u64,
+    /// All before is written.
     at: u64,
+}
+
+/// What a step of [`Preparer::idle`] was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Whether there is more to do.
+    pub more: bool,
+    /// Bytes written whose time on the device it took, about.
+    pub cost: u64,
 }
 
 impl<F: Files> Preparer<F> {
@@ -141,6 +134,8 @@ impl<F: Files> Preparer<F> {
             classes: BTreeMap::new(),
             parts: VecDeque::new(),
             gone: VecDeque::new(),
+            gone_bytes: 0,
+            removal_next: true,
             bytes: 0,
             next_number: 0,
             takes: 0,
@@ -190,7 +185,7 @@ impl<F: Files> Preparer<F> {
     /// As the file system answers; `ENOSPC` only after the pool has given back what it could.
     pub fn handle(&mut self, job: Job) -> io::Result<JobDone> {
         match job {
-            Job::TakeSegment { path, capacity } => self.take(path, capacity),
+            Job::TakeSegment { path, capacity, least } => self.take(path, capacity, least),
             Job::OpenSegment { path, write } => self.open(path, write),
             Job::Recycle { path } => self.recycle(&path),
             Job::RemoveDir { path } => {
@@ -207,7 +202,7 @@ impl<F: Files> Preparer<F> {
         }
     }
 
-    fn take(&mut self, path: PathBuf, capacity: u64) -> io::Result<JobDone> {
+    fn take(&mut self, path: PathBuf, capacity: u64, least: u64) -> io::Result<JobDone> {
         if capacity == 0 || !capacity.is_multiple_of(BLOCK_ALIGN as u64) {
             let text = format!("segment capacity {capacity} is not a multiple of {BLOCK_ALIGN}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -224,20 +219,38 @@ impl<F: Files> Preparer<F> {
             Ok(_) => self.files.remove(&path)?,
             Err(e) => return Err(e),
         }
-        while let Some(ready) = self.classes.get_mut(&capacity).and_then(|c| c.ready.pop()) {
-            self.bytes = self.bytes.saturating_sub(capacity);
-            match self.files.rename(&ready, &path) {
-                Ok(()) => {
-                    self.trusted.insert(path.clone());
-                    self.counts.reused += 1;
-                    return Ok(JobDone::Segment {
-                        path,
-                        capacity,
-                        cold: false,
-                        write: true,
-                        new: true,
-                    });
-                }
+        if let Some(capacity) = self.take_ready(&path, capacity, least)? {
+            self.trusted.insert(path.clone());
+            self.counts.reused += 1;
+            return Ok(JobDone::Segment { path, capacity, cold: false, write: true, new: true });
+        }
+        loop {
+            match self.create(&path, capacity) {
+                Err(e) if is_full(&e) && self.give_way() => {}
+                other => break other?,
+            }
+        }
+        self.trusted.insert(path.clone());
+        Ok(JobDone::Segment { path, capacity, cold: true, write: true, new: true })
+    }
+
+    /// Moves a ready file to `path`: of `capacity`, or the largest below that will do. Its size, or `None` if there is none.
+    fn take_ready(&mut self, path: &Path, capacity: u64, least: u64) -> io::Result<Option<u64>> {
+        let least = least.max(capacity / STAND_IN).min(capacity);
+        loop {
+            let mut fitting = self.classes.range_mut(least..=capacity).rev();
+            let Some((size, class, ready)) = fitting
+                .find_map(|(&size, class)| class.ready.pop().map(|ready| (size, class, ready)))
+            else {
+                return Ok(None);
+            };
+            if size < capacity {
+                // To be filled up after the one that was asked for.
+                (class.wanted, class.used) = (true, self.takes.saturating_sub(1));
+            }
+            self.bytes = self.bytes.saturating_sub(size);
+            match self.files.rename(&ready, path) {
+                Ok(()) => return Ok(Some(size)),
                 // Somebody tidied up the pool: try the next.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => {
@@ -246,12 +259,6 @@ impl<F: Files> Preparer<F> {
                 }
             }
         }
-        match self.create(&path, capacity) {
-            Err(e) if is_full(&e) && self.empty_pool() => self.create(&path, capacity)?,
-            other => other?,
-        }
-        self.trusted.insert(path.clone());
-        Ok(JobDone::Segment { path, capacity, cold: true, write: true, new: true })
     }
 
     /// Makes a file, unless that would leave less free than is kept in reserve: then it is refused before the
@@ -303,7 +310,9 @@ impl<F: Files> Preparer<F> {
             return Ok(JobDone::Gone);
         }
         self.settle_once(path)?;
-        let written = self.files.is_written(path)?;
+        // A file that was made in a hurry has its end unwritten: what was kept for a seal that came to less.
+        let at = self.files.written_to(path)? / BLOCK_ALIGN as u64 * BLOCK_ALIGN as u64;
+        let written = at >= capacity;
         let to = self.name(capacity, if written { State::Ready } else { State::Part });
         self.files.rename(path, &to)?;
         self.trusted.remove(path);
@@ -314,58 +323,90 @@ impl<F: Files> Preparer<F> {
             class.ready.push(to);
         } else {
             class.parts += 1;
-            self.parts.push_back(Part { path: to, capacity, at: 0 });
+            self.add_part(Part { path: to, capacity, at });
         }
         Ok(JobDone::Gone)
     }
 
-    /// Does a bounded bit (about 1 MiB) of filling the pool; returns whether there is more to do.
-    pub fn idle(&mut self) -> bool {
-        match self.step() {
-            Ok(more) => more,
+    fn add_part(&mut self, part: Part) {
+        let left = part.capacity - part.at;
+        let before = self.parts.iter().take_while(|p| p.capacity - p.at <= left).count();
+        self.parts.insert(before, part);
+    }
+
+    /// Does a bounded bit of filling the pool, or of removing: at most 1 MiB of zeroes, 128 KiB if it has to be `gentle`
+    /// to durable writes.
+    pub fn idle(&mut self, gentle: bool) -> Step {
+        match self.step(gentle) {
+            Ok(step) => step,
             Err(e) => {
                 self.last_error = Some(e.to_string());
                 self.abandon();
-                false
+                Step { more: false, cost: 0 }
             }
         }
     }
 
-    fn step(&mut self) -> io::Result<bool> {
-        if let Some((path, left)) = self.gone.front_mut() {
-            if *left > SHRINK_STEP {
-                *left -= SHRINK_STEP;
-                self.files.shrink(path, *left)?;
-            } else {
-                self.files.remove(path)?;
-                self.gone.pop_front();
-            }
-            return Ok(true);
+    fn step(&mut self, gentle: bool) -> io::Result<Step> {
+        let fills = !self.parts.is_empty() || self.lacking().is_some();
+        let removes = !self.gone.is_empty() && (self.removal_next || !fills);
+        self.removal_next = !removes;
+        if removes {
+            self.shrink_gone()?;
+            return Ok(Step { more: true, cost: ZERO_STEP });
         }
-        if let Some(part) = self.parts.front_mut() {
-            if part.at < part.capacity {
-                let len = (part.capacity - part.at).min(ZERO_STEP as u64);
-                let zeros = AlignedBuf::alloc(len as usize);
-                self.files.write_at_relaxed(&part.path, part.at, &zeros, len as usize)?;
-                part.at += len;
-                return Ok(true);
-            }
-            let (from, capacity) = (part.path.clone(), part.capacity);
-            self.files.settle(&from)?;
-            let to = from.with_extension("ready");
-            self.files.rename(&from, &to)?;
-            self.parts.pop_front();
-            let class = self.classes.entry(capacity).or_default();
-            class.parts = class.parts.saturating_sub(1);
-            class.ready.push(to);
-            return Ok(self.lacking().is_some() || !self.parts.is_empty());
+        let most = if gentle { GENTLE_ZERO_STEP } else { ZERO_STEP };
+        let filled =
+            if self.parts.is_empty() { self.begin_part()? } else { Some(self.fill_part(most)?) };
+        let more = filled.is_some() && (!self.parts.is_empty() || self.lacking().is_some());
+        Ok(Step { more: more || !self.gone.is_empty(), cost: filled.unwrap_or(0) })
+    }
+
+    /// Shortens the file that is to go, or removes what is left of it.
+    fn shrink_gone(&mut self) -> io::Result<()> {
+        let step = (self.gone_bytes / 256).clamp(SHRINK_STEP, MOST_SHRINK_STEP);
+        let step = step / BLOCK_ALIGN as u64 * BLOCK_ALIGN as u64;
+        let Some((path, left)) = self.gone.front_mut() else { return Ok(()) };
+        if *left > step {
+            *left -= step;
+            self.gone_bytes = self.gone_bytes.saturating_sub(step);
+            return self.files.shrink(path, *left);
         }
-        let Some(capacity) = self.lacking() else { return Ok(false) };
+        self.files.remove(path)?;
+        self.gone_bytes = self.gone_bytes.saturating_sub(*left);
+        self.gone.pop_front();
+        Ok(())
+    }
+
+    /// Writes zeroes to the file that lacks the fewest, at most `most` bytes; returns how many.
+    fn fill_part(&mut self, most: u64) -> io::Result<u64> {
+        let Some(part) = self.parts.front_mut() else { return Ok(0) };
+        if part.at < part.capacity {
+            let len = (part.capacity - part.at).min(most);
+            let zeros = AlignedBuf::alloc(len as usize);
+            self.files.write_at_relaxed(&part.path, part.at, &zeros, len as usize)?;
+            part.at += len;
+            return Ok(len);
+        }
+        let (from, capacity) = (part.path.clone(), part.capacity);
+        self.files.settle(&from)?;
+        let to = from.with_extension(State::Ready.ending());
+        self.files.rename(&from, &to)?;
+        self.parts.pop_front();
+        let class = self.classes.entry(capacity).or_default();
+        class.parts = class.parts.saturating_sub(1);
+        class.ready.push(to);
+        Ok(0)
+    }
+
+    /// Makes a file of the class that lacks one, all its zeroes still to be written; `None` if there is no room for it.
+    fn begin_part(&mut self) -> io::Result<Option<u64>> {
+        let Some(capacity) = self.lacking() else { return Ok(None) };
         let (free, _) = self.files.space()?;
         let keep = self.options.keep_free_bytes.max(self.options.reserve_bytes);
         if free < capacity.saturating_add(keep) || !self.make_room(capacity) {
             self.give_up(capacity);
-            return Ok(false);
+            return Ok(None);
         }
         let path = self.name(capacity, State::Part);
         if let Err(error) = self.create(&path, capacity) {
@@ -374,8 +415,8 @@ impl<F: Files> Preparer<F> {
         }
         self.bytes += capacity;
         self.classes.entry(capacity).or_default().parts += 1;
-        self.parts.push_back(Part { path, capacity, at: 0 });
-        Ok(true)
+        self.add_part(Part { path, capacity, at: 0 });
+        Ok(Some(0))
     }
 
     /// The class, most recently used first, that has fewer files than it should.
@@ -404,25 +445,24 @@ impl<F: Files> Preparer<F> {
         let to = self.name(len, State::Gone);
         self.files.rename(path, &to)?;
         self.gone.push_back((to, len));
+        self.gone_bytes += len;
         Ok(())
-    }
-
-    /// Removes at once what was to be removed in steps; false if there was nothing.
-    fn bury(&mut self) -> bool {
-        let had = !self.gone.is_empty();
-        for (path, _) in self.gone.drain(..) {
-            let _ = self.files.remove(&path);
-        }
-        had
     }
 
     /// Drops the file being removed or filled, after an error.
     fn abandon(&mut self) {
-        if let Some((path, _)) = self.gone.pop_front() {
-            let _ = self.files.remove(&path);
-            return;
+        // A step of removal was the last if the next is none.
+        if self.removal_next || !self.bury() {
+            self.abandon_part();
         }
-        self.abandon_part();
+    }
+
+    /// Removes at once a file that was to be removed in steps; false if there is none.
+    fn bury(&mut self) -> bool {
+        let Some((path, left)) = self.gone.pop_front() else { return false };
+        self.gone_bytes = self.gone_bytes.saturating_sub(left);
+        let _ = self.files.remove(&path);
+        true
     }
 
     /// Drops the file being filled.
@@ -457,20 +497,25 @@ impl<F: Files> Preparer<F> {
         true
     }
 
-    /// Gives all the pool's space back; false if there was none.
-    fn empty_pool(&mut self) -> bool {
-        let had = self.bury() | (self.bytes > 0);
-        while !self.parts.is_empty() {
+    /// Gives the space of one file back, one that is being removed first; false if there was none.
+    fn give_way(&mut self) -> bool {
+        if self.bury() {
+            return true;
+        }
+        if !self.parts.is_empty() {
             self.abandon_part();
+            return true;
         }
-        for class in self.classes.values_mut() {
-            class.wanted = false;
-            for path in class.ready.drain(..) {
-                let _ = self.files.remove(&path);
-            }
+        let Some((&size, class)) = self.classes.iter_mut().rev().find(|(_, c)| !c.ready.is_empty())
+        else {
+            return false;
+        };
+        class.wanted = false;
+        if let Some(path) = class.ready.pop() {
+            let _ = self.files.remove(&path);
+            self.bytes = self.bytes.saturating_sub(size);
         }
-        self.bytes = 0;
-        had
+        true
     }
 
     fn name(&mut self, capacity: u64, state: State) -> PathBuf {
@@ -485,6 +530,7 @@ impl<F: Files> Preparer<F> {
         PoolStatus {
             ready: self.classes.iter().map(|(&k, c)| (k, c.ready.len())).collect(),
             bytes: self.bytes,
+            gone_bytes: self.gone_bytes,
             counts: self.counts,
             last_error: self.last_error.clone(),
         }
@@ -503,30 +549,9 @@ impl<F: Files> Preparer<F> {
 
     /// Removes half-filled and half-removed files, on an orderly end.
     pub(crate) fn finish(&mut self) {
-        self.bury();
+        while self.bury() {}
         while !self.parts.is_empty() {
             self.abandon_part();
-        }
-    }
-}
-
-/// What a file of the pool is, as its name ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Written, to be used.
-    Ready,
-    /// Being filled with zeroes.
-    Part,
-    /// Being removed.
-    Gone,
-}
-
-impl State {
-    fn ending(self) -> &'static str {
-        match self {
-            State::Ready => "ready",
-            State::Part => "part",
-            State::Gone => "gone",
         }
     }
 }
@@ -538,15 +563,6 @@ fn is_big<F: Files>(files: &F, path: &Path) -> bool {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// Capacity, number and state from the name of a pool file.
-fn parse_name(name: &str) -> Option<(u64, u64, State)> {
-    let (stem, ending) = name.split_once('.')?;
-    let (capacity, number) = stem.split_once('-')?;
-    let state =
-        [State::Ready, State::Part, State::Gone].into_iter().find(|s| s.ending() == ending)?;
-    Some((u64::from_str_radix(capacity, 16).ok()?, u64::from_str_radix(number, 16).ok()?, state))
 }
 
 #[cfg(test)]

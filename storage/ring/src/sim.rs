@@ -185,7 +185,7 @@ impl SimWorld {
         if !self.shared.lock().idle_more {
             return false;
         }
-        let more = self.with_preparer(|p| Ok(p.idle())).unwrap_or(false);
+        let more = self.with_preparer(|p| Ok(p.idle(false).more)).unwrap_or(false);
         let mut state = self.shared.lock();
         state.idle_more = more;
         more && !state.halted

@@ -358,7 +358,7 @@ impl UringDisk {
             Outcome::Finish(result) => {
                 self.stats.completed += 1;
                 if let Some(slot) = self.slots.remove(index) {
-                    if slot.is_durable_write() {
+                    if slot.is_writing() {
                         bump(&self.port.gauge.ended);
                     }
                     out.push(Completion { token: slot.token, result });

@@ -60,14 +60,16 @@ pub enum Op {
 /// Paths are relative to the data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
-    /// Give a segment file of exactly `capacity` bytes under the name `path` (its directory is created if
-    /// missing), from the pool if it has one, else freshly allocated (`cold`). Durable under its name
-    /// before the completion. Completes with [`Done::Segment`].
+    /// Give a segment file of `capacity` bytes under the name `path` (its directory is created if missing): from the
+    /// pool if it has one, or one down to `least` bytes that is written already, else freshly allocated (`cold`).
+    /// Durable under its name before the completion. Completes with [`Done::Segment`].
     TakeSegment {
         /// Final name.
         path: PathBuf,
         /// Size in bytes, a multiple of [`BLOCK_ALIGN`].
         capacity: u64,
+        /// The size below which a file is of no use.
+        least: u64,
     },
     /// Open an existing file for reading (and writing, if `write`). Completes with [`Done::Segment`].
     OpenSegment {
@@ -184,11 +186,14 @@ pub trait Files: Send + Sync {
     ) -> io::Result<()> {
         self.write_at(path, offset, buf, len)
     }
-    /// Whether every block of the file has been written (none is only allocated), so that durable writes
-    /// to it are cheap. True where it cannot be told.
+    /// Where the first block lies that was never written, so that durable writes to those before it are cheap; the
+    /// file's length if all were, or where it cannot be told.
+    fn written_to(&self, path: &std::path::Path) -> io::Result<u64> {
+        self.len(path)
+    }
+    /// Whether every block of the file has been written.
     fn is_written(&self, path: &std::path::Path) -> io::Result<bool> {
-        let _ = path;
-        Ok(true)
+        Ok(self.written_to(path)? >= self.len(path)?)
     }
     /// Create a file of `capacity` bytes, allocated; zeroed by real writes if `written`. Durable with its name.
     /// A file that exists is an error (`AlreadyExists`); after an error nothing is left behind.

@@ -137,10 +137,8 @@ impl Shard {
         {
             return Err(NoPlace::Refused(refused.clone()));
         }
-        let least = page_align(least as usize) as u64;
-        let capacity = (self.next_capacity(now, io) >> self.take_smaller)
-            .max(io.options.segments.min)
-            .max(least);
+        let least = (page_align(least as usize) as u64).max(io.options.segments.min);
+        let capacity = (self.next_capacity(now, io) >> self.take_smaller).max(least);
         let number = self.next_segment;
         // Before the request, so that the file just given back is the one that comes.
         self.ordered = capacity;
@@ -151,7 +149,7 @@ impl Shard {
         }
         self.taking = true;
         let path = segment_path(self.spec.id, number);
-        self.submit(io, What::Take(number), Op::Job(Job::TakeSegment { path, capacity }));
+        self.submit(io, What::Take(number), Op::Job(Job::TakeSegment { path, capacity, least }));
         Ok(())
     }
 

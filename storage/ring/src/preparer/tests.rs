@@ -24,7 +24,7 @@ fn start(world: &SimWorld) -> Preparer<SimFiles> {
 }
 
 fn take<F: Files>(preparer: &mut Preparer<F>, path: &str, capacity: u64) -> io::Result<bool> {
-    match preparer.handle(Job::TakeSegment { path: path.into(), capacity })? {
+    match preparer.handle(Job::TakeSegment { path: path.into(), capacity, least: capacity })? {
         JobDone::Segment { cold, capacity: got, write: true, .. } => {
             assert_eq!(got, capacity);
             Ok(cold)
@@ -34,14 +34,14 @@ fn take<F: Files>(preparer: &mut Preparer<F>, path: &str, capacity: u64) -> io::
 }
 
 fn fill<F: Files>(preparer: &mut Preparer<F>) {
-    while preparer.idle() {}
+    while preparer.idle(false).more {}
 }
 
 #[test]
 fn a_miss_is_cold_and_fills_the_pool_for_the_next() {
     let world = world(1 << 30);
     let mut preparer = start(&world);
-    assert!(!preparer.idle(), "nothing was asked for");
+    assert!(!preparer.idle(false).more, "nothing was asked for");
     assert!(take(&mut preparer, "s/0/a", 4 * MIB).unwrap());
     fill(&mut preparer);
     assert_eq!(preparer.status().ready[&(4 * MIB)], 2);
@@ -84,6 +84,81 @@ fn a_cold_file_recycled_is_written_before_it_counts_as_ready() {
     assert_eq!(preparer.status().ready[&(2 * MIB)], 2);
     assert!(!take(&mut preparer, "warm", 2 * MIB).unwrap());
     assert!(world.files().is_written(Path::new("warm")).unwrap());
+}
+
+/// What was kept for a seal stays unwritten in a file that was made in a hurry: 256 MiB were written again for two pages.
+#[test]
+fn of_a_recycled_file_only_what_was_never_written_is_filled() {
+    let world = world(1 << 30);
+    let mut preparer = start(&world);
+    assert!(take(&mut preparer, "cold", 8 * MIB).unwrap());
+    let bytes = AlignedBuf::alloc(MIB as usize);
+    for at in 0..7 {
+        world.files().write_at(Path::new("cold"), at * MIB, &bytes, MIB as usize).unwrap();
+    }
+    preparer.handle(Job::Recycle { path: "cold".into() }).unwrap();
+    // Before the one that was begun for the pool, of which all is still to be written.
+    assert_eq!(preparer.idle(false), Step { more: true, cost: MIB });
+    assert_eq!(preparer.idle(false), Step { more: true, cost: 0 });
+    assert_eq!(preparer.status().ready[&(8 * MIB)], 1);
+    assert!(!take(&mut preparer, "warm", 8 * MIB).unwrap());
+    assert!(world.files().is_written(Path::new("warm")).unwrap());
+}
+
+/// Every durable write to a file that is only allocated took the device two writes of metadata more: 330 us instead of 110.
+#[test]
+fn a_smaller_file_that_is_written_stands_in_for_one_that_is_not() {
+    let world = world(1 << 30);
+    let mut preparer = start(&world);
+    take(&mut preparer, "a", MIB).unwrap();
+    fill(&mut preparer);
+    let mut ask = |path: &str, capacity, least| {
+        let job = Job::TakeSegment { path: path.into(), capacity, least };
+        match preparer.handle(job).unwrap() {
+            JobDone::Segment { capacity, cold, .. } => (capacity, cold),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ask("b", 4 * MIB, 4 * MIB), (4 * MIB, true), "the smaller one would not do");
+    assert_eq!(ask("c", 8 * MIB, 0), (8 * MIB, true), "less than a quarter");
+    assert_eq!(ask("d", 4 * MIB, MIB / 2), (MIB, false));
+    fill(&mut preparer);
+    let mut ask = |path: &str, capacity, least| {
+        let job = Job::TakeSegment { path: path.into(), capacity, least };
+        preparer.handle(job).unwrap()
+    };
+    let JobDone::Segment { capacity, cold, .. } = ask("e", 4 * MIB, MIB / 2) else { panic!() };
+    assert_eq!((capacity, cold), (4 * MIB, false), "prepared meanwhile");
+}
+
+/// While a large stream was being removed no file was filled, so that all segments were cold.
+#[test]
+fn removing_and_filling_take_turns() {
+    let world = world(1 << 30);
+    let options = PreparerOptions { max_bytes: 4 * MIB, ..options() };
+    let mut preparer = Preparer::new(world.files(), options).unwrap();
+    take(&mut preparer, "big", 512 * MIB).unwrap();
+    preparer.handle(Job::Recycle { path: "big".into() }).unwrap();
+    take(&mut preparer, "small", MIB).unwrap();
+    for _ in 0..12 {
+        preparer.idle(false);
+    }
+    assert_eq!(preparer.status().ready[&MIB], 2);
+    assert_eq!(preparer.status().gone_bytes, (512 - 6 * 4) * MIB);
+}
+
+/// A durable write waited behind 1 MiB of zeroes.
+#[test]
+fn beside_durable_writes_zeroes_are_written_in_small_steps() {
+    let world = world(1 << 30);
+    let mut preparer = start(&world);
+    take(&mut preparer, "a", MIB).unwrap();
+    assert_eq!(preparer.idle(true), Step { more: true, cost: 0 }, "the file is made");
+    for _ in 0..8 {
+        assert_eq!(preparer.idle(true), Step { more: true, cost: MIB / 8 });
+    }
+    assert_eq!(preparer.idle(true), Step { more: true, cost: 0 }, "and renamed");
+    assert_eq!(preparer.status().ready[&MIB], 1);
 }
 
 #[test]
@@ -129,7 +204,7 @@ fn a_failed_zeroing_is_tidied_up() {
     let world = world(1 << 30);
     let mut preparer = start(&world);
     take(&mut preparer, "a", 4 * MIB).unwrap();
-    assert!(preparer.idle()); // creates
+    assert!(preparer.idle(false).more); // creates
     world.fail(FaultKind::Write, 1, libc::EIO);
     fill(&mut preparer);
     assert_eq!(world.tree(), [("a".into(), 4 * MIB)]);
@@ -143,10 +218,10 @@ fn what_a_former_process_left_is_taken_over_or_removed() {
     let mut preparer = start(&world);
     take(&mut preparer, "a", 2 * MIB).unwrap();
     while preparer.status().ready[&(2 * MIB)] < 1 {
-        preparer.idle();
+        preparer.idle(false);
     }
-    preparer.idle(); // a second one, half-way
-    preparer.idle();
+    preparer.idle(false); // a second one, half-way
+    preparer.idle(false);
     let pool = |world: &SimWorld| world.files().list(Path::new("pool")).unwrap();
     assert_eq!(pool(&world).len(), 2);
     world.crash(Crash::ProcessKill);
@@ -182,7 +257,7 @@ fn a_crash_at_every_operation_leaves_a_usable_pool() {
                 take(&mut preparer, "s/c", 6 * MIB)?;
                 preparer.handle(Job::RemoveDir { path: "s".into() })?;
                 while !preparer.gone.is_empty() {
-                    preparer.step()?;
+                    preparer.step(false)?;
                 }
                 Ok(())
             };
@@ -216,9 +291,10 @@ fn what_is_removed_goes_in_steps() {
     assert_eq!(files.list(Path::new("s")).unwrap(), [""; 0], "out of use at once");
     let used = || 40 - files.space().unwrap().0 / MIB;
     let mut seen = vec![used()];
-    while preparer.idle() {
+    while preparer.idle(false).more {
         seen.push(used());
     }
+    seen.dedup(); // every other step looks whether there is something to fill
     assert_eq!(seen, [26, 22, 18, 14, 10, 6, 2, 0]);
     assert_eq!(preparer.status().last_error, None);
     assert_eq!(files.list(Path::new("pool")).unwrap(), [""; 0]);
@@ -231,7 +307,7 @@ fn space_that_is_being_given_back_in_steps_is_there_for_who_needs_it() {
         Preparer::new(world.files(), PreparerOptions { max_bytes: 0, ..options() }).unwrap();
     take(&mut preparer, "s/0/a", 16 * MIB).unwrap();
     preparer.handle(Job::Recycle { path: "s/0/a".into() }).unwrap();
-    assert!(preparer.idle());
+    assert!(preparer.idle(false).more);
     assert!(take(&mut preparer, "s/0/b", 20 * MIB).is_ok());
 }
 
@@ -242,7 +318,7 @@ fn what_a_former_process_was_removing_goes_in_steps_too() {
         Preparer::new(world.files(), PreparerOptions { max_bytes: 0, ..options() }).unwrap();
     take(&mut preparer, "s/0/a", 16 * MIB).unwrap();
     preparer.handle(Job::Recycle { path: "s/0/a".into() }).unwrap();
-    assert!(preparer.idle());
+    assert!(preparer.idle(false).more);
     world.crash(Crash::ProcessKill);
     let mut preparer = start(&world);
     assert_eq!(preparer.gone.len(), 1);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::SegQueue;
 
-use super::{Counts, JobDone, Preparer, PreparerOptions, ZERO_STEP};
+use super::{Counts, JobDone, Preparer, PreparerOptions};
 use crate::files::OsFiles;
 use crate::uring::Waker;
 use crate::vocab::{Job, OpenMode, Token};
@@ -23,13 +23,15 @@ pub struct PoolStatus {
     pub ready: BTreeMap<u64, usize>,
     /// Bytes of all pool files, ready or not.
     pub bytes: u64,
+    /// Bytes of files that are out of use and being removed in steps.
+    pub gone_bytes: u64,
     /// What was done so far.
     pub counts: Counts,
     /// The last error met while filling the pool.
     pub last_error: Option<String>,
 }
 
-/// Durable writes a ring has begun and ended. Written by the ring's thread only, read by the preparer.
+/// Writes and syncs a ring has begun and ended. Written by the ring's thread only, read by the preparer.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge {
     pub(crate) begun: AtomicU64,
@@ -146,13 +148,10 @@ fn run(
             Err(RecvTimeoutError::Timeout) => {
                 let started = Instant::now();
                 let loaded = load.is_busy(started);
-                more = preparer.idle();
-                let pace = if loaded {
-                    Duration::from_micros(ZERO_STEP as u64 * 1_000_000 / busy_rate)
-                } else {
-                    Duration::ZERO
-                };
-                next_step = started + pace;
+                let step = preparer.idle(loaded);
+                more = step.more;
+                let pace = if loaded { step.cost.saturating_mul(1_000_000) / busy_rate } else { 0 };
+                next_step = started + Duration::from_micros(pace);
             }
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -179,7 +178,7 @@ fn open(preparer: &mut Preparer<OsFiles>, done: JobDone) -> io::Result<Opened> {
     }
 }
 
-/// Whether the rings are making durable writes just now.
+/// Whether the rings are writing just now.
 struct Load {
     ports: Vec<Weak<JobPort>>,
     /// Sum of the gauges when last looked at.
@@ -187,7 +186,7 @@ struct Load {
     quiet_since: Instant,
 }
 
-/// After the last durable write, zeroing goes on slowly for this long.
+/// After the last write, zeroing goes on slowly for this long.
 const QUIET: Duration = Duration::from_millis(5);
 
 impl Load {
@@ -215,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durable_writes_make_it_busy_until_it_was_quiet_for_a_while() {
+    fn writes_make_it_busy_until_it_was_quiet_for_a_while() {
         let port = Arc::new(JobPort {
             results: SegQueue::new(),
             waker: Waker::new().unwrap(),

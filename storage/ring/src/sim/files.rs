@@ -159,10 +159,10 @@ impl Files for SimFiles {
         })
     }
 
-    fn is_written(&self, path: &Path) -> io::Result<bool> {
+    fn written_to(&self, path: &Path) -> io::Result<u64> {
         self.step(6, path, |state| {
             let inode = state.inode(path)?;
-            Ok(state.image(inode)?.is_written())
+            Ok(state.image(inode)?.written_to())
         })
     }
 

@@ -176,9 +176,13 @@ impl Image {
         self.write_stable(number, &sector);
     }
 
-    /// Whether all of it was written once.
-    pub(super) fn is_written(&self) -> bool {
-        self.all_written || self.written.len() as u64 >= self.len.div_ceil(PAGE as u64)
+    /// Where the first page lies that was never written; its length if all were.
+    pub(super) fn written_to(&self) -> u64 {
+        if self.all_written {
+            return self.len;
+        }
+        let pages = (0..).zip(&self.written).take_while(|(at, page)| at == *page).count() as u64;
+        (pages * PAGE as u64).min(self.len)
     }
 
     /// Sectors that a power cut could take.

@@ -236,7 +236,7 @@ fn faults_hit_the_chosen_operation() {
 #[test]
 fn a_stalled_file_holds_up_nobody_else() {
     let (world, mut disk, file) = open(7);
-    disk.submit(1, Op::Job(Job::TakeSegment { path: "other".into(), capacity: 1 << 20 }));
+    disk.submit(1, Op::Job(Job::TakeSegment { path: "other".into(), capacity: 1 << 20, least: 0 }));
     let Ok(Done::Segment { file: other, cold: true, .. }) = all(&mut disk).remove(0).result else {
         panic!("no segment");
     };
@@ -304,7 +304,7 @@ fn life(seed: u64) -> u64 {
                 (0, _) | (_, true) => {
                     let path = format!("s/{}", rng.u8(0..6)).into();
                     let capacity = 1 << rng.u32(16..19);
-                    disk.submit(i, Op::Job(Job::TakeSegment { path, capacity }));
+                    disk.submit(i, Op::Job(Job::TakeSegment { path, capacity, least: capacity }));
                 }
                 (1, _) => disk.submit(i, Op::Sync { file: rng.choice(&files).copied().unwrap() }),
                 (2, _) => {

@@ -19,7 +19,7 @@ impl Disk for UringDisk {
         };
         match Slot::new(token, op) {
             Ok(Some(slot)) => {
-                if slot.is_durable_write() {
+                if slot.is_writing() {
                     bump(&self.port.gauge.begun);
                 }
                 let need = slot.entries(self.options.durability);

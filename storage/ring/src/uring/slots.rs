@@ -100,8 +100,13 @@ impl Slot {
         }))
     }
 
-    pub(crate) fn is_durable_write(&self) -> bool {
+    fn is_durable_write(&self) -> bool {
         matches!(self.work, Work::Write { durable: true, .. })
+    }
+
+    /// Whether zeroing has to be gentle to it.
+    pub(crate) fn is_writing(&self) -> bool {
+        matches!(self.work, Work::Write { .. } | Work::Sync { .. })
     }
 
     fn linked(&self, durability: Durability) -> bool {

@@ -237,7 +237,7 @@ fn jobs_come_back_through_reap_with_open_files() {
     let preparer = spawn_preparer(fixture.files.clone(), preparer).unwrap();
     let mut disk =
         UringDisk::new(&fixture.pool, Some(preparer.clone()), UringOptions::default()).unwrap();
-    let job = Job::TakeSegment { path: "s/0/seg".into(), capacity: 1 << 20 };
+    let job = Job::TakeSegment { path: "s/0/seg".into(), capacity: 1 << 20, least: 0 };
     disk.submit(1, Op::Job(job));
     let file = match one(&mut disk).result.unwrap() {
         Done::Segment { file, capacity, .. } => {
