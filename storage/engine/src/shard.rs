@@ -180,6 +180,8 @@ pub struct Shard {
     /// Bytes of the segment that is under way.
     ordered: u64,
     recycling: bool,
+    /// From then on no read begins in the oldest segment while it is to go, monotonic; `u64::MAX`: nothing presses.
+    leaves_at: u64,
     /// After the oldest segment could not be given back: not before this time again.
     recycle_again_ns: u64,
     /// After the file system refused a segment: not before this time again.
@@ -243,6 +245,7 @@ impl Shard {
             taking: false,
             ordered: 0,
             recycling: false,
+            leaves_at: u64::MAX,
             recycle_again_ns: 0,
             take_again_ns: 0,
             take_refused: None,
@@ -408,6 +411,7 @@ impl Shard {
             What::Recycle => {
                 self.recycling = false;
                 self.recycle_again_ns = now.mono_ns + retain::RECYCLE_AGAIN_NS;
+                self.pump_readers(now, io);
             }
             What::Discard | What::Checkpoint => {}
             What::RemoveDir => {

@@ -11,7 +11,7 @@ use std::path::Path;
 use highwater_engine::recovery::{Bounds, recover};
 use highwater_engine::{
     Claims, Core, CoreOptions, Now, Output, Planted, ReadError, ReadRequest, ReaderId, ShardSpec,
-    create_checkpoint, in_flight_bytes,
+    Start, create_checkpoint, in_flight_bytes,
 };
 use highwater_ring::{BufferPool, Crash, Disk, Files, SimOptions, SimWorld};
 use highwater_wire::{AckMode, BatchBuilder, ProducerStamp, ShardId};
@@ -24,6 +24,8 @@ struct Machine {
     world: SimWorld,
     now: Now,
     epoch: u32,
+    /// Fetches of the oldest record that are under way.
+    rereading: usize,
 }
 
 fn spec() -> ShardSpec {
@@ -44,7 +46,7 @@ fn read(from: u64, min_bytes: usize, deadline_ns: u64) -> ReadRequest {
 impl Machine {
     fn new(seed: u64) -> Machine {
         let now = Now { mono_ns: 1, wall_ns: 1_700_000_000_000_000_000 };
-        Machine { world: SimWorld::new(seed, SimOptions::default()), now, epoch: 0 }
+        Machine { world: SimWorld::new(seed, SimOptions::default()), now, epoch: 0, rereading: 0 }
     }
 
     fn try_start(&mut self) -> Result<Node, String> {
@@ -89,6 +91,31 @@ impl Machine {
     fn put(&mut self, node: &mut Node, len: usize) -> Vec<Output> {
         node.core.append(self.now, SHARD, &batch(len), 1).unwrap();
         self.run(node, 100)
+    }
+
+    /// As [`Machine::run`], with four who fetch the oldest record, and again as soon as they are answered: at any time some
+    /// of them are reading. What else is said, and how many answers they had.
+    fn run_reread(&mut self, node: &mut Node, turns: usize, ns: u64) -> (Vec<Output>, usize) {
+        let (mut all, mut answers) = (Vec::new(), 0);
+        for _ in 0..turns {
+            while self.rereading < 4 {
+                self.rereading += 1;
+                let oldest = node.core.locate(SHARD, Start::Oldest).unwrap().sequence;
+                node.core.read(self.now, SHARD, read(oldest, 1, u64::MAX), 1 << 32);
+            }
+            self.now.mono_ns += ns;
+            self.now.wall_ns += ns;
+            self.world.step();
+            for output in node.poll(self.now) {
+                match output {
+                    Output::Read { result: Ok(_) | Err(ReadError::Trimmed { .. }), .. } => {
+                        (self.rereading, answers) = (self.rereading - 1, answers + 1);
+                    }
+                    other => all.push(other),
+                }
+            }
+        }
+        (all, answers)
     }
 
     /// Polls only when the core asks for it, for `span` of virtual time; how often that was, and what it said.
@@ -358,4 +385,47 @@ fn records_before_a_damaged_block_were_not_delivered() {
         assert_eq!(next, 3, "credit {credit}");
         assert!(matches!(ended, Some(ReadError::Damaged { .. })), "credit {credit}: {ended:?}");
     }
+}
+
+#[test]
+fn readers_of_the_oldest_segment_kept_it_and_with_it_the_appends() {
+    for seed in 0..5 {
+        let mut m = Machine::new(seed);
+        // Nothing of it is in memory.
+        let options = CoreOptions { tail_bytes: 1, ..options(Planted::default()) };
+        let mut node = m.start_on(BufferPool::new(4 << 20, 4 << 20).unwrap(), options);
+        node.core.respec(m.now, ShardSpec { retention_bytes: 256 << 10, ..spec() });
+        m.put(&mut node, 10_000);
+        let (mut stored, mut answers) = (0, 0);
+        for put in 0..160 {
+            // The last turns are for what is under way.
+            if put < 150 {
+                node.core.append(m.now, SHARD, &batch(10_000), 1).unwrap();
+            }
+            let (said, more) = m.run_reread(&mut node, 40, 10_000);
+            answers += more;
+            let done = |o: &&Output| matches!(o, Output::Appended { result: Ok(_), .. });
+            stored += said.iter().filter(done).count();
+        }
+        let status = &node.core.status(m.now)[0];
+        assert_eq!(stored, 150, "seed {seed}: {status:?}");
+        assert!(status.oldest > 100, "seed {seed}: {status:?}");
+        assert!(status.stored_bytes <= (256 + 2 * 64) << 10, "seed {seed}: {status:?}");
+        assert!(answers > 1_000, "seed {seed}: the readers had {answers} answers");
+    }
+}
+
+#[test]
+fn readers_of_the_oldest_segment_kept_it_beyond_its_age() {
+    let mut m = Machine::new(3);
+    let options = CoreOptions { tail_bytes: 1, ..options(Planted::default()) };
+    let mut node = m.start_on(BufferPool::new(4 << 20, 4 << 20).unwrap(), options);
+    (0..20).for_each(|_| drop(m.put(&mut node, 10_000)));
+    node.core.respec(m.now, ShardSpec { retention_ms: 1_000, ..spec() });
+    // While nobody waits for the room, readers may read it to its end.
+    let (_, answers) = m.run_reread(&mut node, 500, 10_000_000);
+    assert!(answers > 200, "the readers had {answers} answers");
+    assert_eq!(node.core.status(m.now)[0].oldest, 0);
+    m.run_reread(&mut node, 1_500, 10_000_000);
+    assert!(node.core.status(m.now)[0].oldest > 0);
 }

@@ -5,10 +5,15 @@ use highwater_ring::{Job, Op};
 use super::{Item, Shard, State};
 use crate::format::segment_path;
 use crate::io::{Io, What};
+use crate::segment::Segment;
 use crate::types::Now;
 
 /// After a segment's file could not be given back, the next attempt comes this much later.
 pub(super) const RECYCLE_AGAIN_NS: u64 = 1_000_000_000;
+
+/// So long readers may keep the oldest segment after it passed a limit, ns, if nothing waits for its room: time to read
+/// it to its end.
+const READ_OUT_NS: u64 = 10_000_000_000;
 
 impl Shard {
     /// Closes files nobody writes any more and nobody has read since the last look: the ring's table of files
@@ -39,19 +44,19 @@ impl Shard {
 
     /// Gives back segments past the limits. The last one stays: it carries the sequence numbers on.
     pub fn retain(&mut self, now: Now, io: &mut Io) {
-        if !matches!(self.state, State::Open | State::Closed) || self.removing.is_some() {
+        // One at a time: were a later file gone before an earlier one, a crash in between would leave a gap.
+        if self.recycling {
             return;
         }
-        // One at a time: were a later file gone before an earlier one, a crash in between would leave a gap.
-        if self.recycling
-            || now.mono_ns < self.recycle_again_ns
-            || self.segments.len() < 2
-            || !self.limits_passed(now)
-            || self.oldest_in_use()
-        {
+        if !self.oldest_is_due(now) {
+            self.leaves_at = u64::MAX;
             return;
         }
         let Some(oldest) = self.segments.front() else { return };
+        if oldest.reads > 0 || oldest.opening {
+            self.leaves_at = self.leaves_at.min(now.mono_ns.saturating_add(READ_OUT_NS));
+            return;
+        }
         self.recycling = true;
         let path = segment_path(self.spec.id, oldest.number);
         self.submit(io, What::Recycle, Op::Job(Job::Recycle { path }));
@@ -73,6 +78,7 @@ impl Shard {
         if !std::mem::take(&mut self.recycling) {
             return;
         }
+        self.leaves_at = u64::MAX;
         if let Some(gone) = self.segments.pop_front() {
             io.closes.extend(gone.file);
             while self.tail.front().is_some_and(|b| b.base_sequence < gone.end_sequence) {
@@ -83,13 +89,26 @@ impl Shard {
         self.pump_readers(now, io);
     }
 
-    /// Whether the oldest segment is being read, or not yet durable as a whole.
-    fn oldest_in_use(&self) -> bool {
-        self.segments.front().is_none_or(|oldest| {
-            let written =
-                oldest.number < self.written_below() && oldest.last_block <= self.committed;
-            oldest.reads > 0 || oldest.opening || !written
-        })
+    /// Whether the oldest segment is to go: past a limit, durable as a whole, and not the last.
+    fn oldest_is_due(&self, now: Now) -> bool {
+        let written = |oldest: &Segment| {
+            oldest.number < self.written_below() && oldest.last_block <= self.committed
+        };
+        matches!(self.state, State::Open | State::Closed)
+            && self.removing.is_none()
+            && now.mono_ns >= self.recycle_again_ns
+            && self.segments.len() > 1
+            && self.limits_passed(now)
+            && self.segments.front().is_some_and(written)
+    }
+
+    /// Whether no read may begin in the oldest segment any more. Those under way end, and with the last of them it
+    /// goes: else readers who come and go would keep it for good, and whoever appends would wait for them.
+    ///
+    /// Who waits here is looked at when it has gone, or when a read ends: while neither is under way, asking for it is
+    /// what makes it go ([`Shard::retain`]).
+    pub(super) fn oldest_is_leaving(&self, now: Now) -> bool {
+        self.recycling || (now.mono_ns >= self.leaves_at && self.oldest_is_due(now))
     }
 
     /// Whether the oldest segment is past what retention or a trim leaves. The segment under way counts: its room

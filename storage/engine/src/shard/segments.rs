@@ -144,6 +144,8 @@ impl Shard {
         self.ordered = capacity;
         self.retain(now, io);
         if self.must_recycle_first(now, capacity) {
+            // Whoever appends does not wait for more readers than there are.
+            self.leaves_at = self.leaves_at.min(now.mono_ns);
             self.ordered = 0;
             return Ok(());
         }

@@ -48,13 +48,12 @@ impl Shard {
             return false;
         };
         let id = self.spec.id;
-        let going = self.recycling.then(|| self.segments.front().map(|s| s.number)).flatten();
-        if self.segments.iter().all(|s| s.number != cursor.segment) {
-            return true; // its segment is gone: look again without the cursor
+        if self.is_leaving(cursor.segment, now) {
+            self.retain(now, io); // at once, if nobody reads there any more
+            return false; // looked at when it has gone
         }
-        let Some(segment) = self.segment_mut(cursor.segment).filter(|s| Some(s.number) != going)
-        else {
-            return false; // about to go: looked at when it has
+        let Some(segment) = self.segment_mut(cursor.segment) else {
+            return true; // its segment is gone: look again without the cursor
         };
         let Some(file) = segment.file else {
             if !segment.opening {
@@ -172,6 +171,15 @@ impl Shard {
         }
         self.pump_readers(now, io);
         self.look_on(now, io);
+        if self.oldest_is_leaving(now) {
+            self.retain(now, io);
+        }
+    }
+
+    /// Whether no read may begin in a segment any more.
+    fn is_leaving(&self, segment: u64, now: Now) -> bool {
+        self.segments.front().is_some_and(|oldest| oldest.number == segment)
+            && self.oldest_is_leaving(now)
     }
 
     /// Bytes of a read from disk, unless a block is larger.
@@ -261,7 +269,7 @@ impl Shard {
             let longer = (2 * piece.asked).min(LARGEST_READ).min(most);
             then.len = (longer / BLOCK_ALIGN * BLOCK_ALIGN).max(then.least);
             if once {
-                self.read_ahead(*then, chunk.next, io);
+                self.read_ahead(now, *then, chunk.next, io);
             }
         }
         self.readers[at].cursor = then;
@@ -276,10 +284,9 @@ impl Shard {
     }
 
     /// Reads what follows a single read while its answer is on its way: a row of them then goes as fast as the disk.
-    fn read_ahead(&mut self, cursor: Cursor, next: u64, io: &mut Io) {
+    fn read_ahead(&mut self, now: Now, cursor: Cursor, next: u64, io: &mut Io) {
         let waits = |r: &Reader| r.key == ReaderKey::Ahead && r.next == next;
-        let going = self.recycling.then(|| self.segments.front().map(|s| s.number)).flatten();
-        if self.readers.iter().any(waits) || going == Some(cursor.segment) {
+        if self.readers.iter().any(waits) || self.is_leaving(cursor.segment, now) {
             return;
         }
         let Some(segment) = self.segment_mut(cursor.segment) else { return };
