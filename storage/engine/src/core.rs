@@ -178,7 +178,7 @@ impl<D: Disk> Core<D> {
         }
         let found = self.shards.get_mut(&shard).ok_or(AppendError::UnknownShard(shard))?;
         let mut taken = found.append(now, batch, terms, tag, &mut self.io);
-        if matches!(taken, Err(AppendError::Busy { .. })) && !self.io.evict.is_empty() {
+        if matches!(taken, Err(AppendError::Busy { .. })) && self.io.has_to_evict() {
             // What live consumers might still want gives way to what is to be stored.
             self.evict();
             if let Some(found) = self.shards.get_mut(&shard) {
@@ -480,7 +480,7 @@ impl<D: Disk> Core<D> {
     }
 
     fn evict(&mut self) {
-        for id in std::mem::take(&mut self.io.evict) {
+        for id in self.io.take_evicted() {
             if let Some(shard) = self.shards.get_mut(&id) {
                 shard.drop_oldest_tail(&mut self.io);
             }

@@ -84,7 +84,9 @@ pub struct Io {
     /// For generations: seeded by whoever opens the core.
     pub random: fastrand::Rng,
     /// Shards that have to give back their oldest tail block.
-    pub evict: Vec<ShardId>,
+    evict: Vec<ShardId>,
+    /// Bytes of the blocks that are picked for that and not dropped yet: they count as gone.
+    picked: usize,
     /// Whose blocks are in a tail, oldest first.
     pub tail_order: VecDeque<(ShardId, usize)>,
     /// The file system is so full that nothing is to be stored.
@@ -114,6 +116,7 @@ impl Io {
             unpacker: Unpacker::default(),
             random: fastrand::Rng::with_seed(seed),
             evict: Vec::new(),
+            picked: 0,
             tail_order: VecDeque::new(),
             disk_low: false,
             pending: Vec::new(),
@@ -185,7 +188,7 @@ impl Io {
             buf = self.pool.take(len);
         }
         if buf.is_none() {
-            self.pick_tails(len.max(self.pool.region_bytes() / 8));
+            self.pick_tails(len.max(self.pool.region_bytes() / 8).saturating_sub(self.picked));
         }
         buf
     }
@@ -201,7 +204,18 @@ impl Io {
         let over = self.tail_used.saturating_sub(self.options.tail_bytes);
         // Appends come first: the tail gives way when three quarters of the pool are in use.
         let pressed = self.pool.region_used().saturating_sub(self.pool.region_bytes() / 4 * 3);
-        self.pick_tails(over.max(pressed));
+        self.pick_tails(over.max(pressed).saturating_sub(self.picked));
+    }
+
+    /// Whether shards have to give back tail blocks.
+    pub fn has_to_evict(&self) -> bool {
+        !self.evict.is_empty()
+    }
+
+    /// The shards that have to give back their oldest tail block, once for each time they are named: to be done now.
+    pub fn take_evicted(&mut self) -> Vec<ShardId> {
+        self.picked = 0;
+        std::mem::take(&mut self.evict)
     }
 
     /// Picks the oldest tail blocks, `bytes` in all, to be dropped.
@@ -212,6 +226,7 @@ impl Io {
             self.evict.push(shard);
             picked += size;
         }
+        self.picked += picked;
     }
 
     /// A buffer for a read, which leaves a quarter of the pool to appends. Where the rest is in use or in pieces,
@@ -227,7 +242,7 @@ impl Io {
         {
             return Some(buf);
         }
-        if self.tail_used > all / 4 {
+        if self.tail_used.saturating_sub(self.picked) > all / 4 {
             self.pick_tails(len.min(POOLED));
         }
         self.pool.take_apart(len, self.pool.large_bytes() / 2)
@@ -254,11 +269,37 @@ mod tests {
         assert_eq!(io.pool.used_bytes(), 8 * MIB);
         assert!(io.take_for_read(4096).is_none(), "half of the large buffers is for appends");
         assert!(io.pool.take(4 * MIB).is_some());
-        assert_eq!(io.evict, [shard, shard], "tails give way");
+        assert_eq!(io.take_evicted(), [shard], "tails give way, down to a quarter");
         drop((first, half));
         drop(kept);
         assert!(io.take_for_read(MIB).is_some());
         assert_eq!(io.pool.used_bytes(), 0, "nothing is lost");
+    }
+
+    #[test]
+    fn the_tail_gave_way_again_for_what_had_been_picked_before() {
+        let bound = 64 << 10;
+        let options = CoreOptions { tail_bytes: bound, ..CoreOptions::default() };
+        // Blocks of 4 KiB that come within one turn, before anything is dropped: each has to make room for itself alone.
+        let shard = ShardId { stream: 1, shard: 0 };
+        let mut io = Io::new(BufferPool::new(4 * MIB, 0).unwrap(), options, 1);
+        (0..16).for_each(|_| io.keep_tail(shard, SMALLEST));
+        assert!(!io.has_to_evict());
+        (0..10).for_each(|_| io.keep_tail(shard, SMALLEST));
+        assert_eq!(io.take_evicted().len(), 10);
+        io.tail_used = bound;
+        io.keep_tail(shard, SMALLEST);
+        assert_eq!(io.take_evicted().len(), 1, "in the next turn again");
+        // As many turned away in one turn want the same eighth.
+        io.pool = BufferPool::new(0, 0).unwrap();
+        (0..5).for_each(|_| assert!(io.take(2 * SMALLEST).is_none()));
+        assert_eq!(io.take_evicted().len(), 2);
+        // Above three quarters of the pool: what is beyond them, once.
+        let mut io = Io::new(BufferPool::new(MIB, 0).unwrap(), CoreOptions::default(), 1);
+        (0..30).for_each(|_| io.keep_tail(shard, SMALLEST));
+        let _used: Vec<_> = (0..13).map(|_| io.pool.take(64 << 10).unwrap()).collect();
+        (0..5).for_each(|_| io.keep_tail(shard, SMALLEST));
+        assert_eq!(io.take_evicted().len(), 16, "64 KiB in blocks of 4");
     }
 
     #[test]
