@@ -6,6 +6,7 @@ use std::sync::Arc;
 use highwater_ring::{AlignedBuf, BufferPool, Op, Token};
 use highwater_wire::{ShardId, Unpacker};
 
+use crate::format::page_align;
 use crate::kept::Kept;
 use crate::options::CoreOptions;
 use crate::producers::{Claim, IdsGiven};
@@ -231,27 +232,39 @@ impl Io {
 
     /// A buffer for a read, which leaves a quarter of the pool to appends. Where the rest is in use or in pieces,
     /// tails give way down to a quarter, and the read gets one apart from the pool, of the half of the memory for
-    /// large buffers that is not left to appends: what consumers hold of the pool never keeps others from reading.
+    /// large buffers that is not left to appends: what consumers hold of the pool never keeps others from reading. What
+    /// is kept for other readers goes only if there is none otherwise: they would have to read it again.
     pub fn take_for_read(&mut self, len: usize) -> Option<AlignedBuf> {
-        let all = self.pool.region_bytes();
-        if self.pool.region_used() > all / 4 * 3 {
-            self.kept.clear();
-        }
-        if (self.pool.region_used() <= all / 4 * 3 || len > POOLED)
-            && let Some(buf) = self.pool.take(len)
-        {
+        if let Some(buf) = self.pooled_for_read(len) {
             return Some(buf);
         }
-        if self.tail_used.saturating_sub(self.picked) > all / 4 {
-            self.pick_tails(len.min(POOLED));
+        if len <= POOLED
+            && self.tail_used.saturating_sub(self.picked) > self.pool.region_bytes() / 4
+        {
+            self.pick_tails(len);
         }
-        self.pool.take_apart(len, self.pool.large_bytes() / 2)
+        let large = self.pool.large_bytes();
+        // A block larger than the half is read while no other is.
+        let most = if len > POOLED { (large / 2).max(page_align(len)) } else { large / 2 };
+        if let Some(buf) = self.pool.take_apart(len, most) {
+            return Some(buf);
+        }
+        if !self.kept.clear() {
+            return None;
+        }
+        self.pooled_for_read(len).or_else(|| self.pool.take_apart(len, most))
+    }
+
+    fn pooled_for_read(&self, len: usize) -> Option<AlignedBuf> {
+        let room = self.pool.region_used() <= self.pool.region_bytes() / 4 * 3;
+        (len <= POOLED && room).then(|| self.pool.take(len)).flatten()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kept::Piece;
 
     const MIB: usize = 1 << 20;
 
@@ -308,5 +321,38 @@ mod tests {
         let mut io = Io::new(pool, CoreOptions::default(), 1);
         let _all: Vec<_> = (0..4).map(|_| io.pool.take(MIB).unwrap()).collect();
         assert!(io.take_for_read(2 * MIB).is_some());
+    }
+
+    #[test]
+    fn readers_of_large_blocks_kept_large_appends_out() {
+        let mut io = Io::new(BufferPool::new(0, 8 * MIB).unwrap(), CoreOptions::default(), 1);
+        let two = [io.take_for_read(2 * MIB).unwrap(), io.take_for_read(2 * MIB).unwrap()];
+        assert!(io.take_for_read(2 * MIB).is_none());
+        assert!(io.take(4 * MIB).is_some(), "the other half is for appends");
+        assert!(io.take_for_read(6 * MIB).is_none());
+        drop(two);
+        assert!(io.take_for_read(6 * MIB).is_some(), "no block is too large to be read");
+    }
+
+    #[test]
+    fn each_read_under_pressure_threw_away_what_was_kept_for_all_others() {
+        let pool = BufferPool::new(4 * MIB, 4 * MIB).unwrap();
+        let mut io = Io::new(pool, CoreOptions::default(), 1);
+        let shard = ShardId { stream: 1, shard: 0 };
+        let buf = io.take_for_read(256 << 10).unwrap().freeze();
+        let (asked, len) = (buf.capacity(), buf.capacity());
+        let piece =
+            Piece { segment: 1, offset: 0, asked, mark: 9, buf, len, pos: 4096, sound: true };
+        io.kept.keep(shard, 7, piece, MIB);
+        let _three: Vec<_> = (0..3).map(|_| io.pool.take(MIB).unwrap()).collect();
+        assert!(io.pool.region_used() > 3 * MIB);
+        let half = [io.take_for_read(MIB).unwrap(), io.take_for_read(MIB).unwrap()];
+        let piece = io.kept.take(shard, 7).expect("nobody was short of it");
+        io.kept.keep(shard, 7, piece, MIB);
+        // Where there is nothing else it goes, and the room is found.
+        let _last = io.take_for_read(256 << 10).unwrap();
+        assert!(io.kept.take(shard, 7).is_none());
+        assert!(io.take_for_read(256 << 10).is_none());
+        drop(half);
     }
 }
