@@ -429,3 +429,27 @@ fn readers_of_the_oldest_segment_kept_it_beyond_its_age() {
     m.run_reread(&mut node, 1_500, 10_000_000);
     assert!(node.core.status(m.now)[0].oldest > 0);
 }
+
+#[test]
+fn what_is_kept_for_live_consumers_ended_reading_ahead() {
+    let mut m = Machine::new(4);
+    // As a server has it: half of the pool.
+    let options = CoreOptions { tail_bytes: 2 << 20, ..options(Planted::default()) };
+    let pool = BufferPool::new(4 << 20, 4 << 20).unwrap();
+    let mut node = m.start_on(pool.clone(), options);
+    (0..60).for_each(|_| drop(m.put(&mut node, 20_000)));
+    assert_eq!(pool.region_used(), 2 << 20);
+    let fetch = |from| ReadRequest { max_bytes: 50_000, ..read(from, 0, 0) };
+    let next = |said: Vec<Output>| {
+        said.iter().find_map(|o| match o {
+            Output::Read { result, .. } => Some(result.as_ref().unwrap().next),
+            _ => None,
+        })
+    };
+    node.core.read(m.now, SHARD, fetch(5), 9);
+    assert_eq!(next(node.poll(m.now)), None, "it is on disk");
+    let from = next(m.run(&mut node, 60)).unwrap();
+    // The next one has come meanwhile.
+    node.core.read(m.now, SHARD, fetch(from), 9);
+    assert!(next(node.poll(m.now)).is_some_and(|next| next > from));
+}

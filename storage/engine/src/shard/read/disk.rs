@@ -293,9 +293,12 @@ impl Shard {
         let left = segment.capacity.saturating_sub(cursor.offset) as usize;
         let len = cursor.len.min(left).max(BLOCK_ALIGN);
         let Some(file) = segment.file else { return };
-        // A guess takes nothing from anybody: there has to be room to keep it, and half of the pool.
-        let bound = io.pool.region_bytes() / KEPT_SHARE;
-        if io.pool.region_used() > io.pool.region_bytes() / 2 {
+        // A guess takes nothing from anybody: there has to be room to keep it, and the quarter of the pool that reads
+        // leave. The tail gives way by itself, and may have half of the pool at all times: of what does not give way there
+        // has to be little.
+        let (all, used) = (io.pool.region_bytes(), io.pool.region_used());
+        let bound = all / KEPT_SHARE;
+        if used > all / 4 * 3 || used.saturating_sub(io.tail_used) > all / 4 {
             return;
         }
         let Some(buf) = io.pool.take(len) else { return };
