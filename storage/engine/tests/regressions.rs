@@ -453,3 +453,32 @@ fn what_is_kept_for_live_consumers_ended_reading_ahead() {
     node.core.read(m.now, SHARD, fetch(from), 9);
     assert!(next(node.poll(m.now)).is_some_and(|next| next > from));
 }
+
+#[test]
+fn a_reader_that_had_starved_kept_the_core_spinning_for_good() {
+    let mut m = Machine::new(7);
+    let mut node = m.start();
+    m.put(&mut node, 100); // its segment is there now
+    (2..10).for_each(|tag| node.core.append(m.now, SHARD, &batch(1_500), tag).unwrap());
+    m.run(&mut node, 100);
+    m.world.crash(Crash::ProcessKill);
+    let pool = BufferPool::new(4 << 20, 4 << 20).unwrap();
+    // All but one read of 16 KiB.
+    let _pinned: Vec<_> = [1 << 20; 4]
+        .into_iter()
+        .chain([(2 << 20) - (16 << 10)])
+        .map(|len| pool.take(len).unwrap())
+        .collect();
+    let mut node = m.start_with(pool);
+    m.run(&mut node, 100);
+    let delivered =
+        |said: &[Output]| said.iter().filter(|o| matches!(o, Output::Deliver { .. })).count();
+    node.core.subscribe(m.now, SHARD, 0, 1, 1 << 16, ReaderId(1)).unwrap();
+    m.run(&mut node, 20); // the file is open
+    node.core.subscribe(m.now, SHARD, 1, 1, 1 << 16, ReaderId(2)).unwrap();
+    // It finds no memory, and then what the other one kept.
+    node.core.subscribe(m.now, SHARD, 2, 1, 1 << 16, ReaderId(3)).unwrap();
+    assert_eq!(delivered(&m.run(&mut node, 20)), 2);
+    let (polls, _) = m.only_when_asked(&mut node, 10_000_000_000, true);
+    assert!(polls < 1_000, "{polls} polls in 10 s");
+}

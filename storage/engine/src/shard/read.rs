@@ -308,7 +308,8 @@ impl Shard {
     fn pump_reader(&mut self, now: Now, at: usize, io: &mut Io) -> bool {
         let (oldest, high_water) = (self.oldest(), self.high_water);
         let (shard, ended) = (self.spec.id, self.ended());
-        let r = &self.readers[at];
+        let r = &mut self.readers[at];
+        r.starved = false; // unless it finds no memory again
         let from = r.next;
         if let ReaderKey::Look(_, wanted) = r.key {
             return self.pump_look(now, at, wanted, io);
