@@ -220,10 +220,13 @@ impl Shard {
             }
             Err(error) => {
                 self.take_smaller = 0;
-                let refused = refusal(&error);
                 self.take_again_ns = now.mono_ns + TAKE_AGAIN_NS;
-                self.take_refused = Some(refused.clone());
-                self.refuse_waiting(&refused, io);
+                self.take_refused = Some(refusal(&error));
+                // Those that need another segment are told so; it may have been ordered ahead, and what fits the present
+                // one, or is held by backpressure, does not.
+                if self.state == State::Open {
+                    self.drain_waiting(now, io);
+                }
             }
         }
     }
@@ -240,5 +243,67 @@ fn refusal(error: &std::io::Error) -> AppendError {
         | std::io::ErrorKind::QuotaExceeded
         | std::io::ErrorKind::FileTooLarge => AppendError::DiskFull { retry_after_ms },
         _ => AppendError::NoSegment { reason: error.to_string().into(), retry_after_ms },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use highwater_ring::{BufferPool, FileId};
+    use highwater_wire::{Backpressure, BatchBuilder, ProducerStamp, Quota, ShardId};
+
+    use super::*;
+    use crate::options::CoreOptions;
+    use crate::shard::ShardLog;
+    use crate::types::{AppendTerms, Output, Policy, ShardSpec};
+
+    const NOW: Now = Now { mono_ns: 1, wall_ns: 1_700_000_000_000_000_000 };
+
+    fn segment(capacity: u64) -> Result<Done, std::io::Error> {
+        Ok(Done::Segment { file: FileId(0), capacity, cold: false })
+    }
+
+    fn append(shard: &mut Shard, len: usize, io: &mut Io) {
+        let mut builder = BatchBuilder::default();
+        builder.push(b"k", &[], &vec![7; len], 1).unwrap();
+        let batch = builder.finish(ProducerStamp::default()).to_vec();
+        shard.append(NOW, &batch, &AppendTerms::default(), 1, io).unwrap();
+    }
+
+    /// What was answered: whether it was a refusal.
+    fn refused(io: &mut Io) -> Vec<bool> {
+        let appended = io.outputs.drain(..).filter_map(|output| match output {
+            Output::Appended { result, .. } => Some(result.is_err()),
+            _ => None,
+        });
+        appended.collect()
+    }
+
+    #[test]
+    fn what_backpressure_held_was_refused_with_a_segment_that_was_ordered_ahead() {
+        let mut io = Io::new(BufferPool::new(4 << 20, 0).unwrap(), CoreOptions::default(), 1);
+        let quota = Quota { records_in: 10, burst_ms: 100, ..Quota::default() };
+        let backpressure = Backpressure::Buffer { bytes: 1 << 20, age_ms: 60_000 };
+        let policy = Policy { quota, backpressure, ..Policy::default() };
+        let spec = ShardSpec {
+            id: ShardId { stream: 1, shard: 0 },
+            stream: "s".to_owned(),
+            policy,
+            ..ShardSpec::default()
+        };
+        let mut shard = Shard::new(spec, 1, ShardLog::empty(8), None);
+        append(&mut shard, 100, &mut io); // waits for its segment
+        shard.completed(NOW, What::Take(0), segment(4 << 20), &mut io);
+        append(&mut shard, 100, &mut io);
+        append(&mut shard, 100, &mut io);
+        assert_eq!(shard.counters().buffered, 2, "{:?}", shard.counters());
+        shard.segments[0].next_offset = 3 << 20;
+        shard.prepare_next(NOW, &mut io);
+        assert!(shard.preparing());
+        let denied = Err(ErrorKind::PermissionDenied.into());
+        shard.completed(NOW, What::Take(1), denied, &mut io);
+        assert_eq!(refused(&mut io), Vec::<bool>::new());
+        assert_eq!(shard.counters().pending, 3, "one has its place, two are held");
     }
 }
