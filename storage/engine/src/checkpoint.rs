@@ -139,6 +139,17 @@ pub fn checkpoint_path(epoch: u32, core: usize) -> PathBuf {
     Path::new(CHECKPOINT_DIR).join(format!("{epoch:010}-{core:04}.ckpt"))
 }
 
+/// Name of the file that takes its place when the core has more shards than fit a slot; `serial` is that of the
+/// checkpoint written last.
+pub fn larger_path(epoch: u32, core: usize, serial: u64) -> PathBuf {
+    Path::new(CHECKPOINT_DIR).join(format!("{epoch:010}-{core:04}-{serial}.ckpt"))
+}
+
+/// Shards that fit a slot of so many bytes.
+pub fn slot_room(slot_len: usize) -> usize {
+    slot_len.saturating_sub(CheckpointHeader::LEN) / CheckpointEntry::LEN
+}
+
 /// Bytes of one slot for this many shards, and room for as many again.
 pub fn slot_len(shards: usize) -> usize {
     page_align(CheckpointHeader::LEN + (shards * 2 + 1024) * CheckpointEntry::LEN)
@@ -181,7 +192,7 @@ pub fn encode(
     epoch: u32,
     entries: impl Iterator<Item = (ShardId, Claim)>,
 ) -> usize {
-    let most = (slot_len - CheckpointHeader::LEN) / CheckpointEntry::LEN;
+    let most = slot_room(slot_len);
     let mut count = 0;
     let mut end = CheckpointHeader::LEN;
     for (id, claim) in entries.take(most) {

@@ -52,6 +52,11 @@ impl Shards {
         Some(&mut entry.shard)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.map.len()
+    }
+
     /// Their names, in order.
     pub fn keys(&self) -> impl Iterator<Item = &ShardId> {
         self.map.keys()
