@@ -143,6 +143,7 @@ pub fn measure(
         max_files: 16,
         durability,
         register_buffers: true,
+        ..UringOptions::default()
     };
     let mut disk = UringDisk::new(pool, None, options)?;
     let written = nameless(files, &mut disk, "written", true)?;

@@ -92,6 +92,7 @@ fn measure(files: &OsFiles, name: &Path) -> Result<Calibration, CalibrationError
             max_files: 16,
             durability,
             register_buffers: false,
+            ..UringOptions::default()
         };
         let mut disk = UringDisk::new(&pool, None, options)?;
         let fd = files.open_file(name, OpenMode::Write).map_err(io)?;

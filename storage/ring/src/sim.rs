@@ -1,6 +1,6 @@
-//! A disk and a file system in memory, by seed: completions in random order, torn sectors, lost caches, writes
-//! of a killed process that land later, injected faults. No clock, no threads: same seed and same
-//! calls, same history ([`SimWorld::trace_hash`]).
+//! A disk and a file system in memory, by seed: completions in random order (a write overtakes reads that came before it,
+//! as on the ring, or does not), torn sectors, lost caches, writes of a killed process that land later, injected faults.
+//! No clock, no threads: same seed and same calls, same history ([`SimWorld::trace_hash`]).
 //!
 //! Each file has a *stable* image, which survives a power cut, and before it a volatile cache of 512-byte
 //! sectors. A durable write completes with its sectors stable; another one completes into the cache; a sync

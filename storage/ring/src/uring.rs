@@ -28,11 +28,13 @@ use crate::vocab::{Completion, Disk, Done, FileId, Job, Token};
 
 mod disk;
 mod event;
+mod lanes;
 mod setup;
 mod slots;
 mod waker;
 
 pub use event::DiskEvent;
+use lanes::Lane;
 use setup::Mode;
 pub use setup::{Durability, UringError, UringOptions};
 use slots::{FixedRegion, Outcome, Slots};
@@ -64,10 +66,9 @@ pub struct UringDisk {
     options: UringOptions,
     region: Option<FixedRegion>,
     slots: Slots,
-    /// Slots to be issued when there is room.
-    backlog: VecDeque<u32>,
-    /// Operations pushed and not answered.
-    in_kernel: u32,
+    /// Writes and syncs, which go first.
+    writes: Lane,
+    reads: Lane,
     /// Finished without the kernel.
     ready: VecDeque<Completion>,
     files: Vec<bool>,
@@ -126,11 +127,11 @@ impl UringDisk {
         Ok(UringDisk {
             ring,
             mode,
+            writes: Lane::new(options.max_in_flight, u64::MAX),
+            reads: Lane::new(options.max_reads, options.max_read_bytes),
             options,
             region,
             slots: Slots::default(),
-            backlog: VecDeque::new(),
-            in_kernel: 0,
             ready: VecDeque::new(),
             files: vec![false; files as usize],
             free_files: (0..files).rev().collect(),
@@ -270,26 +271,35 @@ impl UringDisk {
         (queue.capacity() - queue.len()) as u32
     }
 
-    /// Moves the backlog into the submission queue as far as the bounds allow.
+    fn lane(&mut self, reads: bool) -> &mut Lane {
+        if reads { &mut self.reads } else { &mut self.writes }
+    }
+
+    /// Operations that wait for their turn.
+    fn waiting(&self) -> usize {
+        self.writes.waiting() + self.reads.waiting()
+    }
+
+    /// Operations pushed and not answered.
+    fn in_kernel(&self) -> u32 {
+        self.writes.in_kernel() + self.reads.in_kernel()
+    }
+
+    /// Moves what waits into the submission queue as far as the bounds allow.
     fn fill_queue(&mut self) -> io::Result<()> {
         let durability = self.options.durability;
-        while let Some(&index) = self.backlog.front() {
-            let Some(slot) = self.slots.get(index) else {
-                self.backlog.pop_front();
-                continue;
-            };
-            let need = slot.entries(durability);
-            if self.in_kernel >= self.options.max_in_flight.max(1) {
-                return Ok(());
-            }
-            if self.room() < need {
-                self.enter()?;
+        for reads in [false, true] {
+            while let Some(index) = self.lane(reads).next() {
+                let need = self.slots.get(index).map_or(0, |slot| slot.entries(durability));
                 if self.room() < need {
-                    return Ok(());
+                    self.enter()?;
+                    if self.room() < need {
+                        return Ok(());
+                    }
                 }
+                self.lane(reads).next_goes();
+                self.push(index);
             }
-            self.backlog.pop_front();
-            self.push(index);
         }
         Ok(())
     }
@@ -298,7 +308,6 @@ impl UringDisk {
     fn push(&mut self, index: u32) {
         let Some(slot) = self.slots.get(index) else { return };
         let (first, second) = slot.issue(index, self.options.durability, self.region);
-        self.in_kernel += 1;
         let mut queue = self.ring.submission();
         for entry in [Some(first), second].into_iter().flatten() {
             // SAFETY: the buffer belongs to the slot, which stays until the kernel has answered all its
@@ -349,11 +358,12 @@ impl UringDisk {
         let durability = self.options.durability;
         let Some(slot) = self.slots.get(index) else { return };
         let Some(outcome) = slot.answer(user_data, result, durability) else { return };
-        self.in_kernel = self.in_kernel.saturating_sub(1);
+        let (reads, bytes) = (slot.is_read(), slot.len());
+        self.lane(reads).leave(bytes);
         match outcome {
             Outcome::Again => {
                 self.stats.reissued += 1;
-                self.backlog.push_back(index);
+                self.lane(reads).wait(index, bytes);
             }
             Outcome::Finish(result) => {
                 self.stats.completed += 1;

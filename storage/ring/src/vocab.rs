@@ -130,7 +130,8 @@ pub struct Completion {
 
 /// A disk as the engine sees it.
 pub trait Disk {
-    /// Queue `op`. It starts at the latest at the next [`Disk::flush`].
+    /// Queue `op`. It starts at the latest at the next [`Disk::flush`], but for those that a bound of the disk keeps
+    /// waiting; no write or sync waits for reads. They complete in any order.
     fn submit(&mut self, token: Token, op: Op);
     /// Hand everything queued to the kernel. Does not block.
     fn flush(&mut self) -> io::Result<()>;

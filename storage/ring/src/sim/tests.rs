@@ -63,6 +63,20 @@ fn sectors(bytes: &[u8], byte: u8) -> usize {
 }
 
 #[test]
+fn a_write_overtakes_reads_in_some_histories_and_in_others_not() {
+    let mut first = 0;
+    for seed in 0..50 {
+        let (_, mut disk, file) = open(seed);
+        let buf = AlignedBuf::alloc(LEN as usize);
+        disk.submit(0, Op::Read { file, offset: 0, buf, len: LEN });
+        write(&mut disk, file, 0, 1, true);
+        let tokens: Vec<Token> = all(&mut disk).iter().map(|c| c.token).collect();
+        first += u32::from(tokens == [1, 0]);
+    }
+    assert!((1..50).contains(&first), "{first} of 50");
+}
+
+#[test]
 fn what_was_acknowledged_durable_survives_a_power_cut() {
     for seed in 0..50 {
         let (world, mut disk, file) = open(seed);

@@ -23,13 +23,14 @@ impl Disk for UringDisk {
                     bump(&self.port.gauge.begun);
                 }
                 let need = slot.entries(self.options.durability);
+                let (reads, bytes) = (slot.is_read(), slot.len());
                 let index = self.slots.insert(slot);
-                let bounded = self.in_kernel >= self.options.max_in_flight;
-                if self.backlog.is_empty() && !bounded && self.room() >= need {
+                if self.lane(reads).is_free(bytes) && self.room() >= need {
+                    self.lane(reads).enter(bytes);
                     self.push(index);
                 } else {
                     self.stats.queued += 1;
-                    self.backlog.push_back(index);
+                    self.lane(reads).wait(index, bytes);
                     // On an error here the operation stays queued, and `flush` reports it.
                     let _ = self.fill_queue();
                 }
@@ -50,7 +51,7 @@ impl Disk for UringDisk {
             self.finish_jobs(out);
         }
         out.extend(self.ready.drain(..));
-        if self.in_kernel == 0 && !self.polls_wakes && self.backlog.is_empty() {
+        if self.in_kernel() == 0 && !self.polls_wakes && self.waiting() == 0 {
             return;
         }
         let queue = self.ring.submission();
@@ -61,7 +62,7 @@ impl Disk for UringDisk {
             let _ = self.enter();
         }
         self.drain(out);
-        if !self.backlog.is_empty() {
+        if self.waiting() > 0 {
             let _ = self.flush();
         }
     }
@@ -86,7 +87,8 @@ impl Drop for UringDisk {
     fn drop(&mut self) {
         let deadline = Instant::now() + DRAIN;
         let mut out = Vec::new();
-        while self.in_kernel > 0 || !self.backlog.is_empty() {
+        self.reads.give_up();
+        while self.in_kernel() > 0 || self.waiting() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.wait(Some(left.min(Duration::from_millis(100)))).is_err() {
                 break;

@@ -109,6 +109,18 @@ impl Slot {
         matches!(self.work, Work::Write { .. } | Work::Sync { .. })
     }
 
+    pub(crate) fn is_read(&self) -> bool {
+        matches!(self.work, Work::Read { .. })
+    }
+
+    /// Bytes it moves.
+    pub(crate) fn len(&self) -> u32 {
+        match self.work {
+            Work::Write { len, .. } | Work::Read { len, .. } => len,
+            Work::Sync { .. } => 0,
+        }
+    }
+
     fn linked(&self, durability: Durability) -> bool {
         !self.flush_only && durability == Durability::WriteThenFlush && self.is_durable_write()
     }

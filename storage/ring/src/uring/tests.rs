@@ -112,6 +112,62 @@ fn many_more_than_fit_in_the_ring() {
 }
 
 #[test]
+fn a_durable_write_does_not_queue_behind_reads() {
+    for durability in [Durability::Dsync, Durability::WriteThenFlush] {
+        let fixture = Fixture::new();
+        let few = UringOptions { max_reads: 4, entries: 4, ..options(durability) };
+        let (mut disk, file) = fixture.disk(few);
+        let reads = 400;
+        for i in 0..reads {
+            let buf = fixture.pool.take(8192).unwrap();
+            disk.submit(i, Op::Read { file, offset: i * 8192, buf, len: 8192 });
+        }
+        let buf = fixture.filled(4096, 1);
+        disk.submit(reads, Op::Write { file, offset: 0, buf, len: 4096, durable: true });
+        disk.submit(reads + 1, Op::Sync { file });
+        disk.flush().unwrap();
+        let (writes, first) = (&disk.writes, &disk.reads);
+        assert_eq!((writes.in_kernel(), writes.waiting()), (2, 0), "{durability:?}");
+        assert_eq!((first.in_kernel(), first.waiting()), (4, reads as usize - 4), "{durability:?}");
+        let mut out = Vec::new();
+        while disk.in_flight() > 0 {
+            disk.wait(None).unwrap();
+            assert!(disk.reads.in_kernel() <= 4);
+            disk.reap(&mut out);
+        }
+        let mut tokens: Vec<u64> = out.iter().map(|c| c.token).collect();
+        tokens.sort_unstable();
+        assert_eq!(tokens, (0..reads + 2).collect::<Vec<_>>());
+        assert!(out.iter().all(|c| c.result.is_ok()));
+    }
+}
+
+#[test]
+fn reads_go_on_however_many_writes_wait() {
+    let fixture = Fixture::new();
+    let one = UringOptions { max_in_flight: 1, max_read_bytes: 4096, ..UringOptions::default() };
+    let (mut disk, file) = fixture.disk(one);
+    let buf = fixture.filled(4096, 1);
+    for i in 0..100 {
+        let buf = buf.clone();
+        disk.submit(i, Op::Write { file, offset: 0, buf, len: 4096, durable: true });
+    }
+    for i in 100..102 {
+        let buf = fixture.pool.take(8192).unwrap();
+        disk.submit(i, Op::Read { file, offset: 0, buf, len: 8192 });
+    }
+    disk.flush().unwrap();
+    assert_eq!((disk.writes.in_kernel(), disk.writes.waiting()), (1, 99));
+    assert_eq!((disk.reads.in_kernel(), disk.reads.waiting()), (1, 1), "one alone may be larger");
+    let mut out = Vec::new();
+    while disk.in_flight() > 0 {
+        disk.wait(None).unwrap();
+        disk.reap(&mut out);
+    }
+    assert_eq!(out.len(), 102);
+}
+
+#[test]
 fn reads_at_the_end_are_short_and_bad_requests_are_answered() {
     let fixture = Fixture::new();
     let (mut disk, file) = fixture.disk(UringOptions::default());
@@ -222,6 +278,10 @@ fn dropped_with_writes_in_flight_it_waits_for_them() {
     for i in 0..4 {
         let buf = fixture.filled(1 << 20, 9);
         disk.submit(i, Op::Write { file, offset: i << 20, buf, len: 1 << 20, durable: true });
+    }
+    for i in 0..100 {
+        let buf = fixture.pool.take(4096).unwrap();
+        disk.submit(4 + i, Op::Read { file, offset: 0, buf, len: 4096 });
     }
     drop(disk);
     assert_eq!(fixture.pool.used_bytes(), 0);
