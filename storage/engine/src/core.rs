@@ -1,7 +1,7 @@
 //! One core: its shards, its disk, its checkpoint. Driven by hand: bare by [`crate::Engine`], inside an
 //! async runtime by the server, by a seed in the simulator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -218,6 +218,14 @@ impl<D: Disk> Core<D> {
                 let result = Err(ReadError::UnknownShard(shard));
                 self.io.outputs.push(Output::Read { tag, result });
             }
+        }
+    }
+
+    /// Has single reads of a shard wait no longer: those of these tags are answered with what there is, by a later
+    /// [`Core::poll`].
+    pub fn hurry(&mut self, now: Now, shard: ShardId, tags: &BTreeSet<u64>) {
+        if let Some(found) = self.shards.get_mut(&shard) {
+            found.hurry(now, tags, &mut self.io);
         }
     }
 

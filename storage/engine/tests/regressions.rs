@@ -6,6 +6,7 @@
 #[expect(dead_code, reason = "shared with the simulation, which uses all of it")]
 mod node;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use highwater_engine::recovery::{Bounds, recover};
@@ -510,4 +511,32 @@ fn shards_made_while_a_core_ran_had_no_place_in_its_checkpoint() {
     let claims = Claims::read_all(&m.world.files()).unwrap();
     let missing = (0..1_200).filter(|shard| claims.of(id(*shard)).is_none_or(|c| c.block == 0));
     assert_eq!(missing.count(), 0);
+}
+
+#[test]
+fn fetches_of_a_connection_that_was_gone_waited_on() {
+    let mut m = Machine::new(9);
+    let mut node = m.start();
+    m.put(&mut node, 100);
+    let long = m.now.mono_ns + 60_000_000_000;
+    // At the end, for more than there is, and of somebody else.
+    node.core.read(m.now, SHARD, read(1, 1, long), 10);
+    node.core.read(m.now, SHARD, read(0, 1 << 20, long), 11);
+    node.core.read(m.now, SHARD, read(1, 1, long), 12);
+    assert!(m.run(&mut node, 10).is_empty());
+    let answers = |said: Vec<Output>| {
+        let records = |o| match o {
+            Output::Read { tag, result } => (tag, result.unwrap().records),
+            other => panic!("{other:?}"),
+        };
+        said.into_iter().map(records).collect::<Vec<_>>()
+    };
+    node.core.hurry(m.now, SHARD, &BTreeSet::from([10, 11, 99]));
+    assert_eq!(answers(node.poll(m.now)), [(10, 0), (11, 1)]);
+    node.core.hurry(m.now, SHARD, &BTreeSet::from([10, 11]));
+    assert!(m.run(&mut node, 10).is_empty());
+    node.core.append(m.now, SHARD, &batch(100), 1).unwrap();
+    let said = m.run(&mut node, 100).into_iter();
+    let said = said.filter(|o| matches!(o, Output::Read { .. })).collect();
+    assert_eq!(answers(said), [(12, 1)]);
 }

@@ -6,14 +6,14 @@ mod tasks;
 pub(crate) use tasks::{serve, turn_away};
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use highwater_engine::Chunk;
 use highwater_engine::quota::{Meters, Quotas};
-use highwater_wire::{Kind, WireError, encode_error};
+use highwater_wire::{Kind, ShardId, WireError, encode_error};
 use tokio::sync::Notify;
 use tokio_uring::net::TcpStream;
 
@@ -52,6 +52,8 @@ pub(crate) struct Connection {
     pub subscriptions: RefCell<HashMap<u64, Subscription>>,
     /// Requests not yet answered.
     pub pending: Cell<usize>,
+    /// Of these, fetches that may wait, by their numbers in the core's table.
+    pub waits: RefCell<BTreeMap<u64, ShardId>>,
     /// Of these, those for the control thread.
     pub controls: Cell<usize>,
     /// Bytes reserved for fetches under way.
@@ -97,6 +99,7 @@ impl Connection {
             readable: Notify::new(),
             subscriptions: RefCell::default(),
             pending: Cell::new(0),
+            waits: RefCell::default(),
             controls: Cell::new(0),
             fetching: Cell::new(0),
             greeted: Cell::new(false),
@@ -132,6 +135,11 @@ impl Connection {
     /// Bytes queued for the peer.
     pub fn queued(&self) -> usize {
         self.out.borrow().bytes()
+    }
+
+    /// Whether its peer may ask for more.
+    pub fn asks(&self) -> bool {
+        self.state.get() == State::Open
     }
 
     /// Whether replies still go out.

@@ -81,6 +81,8 @@ pub(crate) struct CoreState {
     pub memory: MemoryShares,
     /// What filters look at.
     pub filters: Filters,
+    /// Fetches of its connections that may wait here.
+    pub waits: Cell<usize>,
     /// Bytes of control requests under way.
     pub control_bytes: Cell<usize>,
     /// Batches delivered whose receipts are awaited.
@@ -143,6 +145,7 @@ impl CoreState {
             queued: Rc::new(Queued::new(parts.memory.queued)),
             memory: parts.memory,
             filters: Filters::new(parts.filters, parts.filter_bytes),
+            waits: Cell::new(0),
             control_bytes: Cell::new(0),
             unreceipted: Rc::default(),
             space: Notify::new(),

@@ -24,7 +24,7 @@ use crate::core_state::{CoreParts, CoreState};
 use crate::filter::FilterLink;
 use crate::memory::MemoryShares;
 use crate::publisher::Publisher;
-use crate::router::{CoreLink, Inbox};
+use crate::router::{CoreLink, Inbox, Signal};
 use crate::telemetry::{EVERY, Handed, Published};
 
 /// What the whole server is doing. Only ever goes forward.
@@ -363,7 +363,7 @@ const BURST: usize = 256;
 async fn receive(core: Rc<CoreState>, mut inbox: Inbox) {
     loop {
         tokio::select! {
-            Some(signal) = inbox.signals.recv() => core.heed(signal),
+            Some(signal) = inbox.signals.recv() => heed(&core, &mut inbox, signal),
             Some(handover) = inbox.handovers.recv() => core.take_over(handover),
             Some(command) = inbox.commands.recv() => {
                 core.engine.borrow_mut().command(core.clock.now(), command);
@@ -372,7 +372,7 @@ async fn receive(core: Rc<CoreState>, mut inbox: Inbox) {
         }
         for _ in 0..BURST {
             if let Ok(signal) = inbox.signals.try_recv() {
-                core.heed(signal);
+                heed(&core, &mut inbox, signal);
             } else if let Ok(handover) = inbox.handovers.try_recv() {
                 core.take_over(handover);
             } else {
@@ -381,4 +381,14 @@ async fn receive(core: Rc<CoreState>, mut inbox: Inbox) {
         }
         core.poll();
     }
+}
+
+fn heed(core: &CoreState, inbox: &mut Inbox, signal: Signal) {
+    if matches!(signal, Signal::Hurry { .. }) {
+        // The fetches it means were handed over before.
+        while let Ok(handover) = inbox.handovers.try_recv() {
+            core.take_over(handover);
+        }
+    }
+    core.heed(signal);
 }

@@ -20,7 +20,7 @@ use crate::router::{Answer, Ask, Handover, Signal, address, number_of};
 pub(crate) struct Admitted {
     requests: Cell<usize>,
     bytes: Cell<usize>,
-    /// Of the requests, fetches that wait for records.
+    /// Of the requests, fetches that may wait.
     waits: Cell<usize>,
 }
 
@@ -195,6 +195,9 @@ impl CoreState {
             }
             Signal::Limit { reader, client } => self.limit(reader, client),
             Signal::Unsubscribe { reader } => self.engine.borrow_mut().unsubscribe(reader),
+            Signal::Hurry { shard, tags } => {
+                self.engine.borrow_mut().hurry(self.clock.now(), shard, &tags);
+            }
             Signal::Filtered(filtered) => self.filtered(filtered),
             Signal::Sifted(sifted) => self.engine.borrow_mut().sifted(&sifted),
             Signal::HandedOver { arrivals, at_ns } => self.handed_over(arrivals, at_ns),

@@ -15,6 +15,10 @@ const PARTS: u64 = 32;
 /// and a quarter of the rest for small frames, has room for one at least.
 const FRAMES: u64 = 32;
 
+/// A core's connections may have a fetch that waits, and a subscription, for so many bytes of what is for their replies:
+/// each takes about half a KiB itself, wherever it is served.
+const WAITER: usize = 4 << 10;
+
 /// What one core may use for what, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryShares {
@@ -102,6 +106,11 @@ impl MemoryShares {
         })
     }
 
+    /// Most fetches of a core's connections that may wait at once; and most subscriptions.
+    pub fn waiters(&self) -> usize {
+        self.queued / WAITER
+    }
+
     /// The most connections of a core: their smallest buffers take no more than half of what is for receiving. Those
     /// `wanted`, or as many of `usual` as there is room for.
     pub fn connections(
@@ -151,7 +160,7 @@ mod tests {
         }
         let usual = MemoryShares::default_bound(3, &limits);
         let shares = MemoryShares::divide(usual, 3, &limits).unwrap();
-        assert_eq!((shares.groups, shares.held), (32 << 20, 128 << 20));
+        assert_eq!((shares.groups, shares.held, shares.waiters()), (32 << 20, 128 << 20, 36_864));
         assert_eq!(shares.connections(None, 4096, 3), Ok(4096));
     }
 

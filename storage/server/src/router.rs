@@ -3,6 +3,7 @@
 //! are bounded by the requests admitted, deliveries by the credit granted, signals by subscriptions, what filter
 //! threads send by what they were given.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -108,6 +109,11 @@ pub(crate) enum Signal {
     },
     Unsubscribe {
         reader: ReaderId,
+    },
+    /// Fetches are to wait no longer.
+    Hurry {
+        shard: ShardId,
+        tags: BTreeSet<u64>,
     },
     /// From a filter thread.
     Filtered(Filtered),

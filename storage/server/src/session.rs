@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use highwater_engine::quota::retry_ms;
-use highwater_engine::{AppendError, AppendTerms, Located, ReadError, ReadRequest, ReaderId};
+use highwater_engine::{AppendError, AppendTerms, Located, ReadError, ReaderId};
 use highwater_wire::{
     ClusterInfo, ControlReply, ControlRequest, DeliveryReceipt, ErrorCode, Frame, Kind,
     PROTOCOL_VERSION, ShardId, WireError, encode_control_reply,
@@ -13,15 +12,17 @@ use highwater_wire::{
 use crate::clock::wall_ns;
 use crate::connection::{Connection, Subscription};
 use crate::core_state::CoreState;
-use crate::filter::{Fetching, Filtering, Program, Span, Wanted};
+use crate::filter::{Filtering, Program, Span, Wanted};
 use crate::flow::Flow;
-use crate::options::bounds::{
-    APPEND_WAIT_MS, FETCH_BYTES, FILTER_READ, OUT_PRESSED, RETRY_MS, SUBSCRIPTIONS,
-};
+use crate::options::bounds::{APPEND_WAIT_MS, FILTER_READ, RETRY_MS, SUBSCRIPTIONS};
 use crate::pending::Pending;
 use crate::receipts::Receipts;
-use crate::request::{Append, Fetch, Refusal, Request, Subscribe, parse};
+use crate::request::{Append, Refusal, Request, Subscribe, parse};
 use crate::router::{Answer, Ask, RemoteCredit, Signal, Terms, address};
+
+mod fetch;
+
+pub(crate) use fetch::begin_fetch;
 
 /// What is to be done after a frame.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_
             self::append(core, connection, correlation, shard, append, batch)
         }
         Request::Fetch { shard, fetch, filter } => {
-            self::fetch(core, connection, correlation, shard, fetch, filter)
+            fetch::fetch(core, connection, correlation, shard, fetch, filter)
         }
         Request::Subscribe { shard, subscribe, filter } => {
             self::subscribe(core, connection, correlation, shard, subscribe, filter)
@@ -226,115 +227,6 @@ pub(crate) fn give_up(core: &CoreState, frame: &Frame<'_>) {
     }
 }
 
-fn fetch(
-    core: &CoreState,
-    connection: &Connection,
-    correlation: u64,
-    shard: ShardId,
-    mut fetch: Fetch,
-    filter: &str,
-) -> Step {
-    fetch.max_bytes = fetch.max_bytes.clamp(1, core.limits.max_batch);
-    fetch.min_bytes = fetch.min_bytes.min(fetch.max_bytes);
-    if filter.is_empty() {
-        return begin_fetch(core, connection, correlation, shard, fetch, None);
-    }
-    let wanted = Wanted::Fetch { shard, fetch };
-    match core.program(connection, correlation, filter, wanted) {
-        Ok(None) => Step::Done,
-        Ok(program) => begin_fetch(core, connection, correlation, shard, fetch, program),
-        Err(error) => {
-            connection.refuse(core, correlation, &error);
-            Step::Done
-        }
-    }
-}
-
-/// Why a fetch that may bring `reserved` bytes is not begun now, if it is not.
-fn fetch_refusal(core: &CoreState, connection: &Connection, reserved: usize) -> Option<WireError> {
-    if core.stopping.get() {
-        return Some(stopping());
-    }
-    let fetching = connection.fetching.get();
-    if fetching > 0 && fetching + reserved > FETCH_BYTES {
-        let message = format!(
-            "fetches under way on this connection may bring {fetching} bytes, this one {reserved} more; \
-             the limit is {FETCH_BYTES}"
-        );
-        return Some(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
-    }
-    if core.queued.spent() || (core.queued.pressed() && (fetching > 0 || connection.full())) {
-        let (queued, bound) = (core.queued.bytes(), core.queued.bound());
-        let message = format!(
-            "{queued} bytes are queued for clients of this core; above {bound} a connection fetches {OUT_PRESSED} \
-             bytes at a time, above {} nothing",
-            2 * bound
-        );
-        return Some(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
-    }
-    let client = connection.meters(&core.quotas)?;
-    let wait_ns = client.out()?.wait_ns(core.clock.now(), 0, 1);
-    (wait_ns > 0).then(|| ReadError::Quota { retry_after_ms: retry_ms(wait_ns) }.to_wire())
-}
-
-/// Reads once, for a filter if there is one.
-pub(crate) fn begin_fetch(
-    core: &CoreState,
-    connection: &Connection,
-    correlation: u64,
-    shard: ShardId,
-    mut fetch: Fetch,
-    program: Option<Arc<Program>>,
-) -> Step {
-    if core.queued.pressed() {
-        // Who takes what it gets goes on, a little at a time.
-        fetch.max_bytes = fetch.max_bytes.min(OUT_PRESSED as u32);
-        fetch.min_bytes = fetch.min_bytes.min(fetch.max_bytes);
-    }
-    let (fetching, reserved) = (connection.fetching.get(), fetch.max_bytes as usize);
-    if let Some(refusal) = fetch_refusal(core, connection, reserved) {
-        connection.refuse(core, correlation, &refusal);
-        return Step::Done;
-    }
-    let owner = core.owner(shard);
-    let forwarded = (owner != core.index).then_some((owner, 0));
-    let waits = fetch.wait_ms > 0 && fetch.min_bytes > 0;
-    let pending = Pending {
-        connection: connection.id,
-        correlation,
-        reserved,
-        forwarded,
-        waits,
-        ..Pending::default()
-    };
-    let filtered = |slot: u64| {
-        if let Some(program) = program {
-            let fetching = Fetching::new(shard, fetch.from, reserved, program);
-            core.filters.fetches.borrow_mut().insert(slot, fetching);
-        }
-    };
-    if forwarded.is_some() {
-        connection.fetching.set(fetching + reserved);
-        return match core.forward(connection, pending, owner, shard, Ask::Fetch(fetch)) {
-            Ok(slot) => {
-                filtered(slot);
-                Step::Done
-            }
-            Err(error) => {
-                connection.fetching.set(fetching);
-                connection.refuse(core, correlation, &error);
-                Step::Done
-            }
-        };
-    }
-    connection.pending.set(connection.pending.get() + 1);
-    connection.fetching.set(fetching + reserved);
-    let slot = core.pending.borrow_mut().insert(pending);
-    filtered(slot);
-    core.engine_read(shard, fetch, address(core.index, slot));
-    Step::Worked
-}
-
 /// A subscription to be begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opening {
@@ -365,6 +257,11 @@ fn subscribe(
         let message =
             format!("this connection has {count} subscriptions; the limit is {SUBSCRIPTIONS}");
         return refuse(WireError::new(ErrorCode::InvalidArgument, message));
+    }
+    let (readers, most) = (core.readers.borrow().len(), core.memory.waiters());
+    if readers >= most {
+        let message = format!("this core has {readers} subscriptions; the limit is {most}");
+        return refuse(WireError::new(ErrorCode::Busy, message).retry_after(RETRY_MS));
     }
     if correlation == 0 || connection.subscriptions.borrow().contains_key(&correlation) {
         let message = format!("correlation {correlation} is 0 or names a subscription already");
@@ -477,20 +374,6 @@ fn forward(
 }
 
 impl CoreState {
-    /// Asks the engine for one read.
-    pub fn engine_read(&self, shard: ShardId, fetch: Fetch, tag: u64) {
-        let now = self.clock.now();
-        let request = ReadRequest {
-            from: fetch.from,
-            max_bytes: fetch.max_bytes as usize,
-            min_bytes: fetch.min_bytes as usize,
-            deadline_ns: now.mono_ns + u64::from(fetch.wait_ms) * 1_000_000,
-            lease: fetch.lease,
-            filtered: fetch.filtered,
-        };
-        self.engine.borrow_mut().read(now, shard, request, tag);
-    }
-
     /// Begins a subscription in the engine, on its terms.
     pub fn engine_subscribe(
         &self,

@@ -1,6 +1,7 @@
 //! Reading: recent groups from memory, older ones from disk (`read/disk.rs`), for single reads and for subscriptions.
 //! Nothing above the high-water mark is ever seen.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use highwater_ring::SharedBuf;
@@ -163,6 +164,16 @@ impl Shard {
             filtered: request.filtered,
             ..Reader::idle(ReaderKey::Once(tag), number, request.from)
         });
+        self.pump_readers(now, io);
+    }
+
+    /// Has the single reads of these tags wait no longer.
+    pub fn hurry(&mut self, now: Now, tags: &BTreeSet<u64>, io: &mut Io) {
+        for r in &mut self.readers {
+            if matches!(r.key, ReaderKey::Once(tag) if tags.contains(&tag)) {
+                r.deadline_ns = r.deadline_ns.min(now.mono_ns);
+            }
+        }
         self.pump_readers(now, io);
     }
 

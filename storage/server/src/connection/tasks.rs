@@ -27,6 +27,7 @@ pub(crate) async fn serve(core: Rc<CoreState>, connection: Rc<Connection>) {
     let writer = tokio_uring::spawn(write(Rc::clone(&core), Rc::clone(&connection)));
     read(&core, &connection).await;
     core.unsubscribe_all(&connection);
+    core.end_waits(&connection);
     connection.out_ready.notify_one();
     if writer.await.is_err() {
         // It panicked; the connection's accounts are not to be trusted.

@@ -40,6 +40,8 @@ impl CoreState {
         let Some(pending) = self.pending.borrow_mut().remove(slot) else { return };
         if let Some((core, bytes)) = pending.forwarded {
             self.admitted[core].leave(bytes, pending.waits);
+        } else if pending.waits {
+            self.waits.set(self.waits.get().saturating_sub(1));
         }
         self.control_bytes.set(self.control_bytes.get().saturating_sub(pending.control));
         self.progress.notify_one();
@@ -50,6 +52,9 @@ impl CoreState {
         if let Some(connection) = connection {
             if matches!(answer, Answer::Control(_)) {
                 connection.controls.set(connection.controls.get().saturating_sub(1));
+            }
+            if pending.waits {
+                connection.waits.borrow_mut().remove(&slot);
             }
             self.reply(&connection, pending.correlation, answer);
             connection.answered(pending.reserved);

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
 
+use highwater_wire::telemetry::ShardSnapshot;
 use highwater_wire::{
-    ControlRequest, ErrorCode, FetchRequest, Kind, encode_control_request, encode_frame,
-    encode_frame_header,
+    ControlReply, ControlRequest, ErrorCode, FetchRequest, Kind, ShardId, encode_control_request,
+    encode_frame, encode_frame_header,
 };
 
 use crate::raw::{Fixture, Raw, batch};
@@ -132,6 +135,132 @@ fn credit_that_comes_while_fetches_fill_the_queue_is_not_forgotten() {
     assert!(kinds.contains(&(Kind::Deliver as u16, 100)), "{kinds:?}");
 }
 
+/// Fetches the first record, and waits for it.
+fn wait_for_one(client: &mut Raw, correlation: u64, id: ShardId) {
+    let request = FetchRequest {
+        stream: id.stream.into(),
+        shard: id.shard.into(),
+        from: 0.into(),
+        max_bytes: 1.into(),
+        min_bytes: 1.into(),
+        max_wait_ms: 60_000.into(),
+        reserved: 0.into(),
+        lease: 0.into(),
+    };
+    client.send(Kind::Fetch, correlation, &request.to_array(), &[]);
+}
+
+/// Returns when a shard has one reader.
+fn until_one_reader(client: &mut Raw, id: ShardId) {
+    let mut serial = 0;
+    // Only so that a failing test ends; less than fetches wait.
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        match client.control(&ControlRequest::SnapshotAfter { serial }) {
+            Ok(ControlReply::Snapshot(snapshot)) => {
+                serial = snapshot.serial;
+                let of = |s: &&ShardSnapshot| (s.stream_id, s.shard) == (id.stream, id.shard);
+                let readers = snapshot.shards.iter().find(of).map(|s| s.readers);
+                if readers == Some(1) {
+                    return;
+                }
+                assert!(Instant::now() < deadline, "{readers:?} readers, not one");
+            }
+            Ok(_) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn fetches_end_with_their_connection() {
+    let fixture = Fixture::start(2);
+    let mut other = fixture.client_of(0);
+    let stream = other.create("s", 2);
+    // One here, one on the other core.
+    let ids = [0, 1].map(|core| {
+        let on = stream.shards.iter().find(|shard| shard.core == core).unwrap();
+        shard(stream.id, on.shard)
+    });
+    let (mut gone, mut closing) = (fixture.client_of(0), fixture.client_of(0));
+    for (i, &id) in ids.iter().enumerate() {
+        let first = 100 * i as u64;
+        (first..first + 100).for_each(|i| wait_for_one(&mut gone, i, id));
+        (first..first + 100).for_each(|i| wait_for_one(&mut closing, i, id));
+        wait_for_one(&mut other, i as u64, id);
+    }
+    // Requests of a connection are taken in order: now they wait.
+    for client in [&mut gone, &mut closing, &mut other] {
+        client.control(&ControlRequest::Snapshot).unwrap();
+    }
+
+    // One is reset; one says that it asks for nothing more, and takes its answers.
+    socket2::SockRef::from(&gone.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(gone);
+    closing.stream.shutdown(Shutdown::Write).unwrap();
+    let answered: BTreeSet<u64> = std::iter::from_fn(|| closing.next())
+        .map(|reply| {
+            assert_eq!((reply.kind, reply.data.len()), (Kind::FetchReply, 0), "{reply:?}");
+            reply.correlation
+        })
+        .collect();
+    assert_eq!(answered.len(), 200);
+    ids.iter().for_each(|&id| until_one_reader(&mut fixture.client(), id));
+
+    // Who is there waits on.
+    for (i, &id) in ids.iter().enumerate() {
+        fixture.client().append(id, &batch(1, 10, 0));
+        let reply = other.expect();
+        assert_eq!((reply.kind, reply.correlation), (Kind::FetchReply, i as u64));
+        assert_eq!(follow(&reply.data, 0), 1);
+    }
+}
+
+/// Asks again until it is not `Busy`.
+fn until_taken(client: &mut Raw, mut ask: impl FnMut(&mut Raw)) {
+    // Only so that a failing test ends; less than fetches wait.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        ask(client);
+        client.send(Kind::Control, 1, &encode_control_request(&ControlRequest::ListStreams), &[]);
+        match client.expect() {
+            reply if reply.kind == Kind::Error => reply.error(ErrorCode::Busy),
+            reply if reply.kind == Kind::ControlReply => return,
+            _ => return assert_eq!(client.expect().kind, Kind::ControlReply),
+        };
+        assert_eq!(client.expect().kind, Kind::ControlReply);
+        assert!(Instant::now() < deadline, "still busy");
+    }
+}
+
+#[test]
+fn a_core_has_so_many_fetches_that_wait_and_so_many_subscriptions() {
+    let fixture = Fixture::with(1, |options| options.memory = Some(64 << 20));
+    let mut client = fixture.client();
+    let id = shard(client.create("s", 1).id, 0);
+    let most = 4_608;
+    let (mut first, mut second) = (fixture.client(), fixture.client());
+    (0..4_000).for_each(|i| wait_for_one(&mut first, i, id));
+    first.control(&ControlRequest::Snapshot).unwrap();
+    (4_000..=most).for_each(|i| wait_for_one(&mut second, i, id));
+    let refused = second.expect();
+    assert_eq!(refused.correlation, most);
+    refused.error(ErrorCode::Busy);
+    drop(first);
+    until_taken(&mut second, |second| wait_for_one(second, most, id));
+
+    let mut peers: Vec<Raw> = (0..5).map(|_| fixture.client()).collect();
+    for i in 1..=most {
+        let peer = &mut peers[(i / 1000) as usize];
+        peer.subscribe(i, id, 0, 0);
+        assert_eq!(peer.expect().kind, Kind::SubscribeReply);
+    }
+    client.subscribe(7, id, 0, 0);
+    client.expect().error(ErrorCode::Busy);
+    peers.truncate(4);
+    until_taken(&mut client, |client| client.subscribe(7, id, 0, 0));
+}
+
 #[test]
 fn fetches_that_wait_on_another_core_do_not_keep_out_appends() {
     let fixture = Fixture::start(2);
@@ -141,17 +270,7 @@ fn fetches_that_wait_on_another_core_do_not_keep_out_appends() {
     let id = shard(stream.id, there.shard);
     let waits = 512;
     for i in 0..=waits {
-        let request = FetchRequest {
-            stream: id.stream.into(),
-            shard: id.shard.into(),
-            from: 0.into(),
-            max_bytes: 1.into(),
-            min_bytes: 1.into(),
-            max_wait_ms: 60_000.into(),
-            reserved: 0.into(),
-            lease: 0.into(),
-        };
-        client.send(Kind::Fetch, i, &request.to_array(), &[]);
+        wait_for_one(&mut client, i, id);
     }
     let refused = client.expect();
     assert_eq!(refused.correlation, waits);
