@@ -200,6 +200,8 @@ pub struct Shard {
     flights: VecDeque<Flight>,
     next_flight: u64,
     next_ahead: u64,
+    /// Reads ahead under way.
+    aheads: usize,
     /// Groups being written.
     writing: usize,
     syncing: bool,
@@ -261,6 +263,7 @@ impl Shard {
             flights: VecDeque::new(),
             next_flight: 0,
             next_ahead: 0,
+            aheads: 0,
             writing: 0,
             syncing: false,
             queue: held::Queue::default(),

@@ -63,6 +63,8 @@ pub(crate) struct Connection {
     name: RefCell<String>,
     /// The meters of that name, as of so many changes.
     meters: RefCell<(u64, Option<Arc<Meters>>)>,
+    /// Empty: room to note whose deliveries have left.
+    delivered: RefCell<Vec<u64>>,
     state: Cell<State>,
     /// When the socket is shut down whatever its state, monotonic nanoseconds.
     deadline: Cell<Option<u64>>,
@@ -105,6 +107,7 @@ impl Connection {
             greeted: Cell::new(false),
             name: RefCell::default(),
             meters: RefCell::default(),
+            delivered: RefCell::default(),
             state: Cell::new(State::Open),
             deadline: Cell::new(Some(now_ns + GREETING_MS * 1_000_000)),
             unfinished: Cell::new(false),
@@ -323,18 +326,20 @@ impl Connection {
     /// Accounts for bytes sent; hands new credit to the engine.
     fn sent(&self, core: &CoreState, n: usize) {
         let full = self.full();
-        let mut delivered = false;
+        let mut delivered = self.delivered.take();
         {
             let mut out = self.out.borrow_mut();
             let mut subscriptions = self.subscriptions.borrow_mut();
             let now = core.clock.now();
-            for Sent { subscription, next, bytes, held } in out.sent(n) {
+            for Sent { subscription: correlation, next, bytes, held } in out.sent(n) {
                 core.held.set(core.held.get().saturating_sub(held));
-                if let Some(subscription) = subscriptions.get_mut(&subscription) {
+                if let Some(subscription) = subscriptions.get_mut(&correlation) {
                     subscription.flow.sent(bytes as u64);
                     let count = |arrivals, at_ns| core.handed_over(arrivals, at_ns);
                     subscription.receipts.handed(next, now.wall_ns, count);
-                    delivered = true;
+                    if delivered.last() != Some(&correlation) {
+                        delivered.push(correlation);
+                    }
                 }
             }
             if out.has_passed() {
@@ -349,10 +354,16 @@ impl Connection {
         let mut patience = self.patience.get();
         patience.took(self.queued() >= OUT_PRESSED);
         self.patience.set(patience);
-        // What a full queue held back goes on, whoever's bytes have left it.
-        if delivered || (full && !self.full()) {
+        if (full && !self.full()) || core.queued.pressed() {
+            // What a full queue or a core without room held back goes on, whoever's bytes have left.
             core.top_up(self);
+        } else {
+            for &correlation in &delivered {
+                core.top_up_one(self, correlation);
+            }
         }
+        delivered.clear();
+        self.delivered.replace(delivered);
         self.wake_reader();
         core.relieve();
     }

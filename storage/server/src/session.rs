@@ -77,10 +77,9 @@ pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_
         Request::Subscribe { shard, subscribe, filter } => {
             self::subscribe(core, connection, correlation, shard, subscribe, filter)
         }
-        Request::Credit { subscription, bytes, receipts } => {
+        Request::Credit { subscription: named, bytes, receipts } => {
             // For one that ended a moment ago it comes to nothing.
-            if let Some(subscription) = connection.subscriptions.borrow_mut().get_mut(&subscription)
-            {
+            if let Some(subscription) = connection.subscriptions.borrow_mut().get_mut(&named) {
                 subscription.flow.add_credit(bytes);
                 if let Some(filtering) = &mut subscription.filtering {
                     filtering.heard();
@@ -89,7 +88,8 @@ pub(crate) fn handle(core: &CoreState, connection: &Connection, frame: &Frame<'_
                 let count = |arrivals, at_ns| core.handed_over(arrivals, at_ns);
                 subscription.receipts.credited(receipts, wall_ns(), count);
             }
-            if core.top_up(connection) { Step::Worked } else { Step::Done }
+            let worked = core.top_up_one(connection, named);
+            if worked { Step::Worked } else { Step::Done }
         }
         Request::Unsubscribe { subscription } => {
             let ended = connection.subscriptions.borrow_mut().remove(&subscription);

@@ -204,10 +204,16 @@ impl Shard {
 
     /// More credit for a subscription, in bytes.
     pub fn credit(&mut self, now: Now, reader: ReaderId, bytes: u64, io: &mut Io) {
-        if let Some(r) = self.readers.iter_mut().find(|r| r.key == ReaderKey::Push(reader)) {
-            r.credit = r.credit.saturating_add(bytes);
+        let Some(at) = self.readers.iter().position(|r| r.key == ReaderKey::Push(reader)) else {
+            return;
+        };
+        self.readers[at].credit = self.readers[at].credit.saturating_add(bytes);
+        if self.metering.reads {
+            // What quota there is goes in turn.
+            self.pump_readers(now, io);
+        } else if self.pump_one(now, at, io) {
+            self.readers.retain(|r| !r.gone || r.busy);
         }
-        self.pump_readers(now, io);
     }
 
     /// Has a subscription obey the quota of whoever reads from now on; `None`: it has none.
@@ -308,11 +314,17 @@ impl Shard {
             self.readers.rotate_left(1);
         }
         for at in 0..self.readers.len() {
-            // Damage that one of them meets ends them all.
-            let ready = |r: &Reader| !r.busy && !r.gone;
-            while self.readers.get(at).is_some_and(ready) && self.pump_reader(now, at, io) {}
+            self.pump_one(now, at, io);
         }
         self.readers.retain(|r| !r.gone || r.busy);
+    }
+
+    /// Gives one reader what can be had now; `true` if it has ended.
+    fn pump_one(&mut self, now: Now, at: usize, io: &mut Io) -> bool {
+        // Damage that one of them meets ends them all.
+        let ready = |r: &Reader| !r.busy && !r.gone;
+        while self.readers.get(at).is_some_and(ready) && self.pump_reader(now, at, io) {}
+        self.readers.get(at).is_none_or(|r| r.gone)
     }
 
     /// One step for one reader; `true` if another may follow at once.
@@ -364,7 +376,8 @@ impl Shard {
             self.read_blocks(now, at, piece, io);
             return true;
         }
-        if self.readers.iter().any(|r| r.key == ReaderKey::Ahead && r.next == from && !r.gone) {
+        let ahead = |r: &Reader| r.key == ReaderKey::Ahead && r.next == from && !r.gone;
+        if self.aheads > 0 && self.readers.iter().any(ahead) {
             return false; // it is on its way
         }
         self.read_disk(now, at, io)

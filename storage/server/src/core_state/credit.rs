@@ -7,7 +7,7 @@ use highwater_engine::quota::Meters;
 use highwater_engine::{Chunk, ReaderId};
 
 use super::CoreState;
-use crate::connection::Connection;
+use crate::connection::{Connection, Subscription};
 use crate::flow::Flow;
 use crate::options::bounds::{OUT_HIGH, OUT_PRESSED, WINDOW_MIN};
 use crate::router::Signal;
@@ -49,8 +49,8 @@ impl CoreState {
         }
     }
 
-    /// Hands credit of a connection's subscriptions to their engines as far as its queue allows; true if
-    /// this core's engine got some.
+    /// Hands credit of all of a connection's subscriptions to their engines as far as its queue allows: for when the
+    /// queue or the core held them back, which no more than one need not. True if this core's engine got some.
     pub fn top_up(&self, connection: &Connection) -> bool {
         // Also on a core that is pressed: what is looked at is gone.
         self.list_all(connection);
@@ -61,31 +61,53 @@ impl CoreState {
         let mut subscriptions = connection.subscriptions.borrow_mut();
         let window = self.window(subscriptions.len());
         for subscription in subscriptions.values_mut() {
-            if subscription.filtering.as_ref().is_some_and(|filtering| !filtering.reads()) {
-                continue;
-            }
-            let bytes = subscription.flow.grant(window);
-            if bytes == 0 {
-                continue;
-            }
-            let reader = subscription.flow.reader;
-            match &subscription.remote {
-                None => {
-                    self.engine.borrow_mut().credit(self.clock.now(), reader, bytes);
-                    here = true;
-                }
-                Some(credit) => {
-                    if credit.add(bytes) {
-                        let credit = credit.clone();
-                        self.signal(subscription.flow.owner, Signal::Credit { reader, credit });
-                    }
-                }
-            }
+            here |= self.hand_on(subscription, window);
         }
         if here {
             self.log_wake.notify_one();
         }
         here
+    }
+
+    /// The same of one of them, whose credit or whose part of the queue has changed: that changes nothing for the others.
+    pub fn top_up_one(&self, connection: &Connection, correlation: u64) -> bool {
+        self.list_one(connection, correlation);
+        if self.paused(connection) {
+            return false;
+        }
+        let mut subscriptions = connection.subscriptions.borrow_mut();
+        let window = self.window(subscriptions.len());
+        let subscription = subscriptions.get_mut(&correlation);
+        let here = subscription.is_some_and(|subscription| self.hand_on(subscription, window));
+        if here {
+            self.log_wake.notify_one();
+        }
+        here
+    }
+
+    /// Hands on what one subscription may have of its credit; true if this core's engine got some.
+    fn hand_on(&self, subscription: &mut Subscription, window: u64) -> bool {
+        if subscription.filtering.as_ref().is_some_and(|filtering| !filtering.reads()) {
+            return false;
+        }
+        let bytes = subscription.flow.grant(window);
+        if bytes == 0 {
+            return false;
+        }
+        let reader = subscription.flow.reader;
+        match &subscription.remote {
+            None => {
+                self.engine.borrow_mut().credit(self.clock.now(), reader, bytes);
+                true
+            }
+            Some(credit) => {
+                if credit.add(bytes) {
+                    let credit = credit.clone();
+                    self.signal(subscription.flow.owner, Signal::Credit { reader, credit });
+                }
+                false
+            }
+        }
     }
 
     /// Has subscriptions that are under way obey the quotas that clients have now, if any has changed.

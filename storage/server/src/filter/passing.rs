@@ -190,6 +190,18 @@ impl CoreState {
         }
     }
 
+    /// Lists a subscription of a connection, if it has something to be looked at.
+    pub fn list_one(&self, connection: &Connection, correlation: u64) {
+        if let Some(subscription) = connection.subscriptions.borrow_mut().get_mut(&correlation)
+            && let Some(filtering) = &mut subscription.filtering
+        {
+            self.list(subscription.flow.reader, filtering);
+        } else {
+            return;
+        }
+        self.give_due();
+    }
+
     /// Lists those subscriptions of a connection that have something to be looked at: there may be room for it now.
     pub fn list_all(&self, connection: &Connection) {
         let mut listed = false;
@@ -239,7 +251,7 @@ impl CoreState {
         if let Some(error) = ends {
             self.end(reader, &connection, correlation, &error);
         } else {
-            self.top_up(&connection);
+            self.top_up_one(&connection, correlation);
         }
     }
 

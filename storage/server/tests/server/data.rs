@@ -175,3 +175,31 @@ fn positions_are_kept_and_control_errors_are_typed() {
     assert_eq!(client.control(&delete).unwrap(), ControlReply::Done);
     assert_eq!(client.control(&fetch).unwrap_err().code, ErrorCode::UnknownStream);
 }
+
+#[test]
+fn each_of_many_subscriptions_of_a_connection_goes_on_by_its_own_credit() {
+    let fixture = Fixture::start(2);
+    let (mut reader, mut writer) = (fixture.client(), fixture.client());
+    let (shards, batches) = (32, 4);
+    let stream = writer.create("s", shards);
+    for i in 0..shards {
+        reader.subscribe(u64::from(i) + 1, shard(stream.id, i), 0, 1);
+        assert_eq!(reader.expect().kind, Kind::SubscribeReply);
+    }
+    for i in 0..shards {
+        for _ in 0..batches {
+            writer.append(shard(stream.id, i), &batch(1, 100, 0));
+        }
+    }
+    // One byte of credit is a batch.
+    let mut next = vec![0; shards as usize];
+    for _ in 0..shards * batches {
+        let reply = reader.expect();
+        assert_eq!(reply.kind, Kind::Deliver, "{reply:?}");
+        let of = &mut next[reply.correlation as usize - 1];
+        *of = follow(&reply.data, *of);
+        // What the batch took beyond its byte, and one more.
+        reader.credit(reply.correlation, reply.data.len() as u64);
+    }
+    assert!(next.iter().all(|&next| next == u64::from(batches)), "{next:?}");
+}

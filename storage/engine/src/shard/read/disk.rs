@@ -141,6 +141,7 @@ impl Shard {
         }
         if self.readers[at].key == ReaderKey::Ahead {
             io.kept.arrived(cursor.len);
+            self.aheads = self.aheads.saturating_sub(1);
         }
         match result {
             Ok(Done::Read { buf, len }) => match self.readers[at].key {
@@ -308,6 +309,7 @@ impl Shard {
         io.kept.expect(len);
         (segment.reads, segment.touched) = (segment.reads + 1, true);
         self.next_ahead += 1;
+        self.aheads += 1;
         let number = AHEAD | self.next_ahead;
         self.readers.push(Reader {
             busy: true,
