@@ -22,6 +22,16 @@ pub enum LoadError {
         /// Largest allowed.
         most: usize,
     },
+    /// A stream that would keep less than a server can.
+    #[error(
+        "retention_bytes is {value}; it must be {least} at least (two segments), or 0 for no bound"
+    )]
+    Retention {
+        /// What was asked.
+        value: u64,
+        /// Smallest allowed.
+        least: u64,
+    },
     /// A rate that is no rate.
     #[error("rate is {rate} records/s; it must be more than 0 and at most 1e9")]
     Rate {
@@ -183,6 +193,7 @@ impl LoadError {
     pub fn usage(&self) -> bool {
         match self {
             LoadError::OutOfRange { .. }
+            | LoadError::Retention { .. }
             | LoadError::Rate { .. }
             | LoadError::Duration { .. }
             | LoadError::Contradiction { .. }
@@ -212,6 +223,7 @@ impl LoadError {
             | LoadError::Duration { field, .. }
             | LoadError::Contradiction { field, .. } => Some(field),
             LoadError::Rate { .. } => Some("rate"),
+            LoadError::Retention { .. } => Some("retention_bytes"),
             LoadError::Schedule(_) => Some("profile"),
             LoadError::Workload(_) | LoadError::RecordTooLarge { .. } => Some("workload"),
             LoadError::StreamName { .. } => Some("stream"),

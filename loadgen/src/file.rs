@@ -14,12 +14,13 @@ use std::time::Duration;
 use highwater_wire::{AckMode, Compression, MAX_RECORD_CEILING, MAX_SHARDS_PER_STREAM, StreamName};
 use toml::de::{DeTable, DeValue};
 
+use crate::options::RETENTION_LEAST;
 use crate::proof::PROOF_LEN;
 use crate::schedule::{Burst, Profile, TraceSpec};
 use crate::workload::{KeyDistribution, Workload};
 use crate::{Arrival, Rate, units};
 use foreign::foreign;
-use reader::{Reader, decimal, time};
+use reader::{Reader, decimal, time, whole};
 use workload::workload;
 
 /// Why a workload file cannot be used.
@@ -266,7 +267,7 @@ fn own(f: &Reader<'_>) -> Result<WorkloadFile, FileError> {
                 _ => None,
             }
         })?,
-        retention_bytes: f.bytes("retention", 1, 1 << 53)?,
+        retention_bytes: retention(f)?,
         rate: f.number(
             "rate",
             format!("{}, more than 0 and at most 1000000000", units::RATE),
@@ -334,6 +335,16 @@ fn name(f: &Reader<'_>) -> Result<Option<String>, FileError> {
     let Some(text) = f.text("stream")? else { return Ok(None) };
     StreamName::new(text).map_err(|error| named(f, "stream", &error))?;
     Ok(Some(text.to_owned()))
+}
+
+/// `retention`: what a server keeps, or 0 for no bound.
+fn retention(f: &Reader<'_>) -> Result<Option<u64>, FileError> {
+    let least = units::size_text(RETENTION_LEAST as usize);
+    let limit = format!("{}, {least} at least (two segments), or 0 for no bound", units::SIZE);
+    f.number("retention", limit, |value| {
+        let bytes = value.as_str().map_or_else(|| whole(value), units::size);
+        bytes.filter(|bytes| *bytes == 0 || (RETENTION_LEAST..=1 << 53).contains(bytes))
+    })
 }
 
 fn rate(value: &DeValue<'_>) -> Option<Rate> {

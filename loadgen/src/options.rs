@@ -37,7 +37,7 @@ pub struct LoadOptions {
     pub shards: u32,
     /// Acknowledgement of a stream this run creates. Default durable.
     pub ack: AckMode,
-    /// Bytes kept of a stream this run creates, over all shards. Default 4 GiB.
+    /// Bytes kept of a stream this run creates, over all shards: 8 MiB at least, or 0 for no bound. Default 4 GiB.
     pub retention_bytes: u64,
     /// Records per second in total. Default 10,000.
     pub rate: Rate,
@@ -188,6 +188,10 @@ pub(crate) const MAX_STREAMS: usize = 1024;
 pub(crate) const MAX_GROUPS: usize = 64;
 /// Most lanes: each has a window of batches and a history of its own.
 pub(crate) const MAX_LANES: usize = 16_384;
+
+/// Least that a server is told to keep of a stream: two segments of the smallest size there is (storage/engine,
+/// `control/settings.rs`). One whose segments are larger refuses more than this, in words of its own.
+pub(crate) const RETENTION_LEAST: u64 = 8 << 20;
 
 /// Longest time any option may give: far within what nanoseconds in 64 bits hold.
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 3600);

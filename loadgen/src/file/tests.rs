@@ -148,6 +148,11 @@ fn what_is_wrong_is_named_with_file_line_field_value_and_limit() {
         ("streams = 2000", "streams is 2000; it must be a whole number, 1 to 1024"),
         ("streams = \"two\"", "streams is \"two\""),
         ("\n\ndurations = 5", "line 3: field durations is not known; did you mean duration?"),
+        (
+            "\nretention = \"7MiB\"",
+            "line 2: retention is \"7MiB\"; it must be a size such as 100, 64KiB or 10MB, 8MiB at least",
+        ),
+        ("retention = 1", "retention is 1; it must be"),
         ("xyzzy = 5", "line 1: field xyzzy is not known"),
         ("partitions_per_topic = 5", "did you mean partitionsPerTopic?"),
         ("duration = \"10\"", "duration is \"10\"; it must be a number of seconds, or a time"),
@@ -187,6 +192,9 @@ fn what_is_wrong_is_named_with_file_line_field_value_and_limit() {
     ] {
         let said = parse(text).unwrap_err().to_string();
         assert!(said.starts_with("dir/w.toml, line ") && said.contains(wanted), "{text:?}: {said}");
+    }
+    for (text, kept) in [("retention = 0", 0), ("retention = \"8MiB\"", 8 << 20)] {
+        assert_eq!(parse(text).unwrap().retention_bytes, Some(kept), "{text}");
     }
     let said = WorkloadFile::read(Path::new("/nonexistent/w.toml")).unwrap_err().to_string();
     assert!(said.contains("/nonexistent/w.toml"), "{said}");

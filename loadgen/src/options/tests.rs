@@ -15,6 +15,14 @@ fn refused(change: impl FnOnce(&mut LoadOptions)) -> String {
 fn fields_out_of_range_are_named_with_value_and_limit() {
     let said = refused(|o| o.streams = 2000);
     assert!(said.contains("streams") && said.contains("2000") && said.contains("1024"));
+    let said = refused(|o| o.retention_bytes = (8 << 20) - 1);
+    assert_eq!(
+        said,
+        "retention_bytes is 8388607; it must be 8388608 at least (two segments), or 0 for no bound"
+    );
+    for kept in [0, 8 << 20] {
+        LoadOptions { retention_bytes: kept, ..LoadOptions::default() }.validate().unwrap();
+    }
     for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert!(refused(|o| o.rate = Rate::PerSecond(rate)).contains("rate"));
     }

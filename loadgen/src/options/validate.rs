@@ -6,7 +6,7 @@ use highwater_wire::{
 
 use super::{
     Arrival, LoadOptions, MAX_CLIENT_NAME, MAX_GROUPS, MAX_LANES, MAX_PRODUCERS, MAX_STREAMS,
-    MAX_TIME, Rate, Scenario, WarmUpRule,
+    MAX_TIME, RETENTION_LEAST, Rate, Scenario, WarmUpRule,
 };
 use crate::LoadError;
 use crate::schedule::Profile;
@@ -21,6 +21,12 @@ impl LoadOptions {
         }
         between("streams", self.streams as usize, 1, MAX_STREAMS)?;
         between("shards", self.shards as usize, 1, MAX_SHARDS_PER_STREAM as usize)?;
+        if (1..RETENTION_LEAST).contains(&self.retention_bytes) {
+            return Err(LoadError::Retention {
+                value: self.retention_bytes,
+                least: RETENTION_LEAST,
+            });
+        }
         if let Rate::PerSecond(rate) = self.rate
             && !(rate > 0.0 && rate <= 1e9)
         {

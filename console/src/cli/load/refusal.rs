@@ -97,6 +97,7 @@ fn flag(field: &str) -> Option<&'static str> {
         "target_timeout" => "--target-timeout",
         "drain_timeout" => "--drain-timeout",
         "late_bound" => "--late-bound",
+        "retention_bytes" => "--retention-bytes",
         _ => return None,
     })
 }
