@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hdrhistogram::CreationError;
 use hdrhistogram::Histogram;
 
+use crate::busy::Thread;
 use crate::pauses::Longest;
 use crate::schedule::Gaps;
 use crate::{Distribution, Distributions};
@@ -242,6 +243,8 @@ pub struct Readings {
     pub pauses: Longest,
     /// The first failure, in words.
     pub first_error: Option<String>,
+    /// The worker's thread, as far as its time can be read.
+    pub thread: Option<Thread>,
 }
 
 impl Readings {
@@ -266,6 +269,7 @@ impl Meter {
             gaps: Gaps::default(),
             pauses: Longest::new(),
             first_error: None,
+            thread: None,
         })))
     }
 

@@ -15,6 +15,7 @@
 //! for how.
 
 mod alarm;
+mod busy;
 pub mod capacity;
 mod check;
 mod clock;

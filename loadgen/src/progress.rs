@@ -80,6 +80,10 @@ pub struct Progress {
     /// Share of CPU time the hypervisor gave to others in the interval, 0 to 1; absent where the system
     /// does not tell.
     pub steal: Option<f64>,
+    /// Share of the interval for which the generator's busiest worker thread had a CPU or waited for one, 0 to 1: near 1
+    /// the generator does all it can. Absent where the system does not tell.
+    #[serde(default)]
+    pub generator_busy: Option<f64>,
 }
 
 /// One interval, as an [`Observer`] sees it.

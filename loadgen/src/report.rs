@@ -466,6 +466,11 @@ pub struct Report {
     pub delivery_before_arrival: u64,
     /// The generator's own lateness.
     pub generator_late: Lateness,
+    /// Share of the measured window for which the generator's busiest worker thread had a CPU or waited for one, 0 to 1:
+    /// near 1 the generator did all it could, and what was delivered may be its bound and not the target's. Absent
+    /// where the system does not tell.
+    #[serde(default)]
+    pub generator_busy: Option<f64>,
     /// Share of the machine's CPU time that the hypervisor gave to others during the run, 0 to 1; absent
     /// where the system does not tell.
     pub steal: Option<f64>,

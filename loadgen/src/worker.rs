@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet, LocalSet, spawn_local};
 
 use crate::LoadError;
+use crate::busy::Thread;
 use crate::dealer::Dealer;
 use crate::lane::Lane;
 use crate::latency::Meter;
@@ -99,6 +100,7 @@ impl<T: Target> Worker<T> {
         {
             return Err(LoadError::Core { core });
         }
+        self.meter.lock().thread = Thread::own();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use super::figures::{counted, percent, rate, seconds, time, times, whole};
 use super::{Distribution, Mode, Report};
 use crate::Rate;
+use crate::busy::AT_END;
 
 mod pressure;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub fn notes(report: &Report, response: Option<&Histogram<u64>>) -> Vec<String> 
         durability(report),
         kept_stream(report),
         warm_up(report),
+        at_its_end(report),
         waiting(report),
         closed(report, response),
         unkept(report),
@@ -102,6 +104,21 @@ fn matters(larger_us: f64, smaller_us: f64) -> bool {
     larger_us > smaller_us * FACTOR && larger_us - smaller_us > MATTERS_US
 }
 
+/// Whether the generator had no time left.
+fn no_time_left(r: &Report) -> bool {
+    r.generator_busy.is_some_and(|busy| busy >= AT_END)
+}
+
+fn at_its_end(r: &Report) -> Option<String> {
+    let busy = r.generator_busy.filter(|_| no_time_left(r))?;
+    Some(format!(
+        "The generator did all it could: its busiest worker had a CPU, or waited for one, for {} of the window. What \
+         was delivered may be its bound and not the target's: give it more CPUs (--cores), or let fewer groups read; \
+         load check says what it can do.",
+        percent(busy)
+    ))
+}
+
 /// Coordinated omission, seen from an open run.
 fn waiting(r: &Report) -> Option<String> {
     if r.mode != Mode::Open {
@@ -125,8 +142,12 @@ fn waiting(r: &Report) -> Option<String> {
             time(late.p99_us)
         ));
     }
+    let who = match no_time_left(r) {
+        true => "this generator had no time for them or the target did not take them",
+        false => "the target did not take them",
+    };
     Some(format!(
-        "{name} of response is {}, of service {}: records that fell due while the target did not take them waited \
+        "{name} of response is {}, of service {}: records that fell due while {who} waited \
          to be sent (its longest answer took {}), and response counts that wait. A tool that times from the actual \
          send would have shown {}.",
         time(response),

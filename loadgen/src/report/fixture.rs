@@ -108,6 +108,7 @@ fn run(seconds: impl Fn(i64) -> Second) -> Run {
             service: of(3),
             delivery: of(5),
             steal: Some(0.001),
+            generator_busy: Some(0.42),
         });
         if t >= 0 {
             for ((_, sum), histogram) in total.iter_mut().zip(&histograms) {
@@ -220,6 +221,7 @@ fn report(latency_us: Distributions) -> Report {
         ack_pause_ms: AckPauses::of(&[((0, 0), 4_200_000), ((0, 1), 12_700_000)].into(), &[]),
         delivery_before_arrival: 7,
         generator_late: Lateness { p99_us: 31.2, max_us: 612.0, bound_us: 1000.0 },
+        generator_busy: Some(0.417),
         steal: Some(0.0012),
         workers: 1,
         burst: None,

@@ -347,11 +347,15 @@ fn the_run(r: &Report) -> Vec<(String, String)> {
     facts.push((
         "generator",
         format!(
-            "{}; late by {} at p99, {} at most (bound on p99 {})",
+            "{}; late by {} at p99, {} at most (bound on p99 {}){}",
             counted(r.workers as u64, "worker"),
             time(late.p99_us),
             time(late.max_us),
-            time(late.bound_us)
+            time(late.bound_us),
+            r.generator_busy.map_or(String::new(), |busy| format!(
+                "; the busiest had a CPU, or waited for one, for {} of the window",
+                percent(busy)
+            ))
         ),
     ));
     if r.delivery_before_arrival > 0 {

@@ -233,6 +233,9 @@ fn generator(report: &Report) -> String {
         time(late.max_us),
         counted(report.workers as u64, "worker"),
     );
+    if let Some(busy) = report.generator_busy {
+        text += &format!("; busy {}", percent(busy));
+    }
     if let Some(steal) = report.steal {
         text += &format!("; steal {}", percent(steal));
     }

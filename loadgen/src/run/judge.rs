@@ -156,6 +156,7 @@ pub fn judge(case: Case<'_>) -> Result<Report, LoadError> {
             max_us: late.max,
             bound_us: o.late_bound.as_secs_f64() * 1e6,
         },
+        generator_busy: watcher.busy(),
         steal: environment.steal,
         workers: case.workers,
         burst: burst(plan, watcher),

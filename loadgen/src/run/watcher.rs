@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::busy::busiest;
 use crate::clock::nanos;
 use crate::environment::CpuTime;
 use crate::latency::{Meter, Set};
@@ -49,6 +50,10 @@ pub struct Watcher {
     /// Some time ago, for the rate of now.
     earlier: Totals,
     cpu: Option<CpuTime>,
+    /// For how long each worker's thread had wanted a CPU when the observer was told, nanoseconds.
+    wanted: Vec<Option<u64>>,
+    /// Of the measured window: busy time, and the time it is a part of, seconds.
+    busy: (f64, f64),
     steady: Steady,
     is_steady: bool,
     recovery: Option<Recovery>,
@@ -73,6 +78,8 @@ impl Watcher {
             now,
             due: Due::default(),
             cpu: CpuTime::read(),
+            wanted: wanted(&meters),
+            busy: (0.0, 0.0),
             steady: Steady::new(Rule::default()),
             is_steady: false,
             recovery: Bursts::of(&plan.options).map(Recovery::new),
@@ -137,6 +144,12 @@ impl Watcher {
     pub fn recovered(&self) -> Option<Recovered> {
         let recovery = self.recovery.clone()?;
         Some(recovery.finish(&self.plan.times().window()))
+    }
+
+    /// Share of the measured window for which the busiest worker wanted a CPU; `None` where that is not known.
+    pub fn busy(&self) -> Option<f64> {
+        let (busy, of) = self.busy;
+        (of > 0.0).then(|| busy / of)
     }
 
     /// The first failure, in words.
@@ -219,7 +232,17 @@ impl Watcher {
         }
         all.add(window);
         all.add(&self.interval[OUTSIDE]);
-        let progress = self.progress();
+        let wanted = wanted(&self.meters);
+        let passed_ns = self.now.at_ns.saturating_sub(self.told.at_ns);
+        let busy = busiest(&self.wanted, &wanted, passed_ns);
+        let progress = self.progress(busy);
+        if let (Some(busy), Phase::Measure | Phase::Outage | Phase::Catchup) =
+            (busy, progress.phase)
+        {
+            self.busy =
+                (self.busy.0 + busy * progress.interval_s, self.busy.1 + progress.interval_s);
+        }
+        self.wanted = wanted;
         observer.tick(&Tick {
             progress: &progress,
             start_ns: self.told.at_ns,
@@ -233,7 +256,7 @@ impl Watcher {
         self.cpu = CpuTime::read();
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&self, generator_busy: Option<f64>) -> Progress {
         let (plan, now, told) = (&*self.plan, &self.now, &self.told);
         let (times, all) = (plan.times(), &self.merged.1);
         let seconds = now.at_ns.saturating_sub(told.at_ns) as f64 / 1e9;
@@ -274,6 +297,7 @@ impl Watcher {
             service: Distribution::of(&all.service),
             delivery: Distribution::of(&all.delivery),
             steal: self.cpu.zip(CpuTime::read()).and_then(|(then, now)| now.steal_since(then)),
+            generator_busy,
         }
     }
 
@@ -295,6 +319,12 @@ fn next_tick(told_ns: u64, times: &Times) -> u64 {
     let near = after(SHORTEST)..=after(TICK + TICK / 2);
     let edges = [times.window_ns, times.away_ns, times.back_ns, times.end_ns];
     edges.into_iter().filter(|edge| near.contains(edge)).min().unwrap_or(after(TICK))
+}
+
+/// For how long each worker's thread has wanted a CPU, nanoseconds.
+fn wanted(meters: &[Arc<Meter>]) -> Vec<Option<u64>> {
+    let threads = meters.iter().map(|meter| meter.lock().thread.clone());
+    threads.map(|thread| thread?.wanted_ns()).collect()
 }
 
 /// The sets of what was due in the measured window.

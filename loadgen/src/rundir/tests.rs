@@ -66,6 +66,7 @@ pub(crate) fn report(duration_s: f64) -> Report {
         latency_us: Distributions::default(),
         delivery_before_arrival: 0,
         generator_late: Lateness::default(),
+        generator_busy: None,
         steal: None,
         workers: 1,
         burst: None,
@@ -111,6 +112,7 @@ pub(crate) fn tick(dir: &mut RunDir, second: u64, rate: f64, response: &Histogra
         service: zero,
         delivery: zero,
         steal: None,
+        generator_busy: None,
     };
     let none = Histogram::new(3).unwrap();
     let names = Distributions::default().named().map(|(name, _)| name);

@@ -44,6 +44,19 @@ fn an_open_run_explains_a_response_far_above_service() {
     only(&r, &["would have shown 375 us"]);
 }
 
+/// With no time left the generator does not say that the target kept it waiting.
+#[test]
+fn a_generator_at_its_end_says_so() {
+    let mut r = fixture::plain();
+    r.generator_busy = Some(0.987);
+    only(&r, &["did all it could", "98.7 % of the window", "may be its bound"]);
+    r.latency_us.response.p99 = 910_000.0;
+    let notes = said(&r);
+    assert!(notes.iter().any(|note| note.contains("had no time for them or")), "{notes:?}");
+    r.generator_busy = None;
+    only(&r, &["while the target did not take them"]);
+}
+
 #[test]
 fn a_closed_run_below_the_rate_it_was_to_keep_says_so() {
     let mut r = closed_run().0;
