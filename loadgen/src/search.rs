@@ -8,6 +8,7 @@ pub mod controller;
 mod file;
 pub mod fit;
 mod measure;
+mod promise;
 pub mod sim;
 mod store;
 mod sweep;
@@ -19,7 +20,7 @@ mod verdict;
 pub use conduct::{SearchError, SearchRequest, Spectator, search};
 pub use controller::{Next, Search, Step};
 pub use file::{
-    AxisValues, Backlog, Block, Bound, Curve, Ended, Goal, GoalResult, Hysteresis, Interval,
+    AxisValues, Backlog, Block, Bound, Curve, Ended, Goal, GoalResult, Hysteresis, Interval, Proof,
     SEARCH_FILE, SEARCH_SCHEMA, SWEEP_FILE, SWEEP_SCHEMA, SearchFile, SearchResult, SearchSettings,
     Setting, Soak, Stage, SweepFile, SweepMode, SweepPoint, TrialRecord, Walk,
 };

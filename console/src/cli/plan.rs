@@ -313,6 +313,7 @@ mod tests {
             propagation_us: [None; 3],
             met: None,
             kept_up: true,
+            stands: true,
         }
     }
 

@@ -283,6 +283,13 @@ impl Figure {
         self.unit.show(self.value.unwrap_or(f64::INFINITY))
     }
 
+    /// The interval behind the value in a sentence: ` [5.00 s, 12.0 s]`; empty where it has no extent.
+    pub fn extent(&self) -> String {
+        let none =
+            self.interval().is_empty() || (self.low == self.value && self.high == self.value);
+        if none { String::new() } else { format!(" {}", self.interval()) }
+    }
+
     /// The interval for people; empty without one.
     pub fn interval(&self) -> String {
         match (self.low, self.high) {
@@ -322,6 +329,8 @@ pub struct Answer {
     pub tables: Vec<Rows>,
     /// What a reader has to know, in sentences.
     pub notes: Vec<String>,
+    /// What takes from its worth and belongs on the first page, in a sentence without its full stop.
+    pub caution: Option<String>,
     /// The command that would answer it, or answer it better.
     pub command: Option<String>,
 }
@@ -336,6 +345,7 @@ impl Answer {
             figures: vec![],
             tables: vec![],
             notes: vec![],
+            caution: None,
             command: None,
         }
     }
@@ -355,6 +365,12 @@ impl Answer {
     /// One more thing to know.
     pub fn note(mut self, note: impl Into<String>) -> Answer {
         self.notes.push(note.into());
+        self
+    }
+
+    /// What belongs on the first page beside it.
+    pub fn caution(mut self, caution: String) -> Answer {
+        self.caution = Some(caution);
         self
     }
 

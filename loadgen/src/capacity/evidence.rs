@@ -174,6 +174,9 @@ pub struct Sustained {
     pub open_above: bool,
     /// Whether no rate tried met the goals.
     pub unreachable: bool,
+    /// The same search with a budget that should do, as a command; absent unless its own was too short for a rate that may
+    /// be relied on.
+    pub longer: Option<String>,
     /// Trials that count.
     pub trials: usize,
     /// How long the safe rate was kept up, and whether it held.
@@ -189,8 +192,12 @@ pub struct Ceiling {
     pub from: String,
     /// What it holds for.
     pub setup: Setup,
-    /// Records acknowledged per second.
+    /// Records acknowledged per second, in the mean and in the slowest and the fastest second; or with a 95 % interval.
     pub rate: Range,
+    /// How long that was measured, at once, in seconds.
+    pub lasted_s: f64,
+    /// Share of that time for which the generator's busiest worker wanted a CPU; absent where it is not known.
+    pub generator_busy: Option<f64>,
 }
 
 /// A load that was offered, and what came of it.
@@ -214,6 +221,8 @@ pub struct Point {
     pub met: Option<bool>,
     /// Whether it kept up: nearly all that was due was acknowledged and nothing went on waiting.
     pub kept_up: bool,
+    /// Whether it may stand for a rate to rely on. A trial of a search that promises none may not.
+    pub stands: bool,
 }
 
 /// A group that caught up while producers went on.
@@ -227,7 +236,7 @@ pub struct Drain {
     pub setup: Option<Setup>,
     /// Records a second that the group read, with the interval where there is one.
     pub rate: Range,
-    /// Whether that interval is one, and not only the value.
+    /// Whether that interval holds 95 %. Otherwise it is the slowest and the fastest second, or only the value.
     pub measured_interval: bool,
     /// Records per second that arrived meanwhile.
     pub arrival: f64,
@@ -237,6 +246,8 @@ pub struct Drain {
     pub took_s: Option<f64>,
     /// 99th percentile of the response before and during, in microseconds.
     pub live_us: Option<(f64, f64)>,
+    /// Share of the time for which the generator's busiest worker wanted a CPU meanwhile; absent where it is not known.
+    pub generator_busy: Option<f64>,
 }
 
 /// Everything a plan is made from.

@@ -2,7 +2,7 @@
 
 use super::commands::Commands;
 use super::demand::Demand;
-use super::evidence::{Evidence, Point, Range, SAME_SIZE, Setup, Sustained};
+use super::evidence::{Ceiling, Evidence, Point, Range, SAME_SIZE, Setup, Sustained};
 use super::recorded::{Recorded, Window};
 use crate::workload::Workload;
 
@@ -36,8 +36,8 @@ pub struct Capacity {
     pub missed: Option<f64>,
     /// Nothing gave out at the highest rate tried.
     pub open_above: bool,
-    /// What is delivered when more is offered, and the source.
-    pub served: Option<(Range, String)>,
+    /// What is delivered when more is offered.
+    pub served: Option<Ceiling>,
     /// What all rates were multiplied with: skew measured over the skew of the keys, at most 1.
     pub for_keys: f64,
     /// The search it came from.
@@ -57,6 +57,8 @@ pub struct Facts<'a> {
     pub capacity: Option<Capacity>,
     /// A search that found no rate to meet the goals, where nothing better is known.
     pub unreachable: Option<&'a Sustained>,
+    /// A search whose budget was too short for a rate to rely on.
+    pub short: Option<&'a Sustained>,
 }
 
 impl<'a> Facts<'a> {
@@ -66,12 +68,14 @@ impl<'a> Facts<'a> {
             .or_else(|| by_runs(evidence, demand))
             .or_else(|| by_recording(evidence));
         let unreachable = evidence.sustained.iter().find(|s| s.unreachable);
+        let short = evidence.sustained.iter().find(|s| s.longer.is_some());
         Facts {
             evidence,
             demand,
             commands: Commands::of(evidence, demand),
             capacity: capacity.map(|capacity| for_keys(capacity, demand)),
             unreachable,
+            short,
         }
     }
 
@@ -186,15 +190,14 @@ fn by_search(evidence: &Evidence, demand: &Demand) -> Option<Capacity> {
 }
 
 /// What is delivered under overload by this setup: as the same source says, or another.
-fn served(evidence: &Evidence, setup: &Setup, from: &str) -> Option<(Range, String)> {
+fn served(evidence: &Evidence, setup: &Setup, from: &str) -> Option<Ceiling> {
     let alike = evidence.ceilings.iter().filter(|c| c.setup.same_but(setup, |_| ()));
-    let ceiling = alike.max_by_key(|ceiling| ceiling.from == from)?;
-    Some((ceiling.rate, ceiling.from.clone()))
+    alike.max_by_key(|ceiling| ceiling.from == from).cloned()
 }
 
 /// By the highest rate that a run kept up, within its bounds if it had any.
 fn by_runs(evidence: &Evidence, demand: &Demand) -> Option<Capacity> {
-    let held = |point: &&Point| point.met.unwrap_or(point.kept_up) && point.kept_up;
+    let held = |point: &&Point| point.met.unwrap_or(point.kept_up) && point.kept_up && point.stands;
     let fit = |point: &Point| (point.setup.ack == "durable", point.setup.groups >= demand.groups);
     let best = evidence
         .points
@@ -254,7 +257,7 @@ fn for_keys(capacity: Capacity, demand: &Demand) -> Capacity {
         safe: capacity.safe * factor,
         estimate: capacity.estimate.map(scale),
         missed: capacity.missed.map(|rate| rate * factor),
-        served: capacity.served.map(|(range, from)| (scale(range), from)),
+        served: capacity.served.map(|served| Ceiling { rate: scale(served.rate), ..served }),
         for_keys: factor,
         ..capacity
     }

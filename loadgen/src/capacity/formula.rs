@@ -37,6 +37,9 @@ formulas! {
     HEADROOM = "headroom": "demand / safe rate",
         "definition; 0.7 on average leaves room for what is not average",
         "the rate holds for the records, batches and keys it was measured with";
+    /// What is asked over where the goal gives out.
+    OF_ESTIMATE = "of-estimate": "demand / R*",
+        "definition", "R* is where half of all two-minute runs miss the goal: no rate to promise";
     /// Seconds of work above what is served.
     PEAK_BACKLOG = "peak-backlog": "(peak - C) x T",
         "fluid queue", "C, what is delivered under overload, has to hold for all of T";

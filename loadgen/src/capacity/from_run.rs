@@ -8,6 +8,8 @@ use crate::{Mode, Phase, Progress, Report};
 
 /// A run that acknowledged less than this share of what was due did not keep up.
 pub const KEPT_UP: f64 = 0.98;
+/// A shorter interval, in seconds, says nothing about what a second can be like.
+const WHOLE_S: f64 = 0.75;
 
 /// Adds what the run `name` says. Of a void one nothing counts.
 pub fn run(evidence: &mut Evidence, name: &str, report: &Report, samples: &[Progress]) {
@@ -25,12 +27,19 @@ pub fn run(evidence: &mut Evidence, name: &str, report: &Report, samples: &[Prog
     );
     match report.mode {
         // As fast as it goes: what is delivered when more is offered.
-        Mode::Saturating => evidence.ceilings.push(Ceiling {
-            from: name.to_owned(),
-            setup,
-            rate: rate(samples, Phase::Measure, |p| p.acked_per_s)
-                .unwrap_or_else(|| Range::exactly(report.records_per_s)),
-        }),
+        Mode::Saturating => {
+            let acked = |p: &Progress| p.acked_per_s;
+            let interval = rate(samples, Phase::Measure, acked);
+            evidence.ceilings.push(Ceiling {
+                from: name.to_owned(),
+                setup,
+                rate: interval.unwrap_or_else(|| {
+                    extremes(samples, Phase::Measure, acked, report.records_per_s)
+                }),
+                lasted_s: report.duration_s,
+                generator_busy: report.generator_busy,
+            });
+        }
         // Callers that wait say nothing about arrivals that do not.
         Mode::Closed => {
             evidence.left_out.push(format!("{name} is a closed loop, which offers no rate"));
@@ -62,6 +71,7 @@ fn point(name: &str, report: &Report, setup: super::evidence::Setup) -> Point {
         propagation_us: three(&report.latency_us.propagation),
         met: judged(report),
         kept_up: read && report.records_per_s >= KEPT_UP * report.offered_rate,
+        stands: true,
     }
 }
 
@@ -87,8 +97,10 @@ fn drain(
         return None;
     }
     // The seconds tell what all groups read; those that were never away read what arrives.
-    let interval =
-        rate(samples, Phase::Catchup, |p| (p.consumed_per_s - live * p.acked_per_s) / paused);
+    let read = |p: &Progress| (p.consumed_per_s - live * p.acked_per_s) / paused;
+    let interval = rate(samples, Phase::Catchup, read);
+    let busy: Vec<f64> =
+        of_phase(samples, Phase::Catchup).filter_map(|p| p.generator_busy).collect();
     let p99 = |d: &crate::Distribution| d.percentiles()[2];
     let away = if backlog.groups_paused == 1 { "a group" } else { "groups" };
     Some(Drain {
@@ -96,23 +108,42 @@ fn drain(
         what: format!("{away} away for {}", seconds(backlog.outage_s)),
         setup: Some(setup.clone()),
         // The interval of the seconds around the mean that was counted.
-        rate: interval.map_or(Range::exactly(mean), |range| Range {
-            value: mean,
-            low: range.low.min(mean),
-            high: range.high.max(mean),
-        }),
+        rate: match interval {
+            Some(range) => {
+                Range { value: mean, low: range.low.min(mean), high: range.high.max(mean) }
+            }
+            None => extremes(samples, Phase::Catchup, read, mean),
+        },
         measured_interval: interval.is_some(),
         arrival: backlog.arrival_rate,
         outage_s: backlog.outage_s,
         took_s: backlog.drain_s,
         live_us: p99(&backlog.before.response).zip(p99(&backlog.draining.response)),
+        generator_busy: (!busy.is_empty()).then(|| busy.iter().sum::<f64>() / busy.len() as f64),
     })
+}
+
+fn of_phase(samples: &[Progress], phase: Phase) -> impl Iterator<Item = &Progress> {
+    samples.iter().filter(move |sample| sample.phase == phase)
+}
+
+/// `mean` with the slowest and the fastest second of a phase. The last one of catching up does not count: it ended in it.
+fn extremes(samples: &[Progress], phase: Phase, of: impl Fn(&Progress) -> f64, mean: f64) -> Range {
+    let mut seconds: Vec<&Progress> = of_phase(samples, phase).collect();
+    if phase == Phase::Catchup {
+        seconds.pop();
+    }
+    let whole = || {
+        let whole = seconds.iter().filter(|second| second.interval_s >= WHOLE_S);
+        whole.map(|second| of(second)).filter(|rate| *rate > 0.0)
+    };
+    Range { value: mean, low: whole().fold(mean, f64::min), high: whole().fold(mean, f64::max) }
 }
 
 /// A rate over the seconds of a phase, with its 95 % interval from whole blocks; `None` with fewer than three.
 fn rate(samples: &[Progress], phase: Phase, of: impl Fn(&Progress) -> f64) -> Option<Range> {
     let mut blocks: Vec<(f64, f64)> = Vec::new();
-    for sample in samples.iter().filter(|sample| sample.phase == phase) {
+    for sample in of_phase(samples, phase) {
         let (count, seconds) = (of(sample) * sample.interval_s, sample.interval_s);
         match blocks.last_mut().filter(|(_, length)| *length < BLOCK_S - 0.5) {
             Some(block) => *block = (block.0 + count, block.1 + seconds),

@@ -6,7 +6,7 @@ use super::read::setup;
 use crate::report::figures::{percent, time, whole};
 use crate::search::{
     Bound, Ended, Goal, Interval, SearchFile, SearchResult, SweepFile, SweepMode, SweepPoint,
-    TrialRecord,
+    TrialRecord, text,
 };
 
 /// A trial whose backlog grew by more than this share of what was offered shows what is delivered under overload.
@@ -38,13 +38,34 @@ pub fn search(evidence: &mut Evidence, name: &str, file: &SearchFile, in_sweep: 
         ));
     }
     if let Some(result) = file.result.as_ref().filter(|_| !counted.is_empty()) {
-        evidence.sustained.push(sustained(name, file, result, &setup, counted.len(), in_sweep));
+        let found = sustained(name, file, result, &setup, counted.len(), in_sweep);
+        if found.longer.is_some() {
+            evidence.left_out.push(format!("{name} promises no rate: {}", found.remark));
+        }
+        evidence.sustained.push(found);
     }
-    let delivered = counted.iter().filter(|trial| overloaded(trial)).map(|t| t.delivered_rate);
-    if let Some(rate) = Range::of(delivered.collect()) {
-        evidence.ceilings.push(Ceiling { from: name.to_owned(), setup: setup.clone(), rate });
-    }
+    evidence.ceilings.extend(ceiling(name, &counted, &setup));
     evidence.points.extend(counted.iter().map(|trial| trial_point(name, file, trial, &setup)));
+}
+
+/// What trials under overload delivered: the median of them, and the slowest and the fastest second of any.
+fn ceiling(name: &str, trials: &[&TrialRecord], setup: &Setup) -> Option<Ceiling> {
+    let over: Vec<&TrialRecord> =
+        trials.iter().copied().filter(|trial| overloaded(trial)).collect();
+    let of_all = Range::of(over.iter().map(|trial| trial.delivered_rate).collect())?;
+    let seconds = || over.iter().filter_map(|trial| trial.delivered_seconds);
+    let busy = Range::of(over.iter().filter_map(|trial| trial.generator_busy).collect());
+    Some(Ceiling {
+        from: name.to_owned(),
+        setup: setup.clone(),
+        rate: Range {
+            low: seconds().map(|(slow, _)| slow).fold(of_all.low, f64::min),
+            high: seconds().map(|(_, fast)| fast).fold(of_all.high, f64::max),
+            ..of_all
+        },
+        lasted_s: over.iter().map(|trial| trial.measured_s).fold(0.0, f64::max),
+        generator_busy: busy.map(|busy| busy.value),
+    })
 }
 
 fn overloaded(trial: &TrialRecord) -> bool {
@@ -83,8 +104,13 @@ fn sustained(
             });
             format!("{} was missed at every rate tried{seen}", goal.of)
         }
+        None if result.needs_s.is_some() => result.in_words(),
         None => result.notes.first().cloned().unwrap_or_default(),
     };
+    let longer = result.needs_s.map(|more_s| {
+        let command = text::longer(&file.command, file.settings.budget_s + more_s);
+        format!("{command} -o search-longer")
+    });
     Sustained {
         from: name.to_owned(),
         in_sweep,
@@ -95,8 +121,9 @@ fn sustained(
         safe: result.published_rate.filter(|_| !unreachable),
         binding: result.binding.clone(),
         remark,
-        open_above: result.ended == Ended::NotReached,
+        open_above: result.estimate.is_none(),
         unreachable,
+        longer,
         trials,
         soak: result.soak.map(|soak| (soak.seconds, soak.held)),
         recovers: result.hysteresis.as_ref().map(|hysteresis| hysteresis.recovers),
@@ -122,6 +149,7 @@ fn trial_point(name: &str, file: &SearchFile, trial: &TrialRecord, setup: &Setup
         met: met.filter(|met| !met.is_empty()).map(|met| met.into_iter().all(|met| met)),
         kept_up: trial.backlog.is_none_or(|b| !b.significant || b.growth <= file.settings.stable)
             && trial.delivered_rate >= KEPT_UP * trial.offered_rate,
+        stands: file.result.as_ref().is_none_or(|result| result.needs_s.is_none()),
     }
 }
 
@@ -153,12 +181,19 @@ pub fn point(evidence: &mut Evidence, name: &str, file: &SweepFile, point: &Swee
             remark: String::new(),
             open_above: false,
             unreachable: false,
+            longer: None,
             trials: 0,
             soak: None,
             recovers: None,
         }),
-        SweepMode::Rate { rate: None, .. } => {
-            evidence.ceilings.push(Ceiling { from: name.to_owned(), setup, rate: range(rate) });
+        SweepMode::Rate { rate: None, duration_s } => {
+            evidence.ceilings.push(Ceiling {
+                from: name.to_owned(),
+                setup,
+                rate: range(rate),
+                lasted_s: *duration_s,
+                generator_busy: None,
+            });
         }
         SweepMode::Rate { rate: Some(offered), .. } => evidence.points.push(Point {
             from: name.to_owned(),
@@ -170,6 +205,7 @@ pub fn point(evidence: &mut Evidence, name: &str, file: &SweepFile, point: &Swee
             propagation_us: [propagation[0], propagation[2], propagation[3]],
             met: None,
             kept_up: rate.value >= KEPT_UP * offered,
+            stands: true,
         }),
     }
 }

@@ -76,7 +76,7 @@ fn first_page(plan: &Plan) -> Vec<Line> {
             start.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default() + start.as_str();
         let word = match answer.verdict.word() {
             "" => title,
-            word => format!("{title}: {}", word.to_lowercase()),
+            word => format!("{title}: {word}"),
         };
         Line { tone: tone(answer.verdict), word, reason: answer.says.clone() }
     };
@@ -89,7 +89,12 @@ fn first_page(plan: &Plan) -> Vec<Line> {
         word: format!("Trust: {}", plan.trust.verdict),
         reason: plan.trust.reasons.join("; "),
     };
-    plan.answers.iter().map(line).chain([trust]).collect()
+    let caution = |answer: &Answer| {
+        let reason = answer.caution.clone()?;
+        Some(Line { tone: Tone::Unsure, word: "Caution".to_owned(), reason })
+    };
+    let cautions = plan.answers.iter().filter_map(caution);
+    plan.by_use().map(line).chain(cautions).chain([trust]).collect()
 }
 
 fn headline(plan: &Plan) -> Vec<Headline> {
@@ -115,15 +120,19 @@ fn headline(plan: &Plan) -> Vec<Headline> {
             items.push(item("gives out at", value, detail));
         }
         if let Some(overload) = s.overload {
-            let detail = "when more is offered".to_owned();
+            let (low, high) = (rate(overload.low.round()), rate(overload.high.round()));
+            let detail = match overload.low < overload.high {
+                true => format!("when more is offered; {low} to {high}"),
+                false => "when more is offered".to_owned(),
+            };
             let value = format!("{} records/s", rate(overload.value.round()));
-            items.push(item("delivered", value, detail));
+            items.push(item("delivered under overload, C", value, detail));
         }
         if let Some(setup) = &s.setup {
             items.push(item(
                 "measured with",
                 counted(u64::from(setup.shards), "shard"),
-                setup.words(),
+                setup.words().split_once(", ").map_or(String::new(), |(_, rest)| rest.to_owned()),
             ));
         }
     }
@@ -199,8 +208,13 @@ fn question(plan: &Plan, answer: &Answer, blocks: &mut Vec<Block>) {
             ..Table::default()
         }));
     }
-    if !answer.notes.is_empty() {
-        blocks.push(Block::Remarks(answer.notes.iter().map(|note| plain(note)).collect()));
+    let caution = answer
+        .caution
+        .iter()
+        .map(|caution| Remark { tone: Tone::Unsure, ..plain(&format!("{caution}.")) });
+    let remarks: Vec<Remark> = caution.chain(answer.notes.iter().map(|note| plain(note))).collect();
+    if !remarks.is_empty() {
+        blocks.push(Block::Remarks(remarks));
     }
 }
 

@@ -168,7 +168,7 @@ pub fn plan(
         seen: seen(&facts),
         assumptions: assumptions(&facts, &answers),
         formulas: used(&answers),
-        trust: trust(evidence, &mixed, &lints),
+        trust: trust(evidence, &mixed, &lints, &answers),
         answers,
         scaling,
         mixed,
@@ -192,7 +192,7 @@ fn sustains(facts: &Facts<'_>) -> Option<Sustains> {
         setup: capacity.setup.clone(),
         safe: capacity.safe,
         estimate: capacity.estimate,
-        overload: capacity.served.as_ref().map(|(range, _)| *range),
+        overload: capacity.served.as_ref().map(|served| served.rate),
         trials: search.map(|search| search.trials).filter(|trials| *trials > 0),
         soak_s: search.and_then(|search| search.soak).map(|(seconds, _)| seconds),
         soak_held: search.and_then(|search| search.soak).map(|(_, held)| held),
@@ -238,7 +238,7 @@ fn lints(sources: &[Source]) -> Vec<Lint> {
     all
 }
 
-fn trust(evidence: &Evidence, mixed: &[Mixed], lints: &[Lint]) -> Trust {
+fn trust(evidence: &Evidence, mixed: &[Mixed], lints: &[Lint], answers: &[Answer]) -> Trust {
     let (mut poor, mut fair, mut good) = (Vec::new(), Vec::new(), Vec::new());
     if !mixed.is_empty() {
         poor.push(format!(
@@ -259,6 +259,9 @@ fn trust(evidence: &Evidence, mixed: &[Mixed], lints: &[Lint]) -> Trust {
         0 => good.push("nothing void".to_owned()),
         void if void * 10 > counted_all + void => fair.push(words),
         _ => good.push(words),
+    }
+    if answers.iter().any(|answer| answer.caution.is_some()) {
+        fair.push("the generator was at its end where a caution says so".to_owned());
     }
     let warnings = lints.iter().filter(|lint| lint.severity == Severity::Warning).count();
     match warnings {
@@ -341,6 +344,13 @@ fn assumptions(facts: &Facts<'_>, answers: &[Answer]) -> Vec<String> {
 }
 
 impl Plan {
+    /// The answers, as a reader wants them: those that are none come last.
+    pub(super) fn by_use(&self) -> impl Iterator<Item = &Answer> {
+        let open =
+            |answer: &&Answer| matches!(answer.verdict, Verdict::NotMeasured | Verdict::NotAsked);
+        self.answers.iter().filter(move |a| !open(a)).chain(self.answers.iter().filter(open))
+    }
+
     /// Questions that nothing measured answers, each with the command that would.
     pub fn missing(&self) -> impl Iterator<Item = (&Answer, &str)> {
         let missing = self.answers.iter().filter(|answer| {

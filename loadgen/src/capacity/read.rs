@@ -168,6 +168,7 @@ impl Evidence {
             outage_s: 0.0,
             took_s: Some(seen.took_s),
             live_us: None,
+            generator_busy: None,
         });
         self.drains.extend(drains);
         self.recorded.push((name.to_owned(), recorded));

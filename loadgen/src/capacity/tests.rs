@@ -50,6 +50,7 @@ fn sustained(name: &str, setup: Setup, rate: f64) -> Sustained {
         remark: String::new(),
         open_above: false,
         unreachable: false,
+        longer: None,
         trials: 48,
         soak: Some((1_200.0, true)),
         recovers: Some(true),
@@ -67,6 +68,7 @@ fn point(setup: Setup, offered: f64, p99_us: f64) -> Point {
         propagation_us: [None; 3],
         met: None,
         kept_up: true,
+        stands: true,
     }
 }
 
@@ -82,6 +84,8 @@ fn measured() -> Evidence {
             from: "search".into(),
             setup: setup(),
             rate: Range { value: 650e3, low: 600e3, high: 700e3 },
+            lasted_s: 900.0,
+            generator_busy: Some(0.4),
         }],
         drains: vec![Drain {
             from: "backlog".into(),
@@ -93,6 +97,7 @@ fn measured() -> Evidence {
             outage_s: 300.0,
             took_s: Some(240.0),
             live_us: Some((3_900.0, 6_200.0)),
+            generator_busy: Some(0.5),
         }],
         ..Evidence::default()
     }
@@ -150,7 +155,7 @@ fn an_average_fits_below_seven_tenths_of_what_is_safe() {
     near(used, 0.7005);
     assert_eq!((low, high), (None, None), "the interval is that of R*");
     // 400/702 to 400/571.
-    let (_, low, high) = figure(headroom, formula::RATIO);
+    let (_, low, high) = figure(headroom, formula::OF_ESTIMATE);
     near(low.unwrap(), 0.5698);
     near(high.unwrap(), 0.7005);
 }
@@ -198,7 +203,11 @@ fn an_outage_is_caught_up_at_what_is_left_of_the_drain() {
     assert_eq!(high, Some(1_600.0));
     let (away, ..) = figure(outage, formula::SURVIVABLE);
     near(away, 48_000.0);
-    assert!(outage.says.contains("live p99 3.90 ms -> 6.20 ms"), "{}", outage.says);
+    assert!(
+        outage.says.contains("meanwhile response p99 6.20 ms instead of 3.90 ms"),
+        "{}",
+        outage.says
+    );
     let verdict =
         |demand: Demand| answer(&planned(&measured(), &demand), Question::CatchUp).verdict;
     // Longer than leaves room for catching up, longer than is kept, and beside more than was measured.
@@ -551,6 +560,37 @@ fn machines_that_differ_are_not_mixed_unless_forced() {
     ));
 }
 
+/// What the generator could not do is no figure of the target: the first page says so.
+#[test]
+fn a_generator_at_its_end_is_cautioned_against() {
+    let mut evidence = measured();
+    let plan = planned(&evidence, &asked());
+    assert!(
+        plan.answers.iter().all(|answer| answer.caution.is_none())
+            && !plan.to_string().contains("CAUTION")
+    );
+    let said = |plan: &Plan, words: &str| {
+        answer(plan, Question::Peak).notes.iter().any(|note| note.contains(words))
+    };
+    assert!(said(&plan, "the generator had 60.0 % of its time to spare"));
+    evidence.ceilings[0].generator_busy = None;
+    assert!(said(&planned(&evidence, &asked()), "is not known"));
+    evidence.ceilings[0].generator_busy = Some(0.99);
+    evidence.ceilings[0].lasted_s = 4.0;
+    evidence.drains[0].generator_busy = Some(0.95);
+    let plan = planned(&evidence, &asked());
+    let caution = answer(&plan, Question::Peak).caution.as_deref().unwrap();
+    assert!(caution.contains("C = 650,000 records/s, is what the generator could do"), "{caution}");
+    assert!(said(&plan, "C was measured for 4.00 s at once, the peak lasts 10 min"));
+    let caution = answer(&plan, Question::CatchUp).caution.as_deref().unwrap();
+    assert!(caution.contains("900,000 records/s") && caution.contains("95.0 %"), "{caution}");
+    let text = plan.to_string();
+    let first = text.split("\nHOW EACH FIGURE").next().unwrap();
+    assert_eq!(first.matches("CAUTION").count(), 2, "{first}");
+    assert!(answer(&plan, Question::FirstLimit).says.contains("group of this generator"));
+    assert_eq!(plan.trust.verdict, "fair");
+}
+
 #[test]
 fn every_figure_has_a_formula_and_inputs_with_their_source() {
     let mut evidence = measured();
@@ -583,7 +623,7 @@ fn the_first_page_fits_a_screen() {
         "safe: 571,000 records/s (292 MB/s); delivers 650,000 when more is offered",
         "average 400k/s       TIGHT  70.1 % of the safe rate",
         "peak 800k/s          NO     800,000 records/s for 10 min: 90,000,000 records wait (46.1 GB)",
-        "outage of 30 min     FITS   away for 30 min: caught up 24 min after its return",
+        "outage of 30 min     FITS   away for 30 min: caught up 24 min [21 min 49 s, 26 min 40 s]",
         "Kinesis equivalent",
         "trust",
     ] {

@@ -48,8 +48,12 @@ impl Plan {
             None => out.push_str("CAPACITY  not measured\n"),
         }
         out.push('\n');
-        for answer in &self.answers {
+        for answer in self.by_use() {
             self.line(out, answer)?;
+        }
+        for caution in self.answers.iter().filter_map(|answer| answer.caution.as_deref()) {
+            write!(out, "  {:<TITLE$}", "CAUTION")?;
+            wrapped(out, 2 + TITLE, 2 + TITLE + WORD, caution)?;
         }
         let trust =
             format!("{}: {}", self.trust.verdict.to_uppercase(), self.trust.reasons.join("; "));

@@ -38,7 +38,13 @@ pub fn markdown(document: &Document) -> String {
 fn mark(tone: Tone, word: &str) -> String {
     match tone {
         Tone::Good | Tone::Plain => word.to_owned(),
-        Tone::Bad => word.to_uppercase(),
+        // A unit in capitals is another one.
+        Tone::Bad => {
+            let figure = |word: &str| word.contains(|c: char| c.is_ascii_digit());
+            let loud =
+                |word: &str| if figure(word) { word.to_owned() } else { word.to_uppercase() };
+            word.split(' ').map(loud).collect::<Vec<_>>().join(" ")
+        }
         Tone::Unsure => format!("{word} (!)"),
     }
 }
@@ -188,6 +194,12 @@ mod tests {
         let mut page = Page(String::new());
         page.code("echo ```");
         assert!(page.0.starts_with("````sh\necho ```\n````"), "{}", page.0);
+    }
+
+    #[test]
+    fn what_is_bad_is_loud_and_units_stay_what_they_are() {
+        assert_eq!(mark(Tone::Bad, "Average 29.1k/s: NO"), "AVERAGE 29.1k/s: NO");
+        assert_eq!(mark(Tone::Unsure, "Trust: fair"), "Trust: fair (!)");
     }
 
     #[test]

@@ -162,6 +162,7 @@ fn load(file: &SearchFile) -> String {
 fn verdicts(result: &SearchResult) -> Vec<Verdict> {
     let verdict = |tone, word: &str, reason: String| Verdict { tone, word: word.into(), reason };
     let (tone, word) = match (result.estimate, result.published_rate) {
+        (_, None) if result.needs_s.is_some() => (Tone::Unsure, "Budget too short"),
         (_, None) if result.ended == Ended::Void => (Tone::Unsure, "No valid trial"),
         (_, None) => (Tone::Bad, "Goal out of reach"),
         (Some(_), _) => (Tone::Good, "Found"),

@@ -93,10 +93,12 @@ fn share(blocks: &[Block], goal: usize) -> Option<f64> {
     (records > 0).then(|| over as f64 / records as f64)
 }
 
-/// How what waits changed: its growth over the last two thirds of `waits`, each a time in seconds and a number of
-/// records, at `rate` records per second offered. `None` with fewer than three of them.
+/// How what waits changed: its growth over the last two thirds of `waits`, or the last four if these are more, each a time in
+/// seconds and a number of records, at `rate` records per second offered. `None` with fewer than three of them.
 pub fn growth(waits: &[(f64, f64)], rate: f64) -> Option<Backlog> {
-    let late = waits.get(waits.len() / 3..).filter(|late| late.len() >= 3)?;
+    // Three points have one degree of freedom: whatever scatters at all could be no growth.
+    let from = (waits.len() / 3).min(waits.len().saturating_sub(4));
+    let late = waits.get(from..).filter(|late| late.len() >= 3)?;
     let slope = Slope::of(late)?;
     let at_end = late.last().map_or(0.0, |(_, waits)| *waits);
     Some(Backlog { growth: slope.slope / rate, significant: slope.significant(), at_end })
@@ -331,7 +333,12 @@ impl Search {
     /// What overload, descent and soak need.
     fn reserve_s(&self) -> f64 {
         let short = (self.settings.trial_s / 2.0).max(4.0);
-        let soak = (self.settings.budget_s * SOAK_SHARE).min(SOAK_S);
+        let budget_s = self.settings.budget_s;
+        let soak = (budget_s * SOAK_SHARE).min(SOAK_S);
+        // Without a curve only the soak promises anything.
+        let proof = self.proof_s();
+        let proves = proof <= budget_s * verdict::PROOF_SHARE && self.belief() == Belief::Above;
+        let soak = if proves { soak.max(proof) } else { soak };
         soak + (DOWN.len() + 1) as f64 * self.cost_s(short)
     }
 
@@ -417,7 +424,12 @@ impl Search {
                 (lowest <= self.settings.start_rate / LOWEST).then_some(Ended::Unreachable)
             }
         };
-        let Some(why) = enough.or((!time).then_some(Ended::Budget)) else {
+        // What the generator cannot offer ended the way up; the time was only what was left to look closer.
+        let spent = match self.belief() {
+            Belief::Above if self.limited.is_some() => Ended::NotReached,
+            _ => Ended::Budget,
+        };
+        let Some(why) = enough.or((!time).then_some(spent)) else {
             self.turn = (self.turn + GOLDEN).fract();
             return;
         };
@@ -447,10 +459,15 @@ impl Search {
 
     /// The soak that there is time for, if there is a rate to soak at.
     fn soaking(&mut self) -> Phase {
-        let Some(rate) = self.result().published_rate else { return Phase::Done };
-        let room = self.left_s() - self.cost_s(0.0);
-        let seconds = room.min(self.soak_wanted_s());
-        if seconds < SOAK_LEAST_S { Phase::Done } else { Phase::Soak { rate, seconds } }
+        let Some(rate) = verdict::candidate(self) else { return Phase::Done };
+        let seconds = self.soak_s();
+        if seconds > 0.0 { Phase::Soak { rate, seconds } } else { Phase::Done }
+    }
+
+    /// How long a soak would be now; 0 if there is no time for one.
+    fn soak_s(&self) -> f64 {
+        let seconds = (self.left_s() - self.cost_s(0.0)).min(self.soak_wanted_s());
+        if seconds < SOAK_LEAST_S { 0.0 } else { seconds }
     }
 
     fn soaked(&mut self, rate: f64) {
@@ -462,7 +479,10 @@ impl Search {
         let held = goals.all(kept) && !last.unstable(self.settings.stable);
         let seconds = last.outcome.measured_s;
         self.soak = Some(Soak { rate, seconds, wanted_s: self.soak_wanted_s(), held });
-        self.phase = if held { Phase::Done } else { self.soaking() };
+        // Held, and yet too much was late for a promise: a lower rate may do.
+        let lower = || verdict::candidate(self).is_some_and(|candidate| candidate < rate);
+        let again = !held || self.belief() == Belief::Above && lower();
+        self.phase = if again { self.soaking() } else { Phase::Done };
         if self.phase == Phase::Done {
             self.ended.get_or_insert(Ended::Budget);
         }
@@ -484,6 +504,11 @@ impl Search {
 
     pub(super) fn soak(&self) -> Option<Soak> {
         self.soak
+    }
+
+    /// Whether nothing follows.
+    pub(super) fn over(&self) -> bool {
+        self.phase == Phase::Done
     }
 
     pub(super) fn ended(&self) -> Option<Ended> {

@@ -142,6 +142,13 @@ pub struct TrialRecord {
     pub propagation: Distribution,
     /// The generator's own lateness at p99.
     pub generator_late_us: f64,
+    /// Share of the window for which its busiest worker thread had a CPU or waited for one, 0 to 1; absent where the system
+    /// does not tell.
+    #[serde(default)]
+    pub generator_busy: Option<f64>,
+    /// Records acknowledged per second in the slowest and the fastest second of the window; absent without a whole one.
+    #[serde(default)]
+    pub delivered_seconds: Option<(f64, f64)>,
     /// Share of CPU time the hypervisor gave to others; absent where that is not told.
     pub steal: Option<f64>,
     /// Busiest shard over the mean of all.
@@ -195,7 +202,8 @@ pub struct GoalResult {
     pub bound: Bound,
     /// Where the fitted curve crosses the allowed share; absent if it does not.
     pub estimate: Option<Interval>,
-    /// The rate at which a run of two minutes meets it with 95 %: what may be promised. Absent if there is none.
+    /// The rate at which a run of two minutes meets it with 95 %: what may be promised. Absent if there is none: so where
+    /// it was met at every rate tried, unless a rate was kept up for long enough.
     pub safe_rate: Option<f64>,
     /// The lowest share seen in a trial that counts, and that trial's number: the best seen, where a goal is unreachable.
     pub best: Option<(f64, u32)>,
@@ -203,6 +211,25 @@ pub struct GoalResult {
     pub best_us: Option<f64>,
     /// The fitted response curve, by ascending rate.
     pub curve: Vec<Curve>,
+}
+
+/// What a rate rests on where every trial met every goal, so that there is no curve: the time it was kept up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Records per second.
+    pub rate: f64,
+    /// How long it was offered, over all trials at it.
+    pub seconds: f64,
+    /// How long it would have to be before a run of two minutes can be promised with 95 %, what was late meanwhile
+    /// considered; absent if too much was for any promise.
+    pub needed_s: Option<f64>,
+}
+
+impl Proof {
+    /// Whether the rate may be relied on.
+    pub fn holds(&self) -> bool {
+        self.needed_s.is_some_and(|needed_s| self.seconds >= needed_s)
+    }
 }
 
 /// How long the published rate was kept up.
@@ -269,8 +296,15 @@ pub struct SearchResult {
     /// Which of them gives out first: its `of`.
     pub binding: Option<String>,
     /// The rate that may be relied on: the lowest `safe_rate`, never above the lower end of the interval, and no
-    /// higher than a soak has held. Absent if there is none.
+    /// higher than a soak has held; where nothing gave out, what was kept up for long enough. Absent if there is none.
     pub published_rate: Option<f64>,
+    /// Where nothing gave out: what the rate to be published rests on. Absent where there is an estimate.
+    #[serde(default)]
+    pub proof: Option<Proof>,
+    /// How much longer the budget would have to be, about, for a rate to be published, in seconds; absent if there is
+    /// one, or a goal is out of reach.
+    #[serde(default)]
+    pub needs_s: Option<f64>,
     /// Records acknowledged per second in the trials nearest to the published rate, as a share of the offered.
     pub delivered_share: Option<f64>,
     /// The soak, if there was time for one.

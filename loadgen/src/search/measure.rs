@@ -15,6 +15,8 @@ use crate::{Distribution, LoadOptions, Observer, Phase, Rate, Report, Stop, Tick
 const OVERRUN_S: f64 = 4.0;
 /// But not before so many seconds were measured: fewer have no slope.
 const LEAST_S: usize = 5;
+/// A shorter interval, in seconds, says nothing about what a second can be like.
+const WHOLE_S: f64 = 0.75;
 
 /// What the run of a trial is asked to do.
 pub fn options(load: &LoadOptions, step: &Step, number: u32) -> LoadOptions {
@@ -44,6 +46,8 @@ pub struct Gauge<'a> {
     /// Of the window, before its first second.
     early: Vec<(u64, u64)>,
     waits: Vec<(f64, f64)>,
+    /// Records acknowledged per second: the slowest and the fastest second so far.
+    delivered: Option<(f64, f64)>,
     /// Ends this trial.
     trial: Stop,
     /// Ends the search.
@@ -82,6 +86,7 @@ impl<'a> Gauge<'a> {
             seconds: Vec::new(),
             early: Vec::new(),
             waits: Vec::new(),
+            delivered: None,
             trial: Stop::new(),
             search,
             overrun: false,
@@ -117,6 +122,8 @@ impl<'a> Gauge<'a> {
             response: report.latency_us.response,
             propagation: report.latency_us.propagation,
             generator_late_us: report.generator_late.p99_us,
+            generator_busy: report.generator_busy,
+            delivered_seconds: self.delivered,
             steal: report.steal,
             shard_skew: report.workload.shard_skew,
         };
@@ -197,6 +204,10 @@ impl Observer for Gauge<'_> {
         let waits = p.offered.saturating_sub(p.acked + p.refused) + p.backlog;
         let due = p.offered_per_s * p.interval_s;
         let second = Second { seconds: p.interval_s, due, seen };
+        if p.phase == Phase::Measure && p.interval_s >= WHOLE_S {
+            let (slow, fast) = self.delivered.unwrap_or((f64::INFINITY, 0.0));
+            self.delivered = Some((slow.min(p.acked_per_s), fast.max(p.acked_per_s)));
+        }
         self.take(p.phase, p.t_s, waits as f64, second);
     }
 }

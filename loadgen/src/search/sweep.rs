@@ -9,6 +9,7 @@ use super::file::{
     SweepPoint,
 };
 use super::store::{Store, StoreError, read_sweep, same};
+use crate::report::figures::seconds;
 use crate::run::Session;
 use crate::{
     Distribution, Environment, Lint, LoadOptions, Observer, Rate, Report, RunDir, Stop, Tick,
@@ -249,17 +250,20 @@ fn searched(
         let off = |rate: f64| (rate / published).ln().abs();
         counted().min_by(|a, b| off(a.rate).total_cmp(&off(b.rate)))
     });
-    let why = match (&result.published_rate, counted().next()) {
-        (Some(_), _) => None,
-        (None, None) => Some("only void trials"),
-        (None, Some(_)) => Some("the goals are missed at every rate tried"),
+    let why = match (&result.published_rate, counted().next(), result.needs_s) {
+        (Some(_), ..) => None,
+        (None, None, _) => Some("only void trials".to_owned()),
+        (None, Some(_), Some(more_s)) => {
+            Some(format!("budget too short: needs about {} more", seconds(more_s)))
+        }
+        (None, Some(_), None) => Some("the goals are missed at every rate tried".to_owned()),
     };
     let highest = result.published_rate.map(|rate| Interval { value: rate, low: rate, high: rate });
     Ok(Some(Found {
         server: file.server.clone(),
         environment: file.environment.clone(),
         lints: file.lints.clone(),
-        void_reason: why.map(str::to_owned),
+        void_reason: why,
         shards: file.shards,
         groups: file.groups,
         ack: file.ack.clone(),

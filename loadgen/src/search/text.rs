@@ -1,9 +1,23 @@
 //! Searches and sweeps as text, for a terminal.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::file::{Bound, Ended, GoalResult, SearchFile, SearchResult, SweepFile};
 use crate::report::figures::{bytes, counted, percent, rate, seconds, time};
+use crate::report::shell_words;
+
+/// `command` with another budget, as it can be typed.
+pub(crate) fn longer(command: &[String], budget_s: f64) -> String {
+    let budget = humantime::format_duration(Duration::from_secs_f64(budget_s.round()));
+    let budget = budget.to_string().replace(' ', "");
+    let mut words = command.to_vec();
+    match words.iter().position(|word| word == "--budget").and_then(|at| words.get_mut(at + 1)) {
+        Some(value) => *value = budget,
+        None => words.extend(["--budget".to_owned(), budget]),
+    }
+    shell_words(&words)
+}
 
 /// A rate with as many digits as an estimate has: three.
 pub fn about(per_second: f64) -> String {
@@ -18,6 +32,15 @@ impl SearchResult {
     /// The answer in a sentence: what a reader takes away.
     pub fn in_words(&self) -> String {
         let binding = self.binding.as_deref().unwrap_or_default();
+        if let (Some(proof), Some(needs_s)) = (self.proof, self.needs_s) {
+            return format!(
+                "every goal was met at every rate tried, but at {}/s for {} only: too short to rely on. Budget too \
+                 short: needs about {} more",
+                about(proof.rate),
+                seconds(proof.seconds),
+                seconds(needs_s)
+            );
+        }
         match (self.estimate, self.published_rate, self.ended) {
             (Some(e), Some(published), _) => format!(
                 "sustains about {}/s [{}, {}], limited by {binding}; rely on {}/s",
@@ -32,9 +55,11 @@ impl SearchResult {
                     about(e.value)
                 )
             }
-            (None, Some(published), _) => {
-                format!("every goal was met up to {}/s, the highest rate tried", about(published))
-            }
+            (None, Some(published), _) => format!(
+                "every goal was met at every rate tried; rely on {}/s, kept up for {}",
+                about(published),
+                seconds(self.proof.map_or(0.0, |proof| proof.seconds))
+            ),
             (None, None, Ended::Void) => "no trial counts".to_owned(),
             (None, None, _) => {
                 let missed = self.goals.iter().filter(|goal| goal.bound == Bound::Unreachable);
@@ -120,7 +145,7 @@ pub(crate) fn goals(result: &SearchResult) -> Vec<Vec<String>> {
             }
             (Bound::Unreachable, None) => ("missed".to_owned(), dash()),
             // No trial counts.
-            (_, None) if goal.safe_rate.is_none() => ("not measured".to_owned(), dash()),
+            (_, None) if goal.best.is_none() => ("not measured".to_owned(), dash()),
             (_, None) => ("not reached".to_owned(), dash()),
         };
         let safe = goal.safe_rate.map_or_else(dash, |rate| format!("{}/s", about(rate)));

@@ -208,6 +208,9 @@ fn verdict(file: &SearchFile, kept: bool) -> Result<(), Failure> {
     if result.published_rate.is_some() {
         return Ok(());
     }
+    if result.needs_s.is_some() {
+        return Err(Failure::Unmeasured(result.in_words()));
+    }
     let last = file.trials.iter().rev().find_map(|trial| trial.void_reason.as_deref());
     match (result.ended, last) {
         (Ended::Void, Some(why)) => Err(Failure::Unmeasured(format!(

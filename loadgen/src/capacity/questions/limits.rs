@@ -1,5 +1,6 @@
 //! What gives out first, and whether the machine allows for more.
 
+use crate::busy::AT_END;
 use crate::capacity::answer::{Answer, Figure, Question, Rows, Unit, Verdict};
 use crate::capacity::facts::Facts;
 use crate::capacity::formula;
@@ -63,7 +64,11 @@ fn resources(facts: &Facts<'_>) -> Vec<Resource> {
         facts.evidence.drains.iter().max_by(|a, b| a.rate.value.total_cmp(&b.rate.value))
     {
         all.push(Resource {
-            name: "a consumer group, reading".to_owned(),
+            name: match drain.generator_busy {
+                Some(busy) if busy >= AT_END => "a consumer group of this generator, reading",
+                _ => "a consumer group, reading",
+            }
+            .to_owned(),
             share: facts.demand.rate / drain.rate.value,
             at: facts.demand.rate,
             from: drain.from.clone(),
@@ -103,7 +108,16 @@ pub fn first(facts: &Facts<'_>) -> Answer {
             rate(first.at)
         )
     } else {
-        format!("at {} records/s: {}", rate(demand), named.join(", "))
+        let unknown = match facts.recording() {
+            Some(_) => "",
+            None => "; cores not recorded",
+        };
+        format!(
+            "{} in use at {} records/s, the first used up at {}{unknown}",
+            named.join(", "),
+            rate(demand),
+            rate(first.bound())
+        )
     };
     let mut answer = Answer::new(question, verdict, says);
     if !far {
@@ -162,7 +176,9 @@ pub fn first(facts: &Facts<'_>) -> Answer {
     if let Some(goal) = binding {
         answer = answer.note(format!("In the search, {goal} gave out first."));
     }
-    answer.note("The network interface and the generator's own machine were not measured.")
+    answer.note(
+        "The network interface and the machines of producers and consumers were not measured.",
+    )
 }
 
 /// Does the probe say that more is possible?

@@ -1,10 +1,11 @@
 //! A consumer group that was away.
 
+use crate::busy::AT_END;
 use crate::capacity::answer::{Answer, Figure, Question, Unit, Verdict, span};
 use crate::capacity::evidence::Drain;
 use crate::capacity::facts::Facts;
 use crate::capacity::formula;
-use crate::report::figures::{rate, time};
+use crate::report::figures::{percent, rate, time};
 
 /// A drain measured beside fewer arrivals than asked for, by more than this, says nothing: reading and writing share
 /// the machine.
@@ -59,7 +60,7 @@ fn after(facts: &Facts<'_>, drain: &Drain, outage_s: f64) -> Answer {
         .from("arrival", demand.rate, Unit::RecordsPerS, &demand.from)
         .from("outage", outage_s, Unit::Seconds, &demand.from)
         .from_range("drain, while writing", drain.rate, Unit::RecordsPerS, &drain.from);
-    if drain.measured_interval {
+    if drain.rate.low < drain.rate.high {
         figure = figure.within(of(drain.rate.high), of(drain.rate.low));
     }
     let waits =
@@ -87,9 +88,10 @@ fn after(facts: &Facts<'_>, drain: &Drain, outage_s: f64) -> Answer {
         takes => (
             if close { Verdict::Tight } else { Verdict::Fits },
             format!(
-                "away for {}: caught up {} after its return, reading {} records/s while {} arrive",
+                "away for {}: caught up {}{} after its return, reading {} records/s while {} arrive",
                 span(outage_s),
                 span(takes),
+                figure.extent(),
                 rate(drain.rate.value),
                 rate(demand.rate)
             ),
@@ -112,7 +114,7 @@ fn retained(answer: Answer, facts: &Facts<'_>, drain: &Drain) -> Answer {
             .from("retention", retention_s, Unit::Seconds, &demand.from)
             .from("arrival", demand.rate, Unit::RecordsPerS, &demand.from)
             .from_range("drain, while writing", drain.rate, Unit::RecordsPerS, &drain.from);
-    if drain.measured_interval {
+    if drain.rate.low < drain.rate.high {
         figure = figure.within(most(drain.rate.low), most(drain.rate.high));
     }
     let mut answer = answer.figure(figure);
@@ -137,7 +139,8 @@ fn retained(answer: Answer, facts: &Facts<'_>, drain: &Drain) -> Answer {
 /// What catching up does to everybody else.
 fn live(mut answer: Answer, drain: &Drain) -> Answer {
     if let Some((before, during)) = drain.live_us {
-        answer.says += &format!("; live p99 {} -> {}", time(before), time(during));
+        answer.says +=
+            &format!("; meanwhile response p99 {} instead of {}", time(during), time(before));
         answer = answer.figure(
             Figure::new(
                 "live response p99 while it catches up",
@@ -149,9 +152,30 @@ fn live(mut answer: Answer, drain: &Drain) -> Answer {
         );
     }
     if !drain.measured_interval {
-        answer = answer.note(
-            "Catching up was measured for less than 30 s: there is no interval. A longer outage gives one.",
-        );
+        let interval = match drain.rate.low < drain.rate.high {
+            true => "the interval is the slowest and the fastest second of it, not one of 95 %",
+            false => "there is no interval",
+        };
+        answer = answer.note(format!(
+            "Catching up was measured for less than 30 s: {interval}. A longer outage gives one."
+        ));
+    }
+    match drain.generator_busy {
+        Some(busy) if busy >= AT_END => {
+            answer = answer.caution(format!(
+                "Catching up at {} records/s is what the generator could read and check, which had a CPU or waited for one \
+                 for {} of that time; consumers that do less with a record, or on CPUs of their own, may be faster",
+                rate(drain.rate.value),
+                percent(busy)
+            ));
+        }
+        Some(busy) => {
+            answer = answer.note(format!(
+                "While the group caught up the generator had {} of its time to spare: the rate is the target's.",
+                percent(1.0 - busy)
+            ));
+        }
+        None => {}
     }
     if drain.took_s.is_none() {
         answer = answer.note(format!(

@@ -1,7 +1,8 @@
 //! Average, peak and groups against what is sustained.
 
+use crate::busy::AT_END;
 use crate::capacity::answer::{Answer, Figure, Question, Unit, Verdict, span};
-use crate::capacity::evidence::{Range, SAME_SIZE};
+use crate::capacity::evidence::{Ceiling, Range, SAME_SIZE};
 use crate::capacity::facts::{AVERAGE_FILL, Basis, Capacity, Facts};
 use crate::capacity::formula::{self, excess};
 use crate::report::figures::{bytes, counted, percent, rate};
@@ -19,10 +20,15 @@ fn larger_records(facts: &Facts<'_>, capacity: &Capacity) -> Option<String> {
 }
 
 fn unreachable_or_missing(facts: &Facts<'_>, question: Question) -> Answer {
-    match facts.unreachable {
-        Some(search) => Answer::new(question, Verdict::No, search.remark.clone())
+    match (facts.unreachable, facts.short) {
+        (Some(search), _) => Answer::new(question, Verdict::No, search.remark.clone())
             .note(format!("{} goals: {}.", search.from, search.goals)),
-        None => Answer::not_measured(question, facts.commands.search()),
+        (None, Some(search)) => {
+            let longer = search.longer.clone().unwrap_or_else(|| facts.commands.search());
+            Answer::not_measured(question, longer)
+                .note(format!("{} promises no rate: {}.", search.from, search.remark))
+        }
+        (None, None) => Answer::not_measured(question, facts.commands.search()),
     }
 }
 
@@ -110,14 +116,15 @@ pub fn headroom(facts: &Facts<'_>) -> Answer {
     // The safe rate may lie below the whole interval of R*: that interval is no interval of this share.
     let of_estimate = capacity.estimate.map(|range| {
         let of = |rate: f64| demand.rate / rate.max(f64::MIN_POSITIVE);
-        Figure::new("share of R*", of(range.value), Unit::Share, formula::RATIO)
+        Figure::new("share of R*", of(range.value), Unit::Share, formula::OF_ESTIMATE)
             .within(of(range.low), of(range.high))
             .from("demand", demand.rate, Unit::RecordsPerS, &demand.from)
             .from_range("R*", range, Unit::RecordsPerS, &capacity.from)
     });
+    let keys = if demand.skew.is_some() { demand.from.as_str() } else { "keys as measured" };
     let safe = Figure::new("safe rate", capacity.safe, Unit::RecordsPerS, formula::FOR_KEYS)
         .from("measured", capacity.safe / capacity.for_keys, Unit::RecordsPerS, &capacity.from)
-        .from("factor for the keys", capacity.for_keys, Unit::Ratio, &demand.from);
+        .from("factor for the keys", capacity.for_keys, Unit::Ratio, keys);
     let mut answer = Answer::new(question, verdict, says).figure(share).figure(safe);
     answer.figures.extend(of_estimate);
     about(answer.figure(sustained(capacity)), facts, capacity)
@@ -133,7 +140,14 @@ fn judge(used: f64, demand: f64, capacity: &Capacity) -> (Verdict, String) {
         ),
         _ if capacity.missed.is_some_and(|missed| demand >= missed) => (Verdict::No, of_safe),
         _ if capacity.estimate.is_some() && !capacity.open_above => {
-            (Verdict::No, format!("{of_safe}; a run at this rate may meet the goal, or miss it"))
+            let found = capacity.estimate.map_or(capacity.safe, |range| range.value);
+            let known = match demand < found {
+                true => {
+                    "the goal gives out in the long run only at {}, but a run of two minutes may miss it here"
+                }
+                false => "in the long run the goal gives out at {} already",
+            };
+            (Verdict::No, format!("{of_safe}; {}", known.replace("{}", &rate(found))))
         }
         _ => (
             Verdict::BeyondMeasured,
@@ -174,11 +188,9 @@ pub fn peak(facts: &Facts<'_>) -> Answer {
         return answer(Verdict::Fits, says);
     }
     // What serves a peak is what is delivered under overload; the goal is missed then either way.
-    let served = capacity.served.clone().or_else(|| {
-        let estimate = capacity.estimate.filter(|_| !capacity.open_above)?;
-        Some((estimate, capacity.from.clone()))
-    });
-    let Some((served, from)) = served else {
+    let estimated = || capacity.estimate.filter(|_| !capacity.open_above);
+    let served = capacity.served.as_ref().map(|served| served.rate).or_else(estimated);
+    let Some(served) = served else {
         let says = format!(
             "nothing above {} records/s was measured, and nothing is extrapolated",
             rate(capacity.safe)
@@ -194,15 +206,45 @@ pub fn peak(facts: &Facts<'_>) -> Answer {
         );
         return answer(Verdict::Tight, says);
     }
-    let overflowing = overflow(answer(Verdict::No, String::new()), facts, served, &from);
-    if capacity.served.is_some() {
-        return overflowing;
+    let from = capacity.served.as_ref().map_or(&capacity.from, |served| &served.from);
+    let overflowing = overflow(answer(Verdict::No, String::new()), facts, served, from);
+    match &capacity.served {
+        Some(ceiling) => as_measured(overflowing, ceiling, peak.time_s),
+        None => overflowing
+            .note(
+                "No load above what can be served was offered: R* stands for C, which is likely more.",
+            )
+            .better(facts.commands.saturate()),
     }
-    overflowing
-        .note(
-            "No load above what can be served was offered: R* stands for C, which is likely more.",
-        )
-        .better(facts.commands.saturate())
+}
+
+/// What has to be known of how C was measured.
+fn as_measured(mut answer: Answer, ceiling: &Ceiling, peak_s: f64) -> Answer {
+    let lasted_s = ceiling.lasted_s;
+    if lasted_s < peak_s {
+        answer = answer.note(format!(
+            "C was measured for {} at once, the peak lasts {}: what gets slower later is not in it.",
+            span(lasted_s),
+            span(peak_s)
+        ));
+    }
+    match ceiling.generator_busy {
+        Some(busy) if busy >= AT_END => answer.caution(format!(
+            "What is delivered under overload, C = {} records/s, is what the generator could do, which had a CPU or \
+             waited for one for {} of that time; the server may do more. The delay of the peak and the time to clear \
+             hold for this generator on this machine, and are the longest to be expected elsewhere",
+            rate(ceiling.rate.value),
+            percent(busy)
+        )),
+        Some(busy) => answer.note(format!(
+            "Under overload the generator had {} of its time to spare: C is the target's.",
+            percent(1.0 - busy)
+        )),
+        None => answer.note(
+            "Whether the target or the generator was at its end under overload is not known: the time the generator \
+             wanted a CPU was not recorded.",
+        ),
+    }
 }
 
 /// What waits, how long, and until when.
@@ -214,7 +256,7 @@ fn overflow(mut answer: Answer, facts: &Facts<'_>, served: Range, from: &str) ->
     let inputs = |figure: Figure| {
         figure
             .from("peak", top, Unit::RecordsPerS, &demand.from)
-            .from("peak lasts", time_s, Unit::Seconds, &demand.from)
+            .from("T, how long the peak lasts", time_s, Unit::Seconds, &demand.from)
             .from_range("C, delivered under overload", served, Unit::RecordsPerS, from)
     };
     let backlog = Figure::new(
@@ -235,13 +277,14 @@ fn overflow(mut answer: Answer, facts: &Facts<'_>, served: Range, from: &str) ->
         .record_bytes()
         .map_or_else(String::new, |(size, _)| format!(" ({})", bytes(left.backlog * size)));
     answer.says = format!(
-        "{} records/s for {}: {} records wait{weight}, delay up to {}, {}",
+        "{} records/s for {}: {} records wait{weight}, delay up to {}{}, {}",
         rate(top),
         span(time_s),
         rate(left.backlog.round()),
         span(left.delay_s),
+        delay.extent(),
         match left.clear_s {
-            Some(clear_s) => format!("cleared {} later", span(clear_s)),
+            Some(clear_s) => format!("cleared {} after its end", span(clear_s)),
             None => "never cleared: the average is not below what is delivered".to_owned(),
         }
     );

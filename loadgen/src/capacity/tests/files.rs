@@ -6,8 +6,8 @@ use std::path::Path;
 use super::{asked, near};
 use crate::capacity::*;
 use crate::search::{
-    Backlog, Bound, Ended, Goal, GoalResult, Interval, SEARCH_SCHEMA, SearchFile, SearchResult,
-    SearchSettings, Soak, Stage, TrialRecord,
+    Backlog, Bound, Ended, Goal, GoalResult, Interval, Proof, SEARCH_SCHEMA, SearchFile,
+    SearchResult, SearchSettings, Soak, Stage, TrialRecord,
 };
 use crate::{Distribution, Environment, LoadOptions, Mode};
 
@@ -37,6 +37,8 @@ fn trial(number: u32, rate: f64, delivered: f64, growth: f64) -> TrialRecord {
         response: Distribution { p50: p99 / 4.0, p99, count: 100_000, ..Distribution::default() },
         propagation: Distribution::default(),
         generator_late_us: 20.0,
+        generator_busy: None,
+        delivered_seconds: None,
         steal: None,
         shard_skew: 1.0,
     }
@@ -91,6 +93,8 @@ fn search() -> SearchFile {
             estimate: Some(Interval { value: 10e3, low: 9e3, high: 11e3 }),
             binding: Some("response.p99".into()),
             published_rate: Some(9e3),
+            proof: None,
+            needs_s: None,
             delivered_share: Some(1.0),
             soak: Some(Soak { rate: 9e3, seconds: 600.0, wanted_s: 600.0, held: true }),
             hysteresis: None,
@@ -137,6 +141,42 @@ fn an_interrupted_search_and_a_void_one_say_so() {
     let evidence = read(&[dir.path()]).unwrap();
     assert!(evidence.sustained.is_empty() && evidence.points.is_empty());
     assert!(evidence.left_out[0].contains("none of its 4 trials"), "{:?}", evidence.left_out);
+}
+
+/// Trials of a few seconds stand for no safe rate just because their search had no time to find one.
+#[test]
+fn a_search_with_too_short_a_budget_answers_with_the_budget_that_will_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut short = search();
+    short.command.extend(["--budget", "1m"].map(str::to_owned));
+    short.settings.budget_s = 60.0;
+    let result = short.result.as_mut().unwrap();
+    (result.estimate, result.published_rate, result.needs_s) = (None, None, Some(420.0));
+    result.proof = Some(Proof { rate: 9e3, seconds: 31.0, needed_s: Some(232.0) });
+    json(&dir.path().join("search.json"), &short);
+    let evidence = read(&[dir.path()]).unwrap();
+    assert!(evidence.left_out[0].contains("promises no rate"), "{:?}", evidence.left_out);
+    let plan = plan(&evidence, &Demand::of(6e3), &PlanOptions::default()).unwrap();
+    assert!(plan.sustains.is_none());
+    let average = &plan.answers[0];
+    assert_eq!(average.verdict, Verdict::NotMeasured);
+    let command = "run highwater load search --slo p99=10ms --budget 8m -o search-longer";
+    assert_eq!(average.says, command);
+    assert!(average.notes[0].contains("needs about 7 min 00 s more"), "{:?}", average.notes);
+}
+
+/// C is what overload delivered, with the slowest and the fastest second of it.
+#[test]
+fn overload_has_the_extent_of_its_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut found = search();
+    let overload = &mut found.trials[2];
+    overload.delivered_seconds = Some((8e3, 15e3));
+    overload.generator_busy = Some(0.97);
+    json(&dir.path().join("search.json"), &found);
+    let ceiling = &read(&[dir.path()]).unwrap().ceilings[0];
+    assert_eq!(ceiling.rate, Range { value: 12e3, low: 8e3, high: 15e3 });
+    assert_eq!((ceiling.lasted_s, ceiling.generator_busy), (10.0, Some(0.97)));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! should be, and whether it is as before after an overload.
 
 use super::{Made, SOAK_S, Search};
-use crate::search::file::{Block, Hysteresis, Stage, Walk};
-use crate::search::fit::{Capacity, Crossing, Growth, Point, capacity, crossing};
+use crate::search::file::{Block, Hysteresis, Proof, Stage, Walk};
+use crate::search::fit::{Capacity, Crossing, Growth, PROMISE_S, Point, capacity, crossing};
+use crate::search::promise::Kept;
 
 /// Where it gives out at a goal's bound, nothing beyond this share of that is tried.
 const NEAR: f64 = 0.97;
@@ -15,6 +16,8 @@ const CLEAR: f64 = 5.0;
 const WORSE: f64 = 3.0;
 /// A soak should have so many of the times between slow stretches.
 const SOAK_PERIODS: f64 = 20.0;
+/// Trials within this share of a rate are at it.
+const SAME_RATE: f64 = 0.01;
 
 /// What the trials say about all goals together.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,9 +59,11 @@ impl Search {
                 over > goal.allowed / 4.0 * block.records as f64
             })
         };
-        let estimate = match self.belief() {
-            Belief::At(found) => found.rate,
-            _ => f64::INFINITY,
+        let (estimate, least) = match self.belief() {
+            Belief::At(found) => (found.rate, SOAK_S),
+            // All that will be known of the rate is what the soak says.
+            Belief::Above => (f64::INFINITY, SOAK_S.max(self.proof_s())),
+            Belief::Below => (f64::INFINITY, SOAK_S),
         };
         let blocks = || {
             let below = self.made.iter().filter(|made| made.step.rate <= estimate);
@@ -66,19 +71,52 @@ impl Search {
         };
         let seconds: f64 = blocks().map(|block| block.seconds).sum();
         let slow = blocks().filter(slow).count();
-        if slow == 0 { SOAK_S } else { SOAK_S.max(SOAK_PERIODS * seconds / slow as f64) }
+        if slow == 0 { least } else { least.max(SOAK_PERIODS * seconds / slow as f64) }
+    }
+
+    /// How long a rate has to be kept up, with nothing late, for a promise without a curve.
+    pub(in crate::search) fn proof_s(&self) -> f64 {
+        let goals = self.settings.goals.iter();
+        let needed = goals.filter_map(|goal| Kept::default().needed_s(goal.allowed));
+        needed.fold(PROMISE_S, f64::max)
+    }
+
+    /// What the trials at `rate` prove without a curve.
+    pub(in crate::search) fn proof(&self, rate: f64) -> Proof {
+        let blocks = || {
+            let at = |made: &&Made| (made.step.rate / rate - 1.0).abs() <= SAME_RATE;
+            let blocks = self.made.iter().filter(at).flat_map(|made| &made.outcome.blocks);
+            blocks.filter(|block| block.records > 0)
+        };
+        let seconds = blocks().map(|block| block.seconds).sum();
+        let mut goals = self.settings.goals.iter().enumerate();
+        let needed_s = goals.try_fold(PROMISE_S, |most, (at, goal)| {
+            let mut kept = Kept::default();
+            for block in blocks() {
+                let over = block.over.get(at).copied().unwrap_or(0);
+                kept.add(block.seconds, over as f64 / block.records as f64);
+            }
+            Some(most.max(kept.needed_s(goal.allowed)?))
+        });
+        Proof { rate, seconds, needed_s }
+    }
+
+    /// How long trials at up to `rate` measured, with the soak that there is time for, if it is still to be made.
+    pub(in crate::search) fn rests_on_s(&self, rate: f64) -> f64 {
+        let below = self.made.iter().filter(|made| made.step.rate <= rate);
+        let measured: f64 = below.map(|made| made.outcome.measured_s).sum();
+        let open = self.soak.is_none() && !self.over();
+        measured + if open { self.soak_s() } else { 0.0 }
     }
 
     /// What the trials say about all goals together.
     pub(super) fn belief(&self) -> Belief {
         let known = self.capacity();
-        let full = self.assumed_capacity();
         let mut belief = known.map_or(Belief::Above, |known| {
             Belief::At(Found { rate: known.rate, interval: known.interval, most: f64::INFINITY })
         });
         for goal in 0..self.settings.goals.len() {
-            let (points, allowed) = self.points(goal);
-            match crossing(&points, allowed, full) {
+            match self.crossing(goal) {
                 Crossing::Nothing | Crossing::Above => {}
                 Crossing::Below => return Belief::Below,
                 Crossing::At(fit) => {
@@ -112,6 +150,18 @@ impl Search {
     pub(in crate::search) fn assumed_capacity(&self) -> f64 {
         let highest = self.made.iter().map(|made| made.step.rate).fold(0.0, f64::max);
         self.capacity().map_or(highest * MORE, |known| known.rate)
+    }
+
+    /// Where a goal gives out.
+    pub(in crate::search) fn crossing(&self, goal: usize) -> Crossing {
+        let (points, allowed) = self.points(goal);
+        let found = crossing(&points, allowed, self.assumed_capacity());
+        let tried = self.made.iter().map(|made| made.step.rate).fold(0.0, f64::max);
+        match found {
+            // Beyond all that was tried a curve knows nothing, unless it is known where all ends.
+            Crossing::At(fit) if fit.rate > tried && self.capacity().is_none() => Crossing::Above,
+            found => found,
+        }
     }
 
     /// The points of a goal, and what is allowed.
@@ -171,9 +221,7 @@ impl Search {
                     .collect(),
                 ..self.clone()
             };
-            let (points, allowed) = before.points(goal);
-            let full = before.assumed_capacity();
-            let Crossing::At(fit) = crossing(&points, allowed, full) else { return true };
+            let Crossing::At(fit) = before.crossing(goal) else { return true };
             let down = self.made.iter().filter(|made| made.step.stage == Stage::Descent);
             let (mut seen, mut expected, mut variance) = (0.0, 0.0, 0.0);
             for made in down {

@@ -123,10 +123,15 @@ fn published(search: &Path) -> Result<f64, Failure> {
     let text = fs::read(&path).map_err(|e| Failure::doing(path.display(), e))?;
     let found: serde_json::Value =
         serde_json::from_slice(&text).map_err(|e| Failure::doing(path.display(), e))?;
-    found["result"]["published_rate"].as_f64().ok_or_else(|| {
+    let result = &found["result"];
+    result["published_rate"].as_f64().ok_or_else(|| {
+        let remedy = match result["needs_s"].as_f64() {
+            Some(more_s) => format!("its budget is about {more_s:.0} s too short: give --budget more"),
+            None => "end other work on this machine".to_owned(),
+        };
         Failure::Unmeasured(format!(
-            "the search found no rate to plan with, see {}; end other work on this machine, remove that directory \
-             and run the same command again",
+            "the search found no rate to plan with, see {}; {remedy}, remove that directory and run the same command \
+             again",
             search.join("report.md").display()
         ))
     })
