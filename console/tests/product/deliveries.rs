@@ -295,6 +295,56 @@ fn a_second_member_takes_its_part_and_nothing_is_done_twice() {
     assert!(here.values().all(|times| *times == 1), "{:?}", here.iter().find(|(_, n)| **n > 1));
 }
 
+/// It had gone on with all of them, and lost what it had in hand when the session's time was over.
+#[test]
+fn a_member_that_has_read_everything_still_gives_up_what_others_are_to_have() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 2);
+    let payload = |n| format!("{{\"key\":\"k{}\",\"n\":{n}}}\n", n % 50);
+    let input = (0..200).map(payload).collect::<String>().into_bytes();
+    assert!(server.put("s", &input, &["--format", "json", "--key", "key"]).status.success());
+    let addr = &server.addr;
+    let (got, wait) = channel();
+    let second = || {
+        runtime().block_on(async {
+            let client = Client::connect(addr, ClientOptions::default()).await.unwrap();
+            let mut consumer = client.record_consumer("g", "s", to_the_end(10)).await.unwrap();
+            let lot = consumer.next().await.unwrap().unwrap();
+            consumer.settle(lot, Outcome::Done).await.unwrap();
+            got.send(()).unwrap();
+            consumer.close().await.unwrap();
+        });
+    };
+    std::thread::scope(|scope| {
+        runtime().block_on(async {
+            let client = connect(&server).await;
+            client.set_group("g", "s", Some(quick())).await.unwrap();
+            // It is not taken from it either.
+            let session_timeout = Duration::from_secs(300);
+            let options = RecordOptions { session_timeout, ..to_the_end(10) };
+            let mut consumer = client.record_consumer("g", "s", options).await.unwrap();
+            let mut second = Some(second);
+            let given_up = tokio::time::timeout(Duration::from_secs(60), async {
+                // What is given back comes again: there is always something to do.
+                for round in 0.. {
+                    if round == 100 {
+                        second.take().into_iter().for_each(|second| drop(scope.spawn(second)));
+                    }
+                    let lot = consumer.next().await.unwrap().unwrap();
+                    consumer.settle(lot, Outcome::Released).await.unwrap();
+                    if wait.try_recv().is_ok() {
+                        break;
+                    }
+                }
+            });
+            let given_up = given_up.await.is_ok();
+            consumer.close().await.unwrap();
+            assert!(given_up, "it went on with all there is");
+        });
+    });
+}
+
 #[test]
 fn a_killed_server_remembers_what_was_settled_and_what_failed() {
     let dir = scratch();

@@ -190,6 +190,11 @@ impl GroupConsumer {
                 return Ok(Some(event));
             }
             self.give_up().await?;
+            // Before it is at its end, for whoever asks again then: what it holds may have to be given up.
+            if self.view.has_changed().unwrap_or(false) {
+                self.view.mark_unchanged();
+                self.behind = true;
+            }
             if self.behind {
                 self.follow().await?;
                 continue;
