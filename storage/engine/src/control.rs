@@ -95,7 +95,12 @@ impl Control {
 
     /// Monotonic, nanoseconds since it began.
     fn mono_ns(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.mono_ns_at(Instant::now())
+    }
+
+    /// The same of a time other than now; 0 before it began.
+    fn mono_ns_at(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn catalogue(&self) -> MutexGuard<'_, Catalogue> {

@@ -6,6 +6,9 @@
 //! to give up a shard is told so with its next heartbeat, finishes what it has in flight, commits, and releases; the
 //! next owner begins there. One that does not release in the time of its session loses the shard. No child of a split
 //! or merge is leased before its parents were read to their end.
+//!
+//! Only [`Members::pass`] finds that somebody's time is over, and by a time up to which everybody was heard: requests wait
+//! while the control plane does, and what lies there may be the sign of life that is missing.
 
 mod assign;
 mod group;
@@ -159,7 +162,7 @@ impl Members {
         shards: Vec<ShardInfo>,
         out: &mut Vec<Change>,
     ) -> Result<(), MemberError> {
-        self.pass(now_ns, out);
+        self.look_at_clock(now_ns);
         let known = self.groups.values().map(|group| group.members.len()).sum::<usize>();
         if known >= MAX_MEMBERS {
             return Err(MemberError::Full);
@@ -192,7 +195,7 @@ impl Members {
         released: &[u32],
         out: &mut Vec<Change>,
     ) -> Result<(), MemberError> {
-        self.pass(now_ns, out);
+        self.look_at_clock(now_ns);
         let entry = self.groups.get_mut(&(group.to_owned(), stream));
         let found = entry.and_then(|entry| entry.members.contains_key(&member).then_some(entry));
         let Some(entry) = found else { return Err(unknown(group, member)) };
@@ -218,7 +221,7 @@ impl Members {
         member: u64,
         out: &mut Vec<Change>,
     ) -> Result<(), MemberError> {
-        self.pass(now_ns, out);
+        self.look_at_clock(now_ns);
         let key = (group.to_owned(), stream);
         let entry = self.groups.get_mut(&key).ok_or_else(|| unknown(group, member))?;
         entry.members.remove(&member).ok_or_else(|| unknown(group, member))?;
@@ -228,31 +231,36 @@ impl Members {
         Ok(())
     }
 
-    /// Time passes: sessions run out, and what was not given up in time is taken away. To be called several times a
-    /// second.
-    pub fn pass(&mut self, now_ns: u64, out: &mut Vec<Change>) {
-        let still = now_ns.saturating_sub(self.seen_ns);
-        self.seen_ns = self.seen_ns.max(now_ns);
-        if still > STOOD_STILL_NS {
-            self.put_off(still);
-        }
+    /// Time passes: sessions run out, and what was not given up in time is taken away, where that time was over at
+    /// `heard_ns`: all that had come by then has been carried out. To be called several times a second.
+    pub fn pass(&mut self, now_ns: u64, heard_ns: u64, out: &mut Vec<Change>) {
+        self.look_at_clock(now_ns);
         for ((_, stream), group) in &mut self.groups {
             let gone: Vec<u64> = group
                 .members
                 .iter()
-                .filter(|(_, member)| member.until_ns <= now_ns)
+                .filter(|(_, member)| member.until_ns <= heard_ns)
                 .map(|(id, _)| *id)
                 .collect();
             for member in &gone {
                 group.members.remove(member);
                 group.forget(*stream, *member, out);
             }
-            let taken = group.take_away(now_ns, *stream, &mut self.next_lease, out);
+            let taken = group.take_away(heard_ns, *stream, &mut self.next_lease, out);
             if taken || !gone.is_empty() {
                 group.balance(now_ns, *stream, &mut self.next_lease, out);
             }
         }
         self.groups.retain(|_, group| !group.members.is_empty());
+    }
+
+    /// If it was not looked at for long, all times are put off.
+    fn look_at_clock(&mut self, now_ns: u64) {
+        let still = now_ns.saturating_sub(self.seen_ns);
+        self.seen_ns = self.seen_ns.max(now_ns);
+        if still > STOOD_STILL_NS {
+            self.put_off(still);
+        }
     }
 
     fn put_off(&mut self, by_ns: u64) {
@@ -291,18 +299,16 @@ impl Members {
         entry.grant(stream, &mut self.next_lease, out);
     }
 
-    /// Whether a member may commit a position of a shard.
+    /// Whether a member may commit a position of a shard: it may as long as nobody has found that its time is over.
     pub fn may_commit(
         &self,
-        now_ns: u64,
         group: &str,
         stream: u32,
         member: u64,
         (shard, lease): (u32, u64),
     ) -> Result<(), MemberError> {
         let entry = self.groups.get(&(group.to_owned(), stream));
-        let alive = |m: &&Member| m.until_ns > now_ns;
-        if entry.and_then(|entry| entry.members.get(&member)).filter(alive).is_none() {
+        if entry.is_none_or(|entry| !entry.members.contains_key(&member)) {
             return Err(unknown(group, member));
         }
         let held = entry.and_then(|entry| entry.shards.get(&shard)?.lease);

@@ -13,11 +13,16 @@ use highwater_wire::{ControlReply, ControlRequest, ShardId, encode_control_reply
 use crate::router::{Answer, CoreLink, Signal, core_of};
 use crate::telemetry::Slot;
 
+#[cfg(test)]
+mod tests;
+
 /// A request for the control thread; answered by a signal to the core in the tag.
 #[derive(Debug)]
 pub(crate) struct ControlJob {
     pub request: ControlRequest,
     pub tag: u64,
+    /// When it was put into the queue.
+    pub at: Instant,
 }
 
 /// Requests taken from the queue at once.
@@ -100,6 +105,33 @@ fn in_words(done: &Tended) -> Option<String> {
     }
 }
 
+/// Requests that are carried out together.
+#[derive(Debug)]
+struct Turn {
+    jobs: Vec<ControlJob>,
+    /// What had come by then is among them, or was before.
+    heard: Instant,
+}
+
+impl Turn {
+    /// Takes what has come, and waits until something does, but not longer than `patience`; `None` when nobody is there any
+    /// more who could ask.
+    fn take(queue: &Receiver<ControlJob>, patience: Duration) -> Option<Turn> {
+        let mut jobs = Vec::new();
+        match queue.recv_timeout(patience) {
+            Ok(first) => jobs.push(first),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+        // Before the queue is emptied: what comes meanwhile may be among the rest or not.
+        let now = Instant::now();
+        jobs.extend(queue.try_iter().take(GATHER - jobs.len()));
+        let more = jobs.len() == GATHER;
+        let heard = jobs.last().filter(|_| more).map_or(now, |last| last.at);
+        Some(Turn { jobs, heard })
+    }
+}
+
 /// Positions and settlements to be kept, and whom to answer.
 #[derive(Default)]
 struct Commits {
@@ -117,28 +149,22 @@ impl ControlThread {
             tended: None,
             notes: VecDeque::new(),
         };
-        self.look(&mut watch);
+        self.look(Instant::now(), &mut watch);
         let mut looked = Instant::now();
-        loop {
-            match self.jobs.recv_timeout(SPACE_EVERY.saturating_sub(looked.elapsed())) {
-                Ok(first) => {
-                    let mut jobs = vec![first];
-                    jobs.extend(self.jobs.try_iter().take(GATHER - 1));
-                    self.work(jobs);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+        let patience = |looked: Instant| SPACE_EVERY.saturating_sub(looked.elapsed());
+        while let Some(turn) = Turn::take(&self.jobs, patience(looked)) {
+            self.work(turn.jobs);
             if looked.elapsed() >= SPACE_EVERY {
-                self.look(&mut watch);
+                self.look(turn.heard, &mut watch);
                 looked = Instant::now();
             }
         }
     }
 
-    /// Follows the free space, tells the cores when it runs out or returns, and once a second tends the streams.
-    fn look(&mut self, watch: &mut Watch) {
-        if let Err(error) = self.control.pass_members() {
+    /// Has time pass for members, up to when all were heard, follows the free space, tells the cores when it runs out or
+    /// returns, and once a second tends the streams.
+    fn look(&mut self, heard: Instant, watch: &mut Watch) {
+        if let Err(error) = self.control.pass_members(heard) {
             watch.note(format!("looking after the members of groups: {error}"));
         }
         let space = self.store.space().ok();
@@ -173,7 +199,7 @@ impl ControlThread {
     /// In order; neighbouring commits together.
     fn work(&mut self, jobs: Vec<ControlJob>) {
         let mut commits = Commits::default();
-        for ControlJob { request, tag } in jobs {
+        for ControlJob { request, tag, .. } in jobs {
             match request {
                 ControlRequest::CommitPositions { .. } | ControlRequest::CommitLeased { .. } => {
                     if let Some(commit) = Commit::of(request) {

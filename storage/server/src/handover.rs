@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::sync::mpsc::TrySendError;
+use std::time::Instant;
 
 use highwater_engine::AppendError;
 use highwater_wire::{ControlRequest, ErrorCode, ShardId, WireError};
@@ -133,7 +134,7 @@ impl CoreState {
             ..Pending::default()
         };
         let slot = self.pending.borrow_mut().insert(pending);
-        let job = ControlJob { request, tag: address(self.index, slot) };
+        let job = ControlJob { request, tag: address(self.index, slot), at: Instant::now() };
         if let Err(error) = self.control.try_send(job) {
             self.pending.borrow_mut().remove(slot);
             return Err(match error {

@@ -133,7 +133,7 @@ impl Control {
         let config = self.deliveries.config(group, id.stream);
         let config = config.ok_or_else(|| DeliveryError::Positions(group.to_owned()))?;
         let dead_letters = config.dead_letters_of(group, stream);
-        self.members.may_commit(now.mono_ns, group, id.stream, member, (shard, lease))?;
+        self.members.may_commit(group, id.stream, member, (shard, lease))?;
         self.begin_deliveries(group, stream, id)?;
         let ask = Ask { lease, fresh: from..to, most };
         let claimed = self.deliveries.claim(now, group, id, &ask)?;
@@ -171,9 +171,8 @@ impl Control {
         if self.deliveries.config(group, id.stream).is_none() {
             return Err(DeliveryError::Positions(group.clone()).into());
         }
-        let now = self.now();
-        self.members.may_commit(now.mono_ns, group, id.stream, *member, (*shard, *lease))?;
-        self.deliveries.settle(now, group, id, *lease, settlements)?;
+        self.members.may_commit(group, id.stream, *member, (*shard, *lease))?;
+        self.deliveries.settle(self.now(), group, id, *lease, settlements)?;
         Ok((group.clone(), id))
     }
 

@@ -1,6 +1,7 @@
 //! Members of groups: the coordinator ([`crate::members`]) joined to the catalogue and the cores.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use highwater_wire::{
     ControlRequest, GroupMember, LeaseGrant, Membership, Position, ResetTo, ShardId,
@@ -174,13 +175,16 @@ impl Control {
         Ok(left?)
     }
 
-    /// Time passes for members: to be called several times a second by whoever has a thread for it.
+    /// Time passes for members, up to `heard`: the caller has carried out all that had come by then, and no member is
+    /// held to be silent because its heartbeat still waits in a queue. To be called several times a second by whoever has
+    /// a thread for it.
     ///
     /// # Errors
     /// When a core does not answer: it serves nobody any more.
-    pub fn pass_members(&mut self) -> Result<(), ControlError> {
+    pub fn pass_members(&mut self, heard: Instant) -> Result<(), ControlError> {
         let (now_ns, mut changes) = (self.mono_ns(), Vec::new());
-        self.members.pass(now_ns, &mut changes);
+        let heard_ns = self.mono_ns_at(heard).min(now_ns);
+        self.members.pass(now_ns, heard_ns, &mut changes);
         self.deliveries.pass(self.now());
         self.carry(changes)
     }
@@ -218,10 +222,9 @@ impl Control {
                 limit: format!("one for each of {} positions", commit.positions.len()),
             });
         }
-        let now_ns = self.mono_ns();
         for (position, lease) in commit.positions.iter().zip(leases) {
             let held = (position.shard, *lease);
-            self.members.may_commit(now_ns, &commit.group, stream, *member, held)?;
+            self.members.may_commit(&commit.group, stream, *member, held)?;
         }
         Ok(())
     }

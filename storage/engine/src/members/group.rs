@@ -137,10 +137,10 @@ impl Group {
         true
     }
 
-    /// What was not given up in time goes on all the same.
+    /// What was not given up by then though its time was over goes on all the same.
     pub fn take_away(
         &mut self,
-        now_ns: u64,
+        heard_ns: u64,
         stream: u32,
         next: &mut u64,
         out: &mut Vec<Change>,
@@ -150,7 +150,7 @@ impl Group {
             .iter()
             .filter_map(|(shard, kept)| {
                 let lease = kept.lease?;
-                (lease.revoked?.until_ns <= now_ns).then_some((*shard, lease.member))
+                (lease.revoked?.until_ns <= heard_ns).then_some((*shard, lease.member))
             })
             .collect();
         late.iter().fold(false, |any, (shard, member)| {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
+mod queue;
+
 const STREAM: u32 = 7;
 const SESSION: u64 = 1_000_000_000;
 const TICK: u64 = 50_000_000;
@@ -50,7 +52,7 @@ impl World {
         let until = self.now + ns;
         while self.now < until {
             self.now = (self.now + TICK).min(until);
-            self.members.pass(self.now, &mut out);
+            self.members.pass(self.now, self.now, &mut out);
         }
         out
     }
@@ -70,7 +72,7 @@ impl World {
     }
 
     fn may_commit(&self, member: u64, shard: u32, lease: u64) -> Result<(), MemberError> {
-        self.members.may_commit(self.now, "g", STREAM, member, (shard, lease))
+        self.members.may_commit("g", STREAM, member, (shard, lease))
     }
 }
 
@@ -155,10 +157,40 @@ fn children_wait_for_all_their_parents() {
 fn a_pause_of_the_whole_process_is_nobodys_fault() {
     let mut w = World::new(1);
     w.join(1, "a", false);
+    let lease = w.lease(1, 0);
     w.pass(SESSION / 2);
     w.now += 60 * SESSION;
+    // Whichever is looked at first then: what it commits, that it lives, or the time.
+    assert_eq!(w.may_commit(1, 0, lease), Ok(()));
+    w.pass(TICK);
     assert!(w.beat(1, &[]).is_ok());
     assert_eq!(w.held(1), [0]);
+}
+
+/// The server was slow, not the member: its heartbeat lay in the queue while others had time pass.
+#[test]
+fn a_heartbeat_that_waits_its_turn_is_no_silence() {
+    let mut w = World::new(2);
+    w.join(1, "a", false);
+    w.join(2, "b", false);
+    let going = w.revoked(1);
+    let lease = w.lease(1, going[0]);
+    w.pass(SESSION - TICK);
+    let heard = w.now;
+    // Both have beaten by now, and one has given its shard up; then something takes longer than was left of the session.
+    let mut out = Vec::new();
+    for _ in 0..4 {
+        w.now += 8 * TICK;
+        assert_eq!(w.beat(2, &[]), Ok(vec![]));
+        w.members.pass(w.now, heard, &mut out);
+    }
+    assert_eq!((w.held(1), out), (vec![0, 1], vec![]));
+    assert_eq!(w.may_commit(1, going[0], lease), Ok(()), "it was committed in time");
+    assert!(w.beat(1, &going).is_ok(), "and released");
+    w.pass(SESSION - TICK);
+    assert_eq!((w.held(1).len(), w.held(2)), (1, going), "from then on it counts");
+    w.pass(TICK);
+    assert_eq!((w.held(1), w.held(2)), (vec![], vec![]), "nobody was heard for a session");
 }
 
 /// A member as the simulation has it: what it believes, and when it next does something.
@@ -188,7 +220,7 @@ fn history(seed: u64) -> BTreeSet<&'static str> {
         let calm = step >= 500;
         let mut out = Vec::new();
         w.now += rng.u64(1..2 * TICK);
-        w.members.pass(w.now, &mut out);
+        w.members.pass(w.now, w.now, &mut out);
         if !calm && rng.u8(..) < 8 && clients.len() < 6 {
             let fixed = rng.bool();
             let name = format!("m{}", rng.u8(..4));
@@ -235,8 +267,7 @@ fn history(seed: u64) -> BTreeSet<&'static str> {
                 }
                 6..60 => {
                     for (shard, lease) in client.leases.clone() {
-                        let taken =
-                            w.members.may_commit(w.now, "g", STREAM, client.id, (shard, lease));
+                        let taken = w.members.may_commit("g", STREAM, client.id, (shard, lease));
                         let valid = in_force_after(&in_force, &out, shard) == lease;
                         assert!(
                             taken.is_err() || valid,
