@@ -1,5 +1,5 @@
 //! The control thread: catalogue and positions, which may wait for the disk. Position commits and settlements that have
-//! gathered while it worked become one durable transaction.
+//! gathered while it worked become one durable transaction, whatever signs of life and claims came among them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -133,12 +133,67 @@ impl Turn {
 }
 
 /// Positions and settlements to be kept, and whom to answer.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Commits {
     tags: Vec<u64>,
     commits: Vec<Commit>,
     settle_tags: Vec<u64>,
     settles: Vec<Settle>,
+}
+
+impl Commits {
+    fn is_empty(&self) -> bool {
+        self.tags.is_empty() && self.settle_tags.is_empty()
+    }
+}
+
+/// Requests that are carried out one by one, and what is kept behind them in one durable transaction.
+#[derive(Debug, Default)]
+struct Stretch {
+    singles: Vec<ControlJob>,
+    commits: Commits,
+}
+
+/// Whether a request may be carried out before commits and settlements that came before it: it changes nothing that is
+/// kept. Claims are asked as often as there are settlements, and signs of life come several times a second from each member;
+/// one that gives a shard up tells the next owner what is committed.
+fn may_overtake(request: &ControlRequest) -> bool {
+    match request {
+        ControlRequest::Claim { .. } => true,
+        ControlRequest::Heartbeat { released, .. } => released.is_empty(),
+        _ => false,
+    }
+}
+
+/// Requests in their order, but that as much as possible is kept together.
+fn stretches(jobs: Vec<ControlJob>) -> Vec<Stretch> {
+    let (mut done, mut stretch) = (Vec::new(), Stretch::default());
+    for job in jobs {
+        let ControlJob { request, tag, at } = job;
+        let commits = &mut stretch.commits;
+        match request {
+            ControlRequest::CommitPositions { .. } | ControlRequest::CommitLeased { .. } => {
+                if let Some(commit) = Commit::of(request) {
+                    commits.tags.push(tag);
+                    commits.commits.push(commit);
+                }
+            }
+            ControlRequest::Settle { .. } => {
+                if let Some(settle) = Settle::of(request) {
+                    commits.settle_tags.push(tag);
+                    commits.settles.push(settle);
+                }
+            }
+            request => {
+                if !commits.is_empty() && !may_overtake(&request) {
+                    done.push(std::mem::take(&mut stretch));
+                }
+                stretch.singles.push(ControlJob { request, tag, at });
+            }
+        }
+    }
+    done.push(stretch);
+    done
 }
 
 impl ControlThread {
@@ -196,40 +251,18 @@ impl ControlThread {
         self.view.set(StoreView { free, total, resident, warnings, advice, deliveries });
     }
 
-    /// In order; neighbouring commits together.
     fn work(&mut self, jobs: Vec<ControlJob>) {
-        let mut commits = Commits::default();
-        for ControlJob { request, tag, .. } in jobs {
-            match request {
-                ControlRequest::CommitPositions { .. } | ControlRequest::CommitLeased { .. } => {
-                    if let Some(commit) = Commit::of(request) {
-                        commits.tags.push(tag);
-                        commits.commits.push(commit);
-                    }
-                }
-                ControlRequest::Settle { .. } => {
-                    if let Some(settle) = Settle::of(request) {
-                        commits.settle_tags.push(tag);
-                        commits.settles.push(settle);
-                    }
-                }
-                // Changes nothing that is kept, and is asked as often as there are settlements: those gather meanwhile.
-                ControlRequest::Claim { .. } => {
-                    let reply = self.control.handle(request, &self.core_ports);
-                    self.answer(tag, reply.map(|reply| encode_control_reply(&reply)));
-                }
-                request => {
-                    self.commit(std::mem::take(&mut commits));
-                    let reply = self.control.handle(request, &self.core_ports);
-                    self.answer(tag, reply.map(|reply| encode_control_reply(&reply)));
-                }
+        for Stretch { singles, commits } in stretches(jobs) {
+            for ControlJob { request, tag, .. } in singles {
+                let reply = self.control.handle(request, &self.core_ports);
+                self.answer(tag, reply.map(|reply| encode_control_reply(&reply)));
             }
+            self.commit(commits);
         }
-        self.commit(commits);
     }
 
     fn commit(&mut self, commits: Commits) {
-        if commits.tags.is_empty() && commits.settle_tags.is_empty() {
+        if commits.is_empty() {
             return;
         }
         let kept = self.control.commit(&commits.commits, &commits.settles);
