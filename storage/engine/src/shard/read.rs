@@ -17,6 +17,7 @@ use crate::types::{
     Arrivals, Chunk, Located, Now, Output, ReadError, ReaderId, Sifted, Slice, Start,
 };
 
+mod blocks;
 mod disk;
 
 /// Whose reader it is.

@@ -1,9 +1,9 @@
 //! Reading from disk: stretches of segments, the whole and sound blocks in them, and what follows.
 
 use highwater_ring::{BLOCK_ALIGN, Done, Job, Op};
-use highwater_wire::BatchIter;
 
-use super::{Reader, ReaderKey, add_batches};
+use super::blocks::{Damage, Next, Stop, Wish, take_blocks};
+use super::{Reader, ReaderKey};
 use crate::format::{BlockHeader, KIND_DATA, segment_path};
 use crate::io::{Io, What};
 use crate::kept::Piece;
@@ -196,87 +196,62 @@ impl Shard {
         if self.readers[at].gone {
             return;
         }
-        let r = &self.readers[at];
-        let from = r.next;
-        // Others may have used up the quota meanwhile: what was read for it goes out all the same, one batch of it.
-        let room = self.metering.room_out(now, r.client.as_deref()).unwrap_or(1);
-        let budget = (r.max_bytes as u64).min(r.credit).min(room) as usize;
-        let usual = io.options.read_bytes;
-        let once = matches!(r.key, ReaderKey::Once(_));
-        let most = if once { r.max_bytes } else { r.credit as usize };
-        let Some((generation, end_sequence)) =
-            self.segment_mut(piece.segment).map(|s| (s.generation, s.end_sequence))
-        else {
-            return;
-        };
+        let Some((wish, end_sequence)) = self.wish(now, at, &piece, io) else { return };
         let segment = piece.segment;
-        let mut chunk = Chunk { next: from, ..Chunk::default() };
-        let mut then = None;
-        let (mut spent, mut damaged) = (false, None);
-        while chunk.next < piece.mark.min(end_sequence) {
-            let offset = piece.offset + piece.pos as u64;
-            let Some(rest) = piece.rest().filter(|r| r.len() >= BLOCK_ALIGN) else {
-                then = Some(Cursor { segment, offset, len: usual, least: usual });
-                break;
-            };
-            let Some(header) = BlockHeader::read(rest, generation) else {
-                damaged = Some((offset, chunk.next, "block header"));
-                break;
-            };
-            let length = header.length.to_native() as usize;
-            let least = length.max(usual);
-            if rest.len() < length {
-                then = Some(Cursor { segment, offset, len: least, least });
-                break;
+        let mut chunk = Chunk { next: self.readers[at].next, ..Chunk::default() };
+        let cursor = match take_blocks(&mut piece, wish, &mut chunk) {
+            Stop::Done => None,
+            Stop::Damaged(damage) if chunk.slices.is_empty() => {
+                return self.damage_at(segment, damage, io);
             }
-            let base = header.base_sequence.to_native();
-            if !piece.sound && !header.body_is_sound(&rest[..length]) {
-                damaged = Some((offset, base, "block body"));
-                break;
+            // What is sound before it is delivered first: the damage is met again.
+            Stop::Damaged(_) => None,
+            Stop::Cut(next) => Some(self.behind(now, at, &piece, next, chunk.next, io)),
+            Stop::Spent(Next { offset, least }) => {
+                // Should it not be kept, it is read again.
+                self.keep(chunk.next, piece, io);
+                Some(Cursor { segment, offset, len: least, least })
             }
-            let end = base + u64::from(header.record_count.to_native());
-            if header.kind.to_native() == KIND_DATA && end > chunk.next {
-                let body = piece.pos + BlockHeader::LEN;
-                let body_end = body + header.body_length.to_native() as usize;
-                if !piece.sound && BatchIter::new(&piece.buf[body..body_end]).any(|b| b.is_err()) {
-                    damaged = Some((offset, base, "batch"));
-                    break;
-                }
-                if !add_batches(&mut chunk, &piece.buf, body, body_end, budget) {
-                    // The budget is spent inside this block.
-                    then = Some(Cursor { segment, offset, len: least, least });
-                    (piece.sound, spent) = (true, true);
-                    break;
-                }
-            }
-            piece.sound = false;
-            piece.pos += length;
-        }
-        if !spent && then.is_some_and(|t| t.offset == piece.offset && t.len <= piece.asked) {
-            // No progress although the whole of it was asked for: the file ends too early.
-            damaged = Some((piece.offset, chunk.next, "end of file"));
-        }
-        // What is sound before it is delivered first: the damage is met again.
-        if let Some((offset, sequence, what)) = damaged.filter(|_| chunk.slices.is_empty()) {
-            self.damage_at(segment, offset, sequence, what, io);
-            return;
-        }
-        let mut then = then.filter(|_| chunk.next < end_sequence);
-        if spent {
-            // Should it not be kept, it is read again.
-            self.keep(chunk.next, piece, io);
-        } else if let Some(then) = &mut then {
-            // Whoever goes on from one stretch to the next gets longer ones, as far as they can be delivered at once.
-            let longer = (2 * piece.asked).min(LARGEST_READ).min(most);
-            then.len = (longer / BLOCK_ALIGN * BLOCK_ALIGN).max(then.least);
-            if once {
-                self.read_ahead(now, *then, chunk.next, io);
-            }
-        }
-        self.readers[at].cursor = then;
+        };
+        self.readers[at].cursor = cursor.filter(|_| chunk.next < end_sequence);
         if !chunk.slices.is_empty() {
             self.give(now, at, chunk, io);
         }
+    }
+
+    /// What a reader wants of a piece, and where the piece's segment ends; `None` if that is gone.
+    fn wish(&mut self, now: Now, at: usize, piece: &Piece, io: &Io) -> Option<(Wish, u64)> {
+        let r = &self.readers[at];
+        // Others may have used up the quota meanwhile: what was read for it goes out all the same, one batch of it.
+        let room = self.metering.room_out(now, r.client.as_deref()).unwrap_or(1);
+        let budget = (r.max_bytes as u64).min(r.credit).min(room) as usize;
+        let segment = self.segment_mut(piece.segment)?;
+        let (generation, end) = (segment.generation, segment.end_sequence);
+        let to = piece.mark.min(end);
+        Some((Wish { generation, to, budget, usual: io.options.read_bytes }, end))
+    }
+
+    /// Where a reader goes on that has all whole blocks of a piece, for the record `next`.
+    fn behind(
+        &mut self,
+        now: Now,
+        at: usize,
+        piece: &Piece,
+        Next { offset, least }: Next,
+        next: u64,
+        io: &mut Io,
+    ) -> Cursor {
+        let r = &self.readers[at];
+        let once = matches!(r.key, ReaderKey::Once(_));
+        let most = if once { r.max_bytes } else { r.credit as usize };
+        // Whoever goes on from one stretch to the next gets longer ones, as far as they can be delivered at once.
+        let longer = (2 * piece.asked).min(LARGEST_READ).min(most);
+        let len = (longer / BLOCK_ALIGN * BLOCK_ALIGN).max(least);
+        let cursor = Cursor { segment: piece.segment, offset, len, least };
+        if once {
+            self.read_ahead(now, cursor, next, io);
+        }
+        cursor
     }
 
     /// Keeps what was read for whoever wants the record `next`.
@@ -345,8 +320,9 @@ impl Shard {
             let offset = cursor.offset + pos as u64;
             let rest = read.get(pos..).filter(|rest| rest.len() >= BLOCK_ALIGN);
             let Some(rest) = rest else { break (offset, usual) };
+            let damaged = |sequence, what| Damage { offset, sequence, what };
             let Some(header) = BlockHeader::read(rest, generation) else {
-                return self.damage_at(cursor.segment, offset, next, "block header", io);
+                return self.damage_at(cursor.segment, damaged(next, "block header"), io);
             };
             let length = header.length.to_native() as usize;
             let base = header.base_sequence.to_native();
@@ -356,7 +332,7 @@ impl Shard {
                     break (offset, length.max(usual));
                 }
                 if !header.body_is_sound(&rest[..length]) {
-                    return self.damage_at(cursor.segment, offset, base, "block body", io);
+                    return self.damage_at(cursor.segment, damaged(base, "block body"), io);
                 }
                 let body_end = BlockHeader::LEN + header.body_length.to_native() as usize;
                 let segment = cursor.segment;
@@ -368,14 +344,16 @@ impl Shard {
             pos += length;
         };
         if then.0 == cursor.offset && then.1 <= cursor.len {
-            let next = self.readers[at].next;
-            return self.damage_at(cursor.segment, cursor.offset, next, "end of file", io);
+            let (offset, sequence) = (cursor.offset, self.readers[at].next);
+            let damage = Damage { offset, sequence, what: "end of file" };
+            return self.damage_at(cursor.segment, damage, io);
         }
         self.readers[at].cursor =
             Some(Cursor { segment: cursor.segment, offset: then.0, len: then.1, least: then.1 });
     }
 
-    fn damage_at(&mut self, segment: u64, offset: u64, sequence: u64, what: &str, io: &mut Io) {
+    fn damage_at(&mut self, segment: u64, damage: Damage, io: &mut Io) {
+        let Damage { offset, sequence, what } = damage;
         let path = segment_path(self.spec.id, segment);
         let reason = format!(
             "damaged {what} in {} at byte {offset}, records from {sequence} on; run `highwater inspect`",
