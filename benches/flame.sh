@@ -9,11 +9,8 @@
 set -euo pipefail
 out=$(realpath -m "${1:?OUT.svg}")
 cd "$(dirname "$0")/.."
-highwater=$(realpath "${HIGHWATER:-target/release/highwater}")
-work=$(mktemp -d "$(realpath "${2:-target}")/flame.XXXXXX")
-trap 'cleanup' EXIT
-# shellcheck source=.ci/common
-. .ci/common
+# shellcheck source=benches/common
+. benches/common flame "${2:-target}"
 for tool in perf inferno-collapse-perf inferno-flamegraph; do
   command -v $tool >/dev/null || die "$tool is not installed"
 done

@@ -9,14 +9,10 @@
 # [4], DATA for the last group, GiB [0 1 4 8], PARTS of it all [size connections shards data], and those of .ci/common.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-highwater=$(realpath "${HIGHWATER:-target/release/highwater}")
-work=$(mktemp -d "$(realpath "${1:-target}")/growth.XXXXXX")
-trap 'cleanup' EXIT
-# shellcheck source=.ci/common
-. .ci/common
+# shellcheck source=benches/common
+. benches/common growth "${1:-target}"
 rounds=${ROUNDS:-3}
 length=${LENGTH:-4}
-cpu() { cat /proc/"$server"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
 fresh() {
   [ -z "$server" ] || { kill "$server" && wait "$server" || true; }
   server=

@@ -10,17 +10,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 highwater=$(realpath "${HIGHWATER:-target/release/highwater}")
-dir=$(realpath "${1:-target}")/lag
+work=$(realpath "${1:-target}")/lag
 records=${RECORDS:-10000000}
 export HIGHWATER_CONFIG=
-rm -rf "$dir" && mkdir -p "$dir"
-"$highwater" serve --data "$dir/data" --listen 127.0.0.1:0 --cores 0 >"$dir/out" 2>"$dir/err" &
-server=$!
-trap 'kill $server 2>/dev/null; wait; rm -rf "$dir"' EXIT
-until HIGHWATER_TARGET=$(sed -n 's/^listening on //p' "$dir/out") && [ -n "$HIGHWATER_TARGET" ]; do
-    kill -0 $server && sleep 0.1
-done
-export HIGHWATER_TARGET
+rm -rf "$work" && mkdir -p "$work"
+trap 'end_all; rm -rf "$work"' EXIT
+# shellcheck source=.ci/server
+. .ci/server
+start_server --cores 0
 
 "$highwater" stream create s --shards 1 >/dev/null
 seq "$records" | "$highwater" put s >/dev/null 2>&1
@@ -55,6 +52,6 @@ seq 20000 | "$highwater" put many >/dev/null 2>&1
 for i in $(seq 1000); do "$highwater" group reset "m$i" --stream many --to oldest >/dev/null; done
 for _ in 1 2 3 4 5; do
     before=$(date +%s%N)
-    "$highwater" group list --json >"$dir/groups"
+    "$highwater" group list --json >"$work/groups"
     echo "1,000 groups of 8 shards: $(($(date +%s%N) / 1000000 - before / 1000000)) ms"
 done

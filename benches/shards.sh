@@ -9,18 +9,14 @@
 # at p99, 256 MiB, 10 %. Exit code: 1 if one is not kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-highwater=$(realpath "${HIGHWATER:-target/release/highwater}")
-work=$(mktemp -d "$(realpath "${1:-target}")/shards.XXXXXX")
-trap 'cleanup' EXIT
-# shellcheck source=.ci/common
-. .ci/common
+# shellcheck source=benches/common
+. benches/common shards "${1:-target}"
 shards=${SHARDS:-1000}
 rounds=${ROUNDS:-3}
 streams=$(((shards + 199) / 200))
 each=$((shards / streams))
 
-# CPU time of the server so far, nanoseconds, and its resident memory, kB.
-cpu() { cat /proc/"$server"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
+# Resident memory of the server, kB.
 memory() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$server/status"; }
 # Until the server has done what it does by itself: new segments written full of zeroes, above all.
 settle() {

@@ -21,8 +21,8 @@ cleanup() {
 trap cleanup EXIT
 rm -rf "$dir" && mkdir -p "$dir"
 
-# CPU time of a process so far, nanoseconds.
-cpu() { cat /proc/"$1"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
+# shellcheck source=.ci/server
+. .ci/server
 
 # Microseconds a second that the server counts over 14 s beside this watcher, and those of each of its samples.
 cost() { "$highwater" top --once --json --span 14s | grep -o '"snapshot_cost_us":[^,}]*' | cut -d: -f2; }
