@@ -4,7 +4,8 @@
 //! allocated. So the preparer keeps a pool of written files per size, in a directory of its own: recycled
 //! files as they come, new ones filled with zeroes in small steps while there is nothing better to do. A request for
 //! a size of which none is ready is met with a smaller one that is, if that will do, and its own size is prepared for
-//! the next time: so a stream whose segments grow goes on on written files.
+//! the next time; and what has to be made while somebody waits is no larger than needed. So a stream whose segments grow
+//! goes on on written files, as long as it is slower than zeroing.
 //!
 //! Files that are to go are shortened in small steps too. On a file system that tells its device what it no longer
 //! needs (mounted with `discard`) removing a written file of 256 MiB at once holds up every other request of the
@@ -38,9 +39,6 @@ const GENTLE_ZERO_STEP: u64 = 128 << 10;
 /// Bytes by which a file that is to go is shortened in one step of [`Preparer::idle`], and at most while much is.
 const SHRINK_STEP: u64 = 4 << 20;
 const MOST_SHRINK_STEP: u64 = 16 << 20;
-
-/// A size is stood in for by one down to this part of it.
-const STAND_IN: u64 = 4;
 
 /// What a job came to, before its file is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,8 +206,7 @@ impl<F: Files> Preparer<F> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         self.takes += 1;
-        let class = self.classes.entry(capacity).or_default();
-        (class.wanted, class.used) = (true, self.takes);
+        self.want_too(capacity);
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             self.files.create_dir(parent)?;
         }
@@ -224,6 +221,8 @@ impl<F: Files> Preparer<F> {
             self.counts.reused += 1;
             return Ok(JobDone::Segment { path, capacity, cold: false, write: true, new: true });
         }
+        let capacity = cold_size(capacity, least);
+        self.want_too(capacity);
         loop {
             match self.create(&path, capacity) {
                 Err(e) if is_full(&e) && self.give_way() => {}
@@ -236,18 +235,15 @@ impl<F: Files> Preparer<F> {
 
     /// Moves a ready file to `path`: of `capacity`, or the largest below that will do. Its size, or `None` if there is none.
     fn take_ready(&mut self, path: &Path, capacity: u64, least: u64) -> io::Result<Option<u64>> {
-        let least = least.max(capacity / STAND_IN).min(capacity);
+        let least = least.min(capacity);
         loop {
             let mut fitting = self.classes.range_mut(least..=capacity).rev();
-            let Some((size, class, ready)) = fitting
-                .find_map(|(&size, class)| class.ready.pop().map(|ready| (size, class, ready)))
+            let Some((size, ready)) =
+                fitting.find_map(|(&size, class)| class.ready.pop().map(|ready| (size, ready)))
             else {
                 return Ok(None);
             };
-            if size < capacity {
-                // To be filled up after the one that was asked for.
-                (class.wanted, class.used) = (true, self.takes.saturating_sub(1));
-            }
+            self.want_too(size);
             self.bytes = self.bytes.saturating_sub(size);
             match self.files.rename(&ready, path) {
                 Ok(()) => return Ok(Some(size)),
@@ -259,6 +255,12 @@ impl<F: Files> Preparer<F> {
                 }
             }
         }
+    }
+
+    /// Notes that a size was of use: it is to be there the next time.
+    fn want_too(&mut self, size: u64) {
+        let class = self.classes.entry(size).or_default();
+        (class.wanted, class.used) = (true, self.takes);
     }
 
     /// Makes a file, unless that would leave less free than is kept in reserve: then it is refused before the
@@ -356,10 +358,12 @@ impl<F: Files> Preparer<F> {
             return Ok(Step { more: true, cost: ZERO_STEP });
         }
         let most = if gentle { GENTLE_ZERO_STEP } else { ZERO_STEP };
-        let filled =
-            if self.parts.is_empty() { self.begin_part()? } else { Some(self.fill_part(most)?) };
-        let more = filled.is_some() && (!self.parts.is_empty() || self.lacking().is_some());
-        Ok(Step { more: more || !self.gone.is_empty(), cost: filled.unwrap_or(0) })
+        // What is short of a smaller size is helped sooner.
+        let left = self.parts.front().map_or(u64::MAX, |part| part.capacity - part.at);
+        let begins = self.lacking().is_some_and(|capacity| capacity < left);
+        let filled = if begins { self.begin_part()? } else { Some(self.fill_part(most)?) };
+        let more = !self.parts.is_empty() || self.lacking().is_some() || !self.gone.is_empty();
+        Ok(Step { more, cost: filled.unwrap_or(0) })
     }
 
     /// Shortens the file that is to go, or removes what is left of it.
@@ -419,11 +423,11 @@ impl<F: Files> Preparer<F> {
         Ok(Some(0))
     }
 
-    /// The class, most recently used first, that has fewer files than it should.
+    /// The smallest class that has fewer files than it should: it is ready first, and stands in for larger ones.
     fn lacking(&self) -> Option<u64> {
         let target = self.options.ready_per_class;
         let lacks = |class: &Class| class.wanted && class.ready.len() + class.parts < target;
-        self.classes.iter().filter(|(_, c)| lacks(c)).max_by_key(|(_, c)| c.used).map(|(&k, _)| k)
+        self.classes.iter().find(|(_, class)| lacks(class)).map(|(&capacity, _)| capacity)
     }
 
     /// Stops filling a class until it is asked for again.
@@ -479,6 +483,9 @@ impl<F: Files> Preparer<F> {
 
     /// Makes room for `capacity` more bytes by removing files of the classes used longest ago.
     fn make_room(&mut self, capacity: u64) -> bool {
+        if capacity > self.options.max_bytes {
+            return false;
+        }
         while self.bytes.saturating_add(capacity) > self.options.max_bytes {
             let used = self.classes.get(&capacity).map_or(0, |c| c.used);
             let victim = self
@@ -554,6 +561,16 @@ impl<F: Files> Preparer<F> {
             self.abandon_part();
         }
     }
+}
+
+/// The size of a file that nobody has written yet: its durable writes are slow, so it is quartered as long as it is twice
+/// the least that will do.
+fn cold_size(capacity: u64, least: u64) -> u64 {
+    let mut size = capacity;
+    while least > 0 && size / 4 >= 2 * least && (size / 4).is_multiple_of(BLOCK_ALIGN as u64) {
+        size /= 4;
+    }
+    size
 }
 
 /// Whether removing it at once would be felt.

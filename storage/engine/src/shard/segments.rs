@@ -15,6 +15,9 @@ const TAKE_AGAIN_NS: u64 = 500_000_000;
 /// After this time without another attempt, ns, a refusal says nothing about how things are.
 const REFUSAL_AGES_NS: u64 = 10_000_000_000;
 
+/// A segment has to last this long at the rate of the last one, s; smaller ones are of no use.
+const LEAST_LASTS_S: f64 = 0.25;
+
 /// How often a segment asked for is halved before the disk counts as full: 256 MiB to 4 MiB.
 const MOST_HALVINGS: u32 = 6;
 
@@ -139,6 +142,8 @@ impl Shard {
         }
         let least = (page_align(least as usize) as u64).max(io.options.segments.min);
         let capacity = (self.next_capacity(now, io) >> self.take_smaller).max(least);
+        let lasts = page_align((self.fill_rate(now) * LEAST_LASTS_S) as usize) as u64;
+        let least = lasts.clamp(least, capacity);
         let number = self.next_segment;
         // Before the request, so that the file just given back is the one that comes.
         self.ordered = capacity;
@@ -166,14 +171,22 @@ impl Shard {
         let Some(last) = self.segments.back().filter(|_| self.current) else {
             return sizes.min;
         };
-        let used = last.next_offset.max(1) as f64 / last.capacity as f64;
-        let fills_in = now.wall_ns.saturating_sub(last.created_ns) as f64 / 1e9 / used.max(0.01);
+        let fills_in = last.capacity as f64 / self.fill_rate(now);
         let capacity = match fills_in {
             s if s < 10.0 => last.capacity.saturating_mul(4),
             s if s > 600.0 => last.capacity / 4,
             _ => last.capacity,
         };
         capacity.clamp(sizes.min, most)
+    }
+
+    /// Bytes a second that went to the current segment so far; 0 without one.
+    fn fill_rate(&self, now: Now) -> f64 {
+        let Some(last) = self.segments.back().filter(|_| self.current) else { return 0.0 };
+        let age_ns = now.wall_ns.saturating_sub(last.created_ns).max(1);
+        // Not too little is made of what has only begun.
+        let written = last.next_offset.max(last.capacity / 100);
+        written as f64 / (age_ns as f64 / 1e9)
     }
 
     /// Forgets why there was no further segment, once nobody has asked for one for a while.

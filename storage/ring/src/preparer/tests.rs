@@ -120,14 +120,16 @@ fn a_smaller_file_that_is_written_stands_in_for_one_that_is_not() {
         }
     };
     assert_eq!(ask("b", 4 * MIB, 4 * MIB), (4 * MIB, true), "the smaller one would not do");
-    assert_eq!(ask("c", 8 * MIB, 0), (8 * MIB, true), "less than a quarter");
+    assert_eq!(ask("c", 8 * MIB, 2 * MIB), (8 * MIB, true));
     assert_eq!(ask("d", 4 * MIB, MIB / 2), (MIB, false));
+    assert_eq!(ask("e", 4 * MIB, MIB / 2), (MIB, false));
+    assert_eq!(ask("f", 64 * MIB, MIB), (4 * MIB, true), "cold, and no larger than it has to be");
     fill(&mut preparer);
     let mut ask = |path: &str, capacity, least| {
         let job = Job::TakeSegment { path: path.into(), capacity, least };
         preparer.handle(job).unwrap()
     };
-    let JobDone::Segment { capacity, cold, .. } = ask("e", 4 * MIB, MIB / 2) else { panic!() };
+    let JobDone::Segment { capacity, cold, .. } = ask("g", 4 * MIB, MIB / 2) else { panic!() };
     assert_eq!((capacity, cold), (4 * MIB, false), "prepared meanwhile");
 }
 
