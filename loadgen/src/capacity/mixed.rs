@@ -67,9 +67,32 @@ fn fields(source: &Source) -> Vec<(String, String)> {
     if source.kind == SourceKind::Probe {
         fields.retain(|(name, _)| name != "environment.debug_build" && !name.contains("data_dir"));
     } else {
-        fields.push(("target kind".to_owned(), target_kind(&source.target).to_owned()));
+        let kind = target_kind(&source.target);
+        fields.push(("target kind".to_owned(), kind.to_owned()));
+        if kind == "server" {
+            fields.push(("target host".to_owned(), host(&source.target).to_owned()));
+        }
+        if !source.server.is_empty() {
+            fields.push(("server release".to_owned(), source.server.clone()));
+        }
     }
     fields
+}
+
+/// The host of a server's address. Ports change with every start of a server that is given none.
+pub(super) fn host(target: &str) -> &str {
+    let host = match target.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None => target
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.contains(':'))
+            .map_or(target, |(host, _)| host),
+    };
+    // By whatever name, it is the machine itself.
+    match host {
+        "localhost" | "::1" => "127.0.0.1",
+        host => host,
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +141,29 @@ mod tests {
                 "target kind is server in a and embedded in d",
             ]
         );
+    }
+
+    #[test]
+    fn servers_that_differ_are_named_and_ports_are_none() {
+        let at = |name: &str, target: &str, server: &str| Source {
+            server: server.into(),
+            ..source(name, target, machine(2, "linux 6.1"))
+        };
+        let first = at("a", "127.0.0.1:7411", "0.1.0");
+        for (target, server, expected) in [
+            ("localhost:1", "0.1.0", vec![]),
+            ("[::1]:42857", "0.1.0", vec![]),
+            ("127.0.0.1:2", "", vec![]),
+            ("10.0.0.5:7411", "0.1.0", vec!["target host is 127.0.0.1 in a and 10.0.0.5 in b"]),
+            ("127.0.0.1:7411", "0.2.0", vec!["server release is 0.1.0 in a and 0.2.0 in b"]),
+            ("embedded:/d", "0.1.0", vec!["target kind is server in a and embedded in b"]),
+        ] {
+            let found = mixed(&[first.clone(), at("b", target, server)]);
+            let words: Vec<String> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(words, expected, "{target} {server}");
+        }
+        let embedded = [at("a", "embedded:/d", "0.1.0"), at("b", "embedded:/e", "0.1.0")];
+        assert_eq!(mixed(&embedded), []);
     }
 
     #[test]
