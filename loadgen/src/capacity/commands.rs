@@ -15,7 +15,10 @@ pub struct Commands {
     shards: u32,
     /// Groups of what was measured.
     measured_groups: usize,
+    /// Records per second to measure at.
     rate: f64,
+    /// Less than is asked for, as that would be overload.
+    capped: bool,
     /// Groups that are asked for.
     groups: u32,
     slo: String,
@@ -23,11 +26,21 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Those for the load of `evidence`, or the defaults if none has one.
-    pub fn of(evidence: &Evidence, demand: &Demand) -> Commands {
+    /// Those for the load of the source `from`, or of another in `evidence`, or the defaults if none has one. At the
+    /// demand, or at `most` records per second if that is less.
+    pub fn of(
+        evidence: &Evidence,
+        demand: &Demand,
+        from: Option<&str>,
+        most: Option<f64>,
+    ) -> Commands {
         let loads = evidence.sources.iter().filter(|source| source.load.is_some());
-        // A search says most about what is meant.
-        let source = loads.max_by_key(|source| source.kind == SourceKind::Search);
+        // What the plan rests on says most about what is meant, itself or as a part of a sweep, and then a search.
+        let named = |source: &Source| {
+            let rest = from.and_then(|from| from.strip_prefix(source.name.as_str()));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ' ']))
+        };
+        let source = loads.max_by_key(|s| (named(s), s.kind == SourceKind::Search));
         let recorded = evidence.sources.iter().find(|source| source.kind == SourceKind::Recording);
         let target = source.or(recorded).map_or("", |source| source.target.as_str());
         let target = if target.is_empty() { DEFAULT_TARGET } else { target };
@@ -43,11 +56,17 @@ impl Commands {
             settings: source.map_or_else(|| recorded_size(evidence), settings),
             shards: load.map_or(1, |load| load.shards),
             measured_groups: load.map_or(1, |load| load.groups),
-            rate: demand.rate,
+            rate: most.map_or(demand.rate, |most| demand.rate.min(most)),
+            capped: most.is_some_and(|most| most < demand.rate),
             groups: demand.groups.max(1),
             slo: slo.iter().map(|bound| format!(" --slo {bound}")).collect(),
             embedded: target.starts_with("embedded"),
         }
+    }
+
+    /// The rate at which is measured, in records per second, if that is less than what is asked for.
+    pub fn capped(&self) -> Option<f64> {
+        self.capped.then_some(self.rate)
     }
 
     /// What the machine sustains.
@@ -136,8 +155,19 @@ impl Commands {
             |flag: &str| what.contains(&format!("--vary {}=", flag.trim_start_matches('-')));
         // As fast as it goes, nothing is scheduled.
         let unscheduled = |flag: &str| flag == "--arrival" && what.contains("-r max");
+        // So many hold for as many groups and shards as they were with; none read nothing.
+        let mut words = what.split(' ').skip_while(|word| *word != "--groups");
+        let groups = words.nth(1).map_or(Some(1), |word| word.parse().ok());
+        let as_many = groups == Some(self.measured_groups) && !what.contains("--vary shards=");
+        let unread =
+            what.starts_with("search") || what.starts_with("sweep") || what.contains("-r max");
+        let consumers = |flag: &str, value: &str| {
+            flag != "--consumers" || if value == "0" { unread } else { as_many }
+        };
         let settings = self.settings.iter();
-        for (flag, value) in settings.filter(|(flag, _)| !varied(flag) && !unscheduled(flag)) {
+        for (flag, value) in settings
+            .filter(|(flag, value)| !varied(flag) && !unscheduled(flag) && consumers(flag, value))
+        {
             command += &format!(" {flag} {}", quoted(value));
         }
         format!("{command} -o {output}")
@@ -187,9 +217,17 @@ fn settings(source: &Source) -> Vec<(&'static str, String)> {
         ("--inflight", load.inflight != d.inflight),
         ("--connections", load.connections != d.connections),
         ("--compression", load.compression != d.compression),
+        // Whose quota counts.
+        ("--client-name", load.client_name != d.client_name),
+        ("--consumers", load.consumers != d.consumers),
         ("--cores", load.cores != d.cores),
         ("--engine-cores", load.engine_cores != d.engine_cores),
+        ("--spin", load.spin != d.spin),
+        // Without these, what was measured on a machine with others on it would be void.
+        ("--late-bound", load.late_bound != d.late_bound),
+        ("--steal-bound", load.steal_bound != d.steal_bound),
     ];
+    // A closed loop has no rate that could be asked for: its callers are none of the settings.
     let mut settings = Vec::new();
     for (flag, _) in differs.into_iter().filter(|(_, differs)| *differs) {
         match (after(&source.command, flag).last(), &load.workload) {
@@ -209,13 +247,75 @@ mod tests {
 
     #[test]
     fn without_anything_the_defaults_are_proposed() {
-        let commands =
-            Commands::of(&Evidence::default(), &Demand { groups: 3, ..Demand::of(400e3) });
+        let commands = Commands::of(
+            &Evidence::default(),
+            &Demand { groups: 3, ..Demand::of(400e3) },
+            None,
+            None,
+        );
         assert_eq!(
             commands.search(),
             "highwater load search --slo p99=10ms --groups 3 --shards 1 -t 127.0.0.1:7411 -o search"
         );
         let backlog = commands.backlog();
         assert!(backlog.contains("-r 400000 --outage 60s --groups 3"), "{backlog}");
+    }
+
+    fn searched(name: &str, words: &str, change: impl FnOnce(&mut LoadOptions)) -> Source {
+        let mut load = LoadOptions::default();
+        change(&mut load);
+        Source {
+            command: words.split(' ').map(str::to_owned).collect(),
+            load: Some(Box::new(load)),
+            ..crate::capacity::tests::source(name, SourceKind::Search)
+        }
+    }
+
+    /// What made the trials valid, and whose quota counted, holds for what is run beside them.
+    #[test]
+    fn bounds_and_names_of_the_trials_are_kept() {
+        let words = "highwater load search --late-bound 10ms --steal-bound 0.15 --client-name shop --consumers 2 \
+                     --spin 0us --groups 2 --slo p99=50ms";
+        let source = searched("s", words, |load| {
+            load.late_bound = std::time::Duration::from_millis(10);
+            load.steal_bound = 0.15;
+            load.client_name = "shop".into();
+            (load.groups, load.consumers) = (2, Some(2));
+            load.spin = std::time::Duration::ZERO;
+        });
+        let evidence = Evidence { sources: vec![source], ..Evidence::default() };
+        let demand = Demand { groups: 2, ..Demand::of(1e3) };
+        let commands = Commands::of(&evidence, &demand, None, None);
+        for command in [commands.backlog(), commands.sweep_ack(), commands.saturate()] {
+            let settings = " --client-name shop --consumers 2 --spin 0us --late-bound 10ms --steal-bound 0.15 ";
+            assert!(command.contains(settings), "{command}");
+        }
+        // As many consumers are too many or too few elsewhere.
+        let others = Demand { groups: 3, ..demand };
+        let commands_of_three = Commands::of(&evidence, &others, None, None);
+        for command in [commands.sweep_shards(), commands_of_three.backlog()] {
+            assert!(!command.contains("--consumers"), "{command}");
+            assert!(command.contains("--late-bound 10ms"), "{command}");
+        }
+    }
+
+    /// Proposals are those of what the plan rests on, and no more than can be served.
+    #[test]
+    fn proposals_are_of_the_search_that_counts_and_no_overload() {
+        let sources = ["p99=10ms", "p99=500ms"]
+            .map(|slo| searched(slo, &format!("highwater load search --slo {slo}"), |_| ()));
+        let evidence = Evidence { sources: sources.into(), ..Evidence::default() };
+        for (from, slo) in [
+            ("p99=10ms", "p99=10ms"),
+            ("p99=500ms", "p99=500ms"),
+            ("p99=10ms/points/1", "p99=10ms"),
+        ] {
+            let commands = Commands::of(&evidence, &Demand::of(20e3), Some(from), Some(14e3));
+            assert!(commands.search().contains(&format!("--slo {slo} ")), "{from}");
+            assert!(commands.backlog().contains("-r 14000 "), "{}", commands.backlog());
+            assert_eq!(commands.capped(), Some(14e3));
+        }
+        let commands = Commands::of(&evidence, &Demand::of(10e3), None, Some(14e3));
+        assert!(commands.backlog().contains("-r 10000 ") && commands.capped().is_none());
     }
 }

@@ -174,8 +174,8 @@ pub struct Sustained {
     pub open_above: bool,
     /// Whether no rate tried met the goals.
     pub unreachable: bool,
-    /// The same search with a budget that should do, as a command; absent unless its own was too short for a rate that may
-    /// be relied on.
+    /// The command that would find a rate to rely on: the same search with a budget that should do, or where it was
+    /// interrupted to its end. Absent where there is one, and where nothing of the kind would help.
     pub longer: Option<String>,
     /// Trials that count.
     pub trials: usize,
@@ -183,6 +183,18 @@ pub struct Sustained {
     pub soak: Option<(f64, bool)>,
     /// Whether it is as before after an overload; absent if that was not tried.
     pub recovers: Option<bool>,
+}
+
+impl Sustained {
+    /// Whether whoever meets these goals meets those of `other`, and not the other way round.
+    pub fn tighter_than(&self, other: &Sustained) -> bool {
+        let implies = |a: &Sustained, b: &Sustained| {
+            let met =
+                |(of, bound): &(String, f64)| a.bounds.iter().any(|(o, at)| o == of && at <= bound);
+            b.bounds.iter().all(met)
+        };
+        implies(self, other) && !implies(other, self)
+    }
 }
 
 /// What a setup delivers when more is offered than it can serve.

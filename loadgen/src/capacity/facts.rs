@@ -42,6 +42,8 @@ pub struct Capacity {
     pub for_keys: f64,
     /// The search it came from.
     pub search: Option<Sustained>,
+    /// Searches of the same that were left aside for their other goals: source and goals in words.
+    pub aside: Vec<(String, String)>,
 }
 
 /// Everything an answer may look at.
@@ -55,27 +57,44 @@ pub struct Facts<'a> {
     pub commands: Commands,
     /// Absent if nothing says what the machine sustains.
     pub capacity: Option<Capacity>,
-    /// A search that found no rate to meet the goals, where nothing better is known.
+    /// A search that found no rate to meet its goals; absent with a capacity.
     pub unreachable: Option<&'a Sustained>,
-    /// A search whose budget was too short for a rate to rely on.
-    pub short: Option<&'a Sustained>,
+    /// A search that promises no rate, as its budget was too short, it was interrupted or nothing in it counts; absent
+    /// with a capacity.
+    pub open: Option<&'a Sustained>,
+    /// What was kept up without the goals of a search that promises no rate: nothing to rely on.
+    pub without_goals: Option<Capacity>,
 }
 
 impl<'a> Facts<'a> {
     /// Those of `evidence` for `demand`.
     pub fn of(evidence: &'a Evidence, demand: &'a Demand) -> Facts<'a> {
-        let capacity = by_search(evidence, demand)
-            .or_else(|| by_runs(evidence, demand))
-            .or_else(|| by_recording(evidence));
-        let unreachable = evidence.sustained.iter().find(|s| s.unreachable);
-        let short = evidence.sustained.iter().find(|s| s.longer.is_some());
+        let searches = &evidence.sustained;
+        let found = by_search(evidence, demand);
+        let kept_up = || by_runs(evidence, demand).or_else(|| by_recording(evidence));
+        let of_search =
+            found.as_ref().and_then(|(search, aside)| capacity(evidence, search, aside));
+        // What is borne without the goals of a search is nothing to rely on where that search promises nothing.
+        let (capacity, without_goals) = match (of_search, searches.is_empty()) {
+            (None, true) => (kept_up(), None),
+            (None, false) => (None, kept_up()),
+            (of_search, _) => (of_search, None),
+        };
+        let capacity = capacity.map(|capacity| for_keys(capacity, demand));
+        let none = |search: &&Sustained| capacity.is_none() && search.safe.is_none();
+        let refused = found.map(|(search, _)| search).filter(|search| search.unreachable);
+        let unreachable = refused.or_else(|| searches.iter().find(|s| s.unreachable)).filter(none);
+        let open = searches.iter().find(|s| none(s) && !s.unreachable);
+        let of = capacity.as_ref().map(|capacity| capacity.from.as_str());
+        let of = of.or(unreachable.or(open).map(|search| search.from.as_str()));
         Facts {
             evidence,
             demand,
-            commands: Commands::of(evidence, demand),
-            capacity: capacity.map(|capacity| for_keys(capacity, demand)),
+            commands: Commands::of(evidence, demand, of, bearable(evidence, capacity.as_ref())),
+            capacity,
             unreachable,
-            short,
+            open,
+            without_goals,
         }
     }
 
@@ -159,21 +178,41 @@ const KEY_BYTES: f64 = 12.0;
 /// What a record adds in its batch at least.
 pub const LEAST_FRAMING: f64 = highwater_wire::RECORD_HEADER_LEN as f64 + KEY_BYTES;
 
-/// By the search whose answer fits best: the user's own before the points of a sweep, durable, with as many groups,
-/// and of those the highest.
-fn by_search(evidence: &Evidence, demand: &Demand) -> Option<Capacity> {
+/// The search whose answer fits best, and those left aside only for their goals. The user's own come before the points of
+/// a sweep, durable ones with as many groups first. Of these the tightest goals count, and of the same goals the highest
+/// rate; of goals that cannot be compared the lowest. That no rate meets them is an answer too.
+fn by_search<'a>(
+    evidence: &'a Evidence,
+    demand: &Demand,
+) -> Option<(&'a Sustained, Vec<&'a Sustained>)> {
     let size = |setup: &Setup| {
         demand
             .record_bytes
             .is_none_or(|bytes| (setup.record_bytes / bytes - 1.0).abs() <= SAME_SIZE)
     };
-    let usable = evidence.sustained.iter().filter_map(|s| Some((s, s.safe?)));
-    let (search, safe) = usable.max_by(|(a, safe_a), (b, safe_b)| {
-        let fit = |s: &Sustained| {
-            (size(&s.setup), s.setup.ack == "durable", s.setup.groups >= demand.groups, !s.in_sweep)
-        };
-        fit(a).cmp(&fit(b)).then(safe_a.total_cmp(safe_b))
-    })?;
+    let fit = |s: &Sustained| {
+        (size(&s.setup), s.setup.ack == "durable", s.setup.groups >= demand.groups, !s.in_sweep)
+    };
+    let answers = || {
+        let all = evidence.sustained.iter();
+        all.filter(|s| s.safe.is_some() || (s.unreachable && !s.in_sweep))
+    };
+    let best = answers().map(fit).max()?;
+    let alike: Vec<&Sustained> = answers().filter(|s| fit(s) == best).collect();
+    let tightest: Vec<&Sustained> =
+        alike.iter().copied().filter(|s| !alike.iter().any(|t| t.tighter_than(s))).collect();
+    let safe = |s: &Sustained| s.safe.unwrap_or(0.0);
+    let highest =
+        |s: &&Sustained| tightest.iter().all(|t| t.bounds != s.bounds || safe(t) <= safe(s));
+    let best = tightest.iter().copied().filter(highest);
+    let found = best.min_by(|a, b| safe(a).total_cmp(&safe(b)))?;
+    let aside = alike.iter().copied().filter(|s| s.bounds != found.bounds).collect();
+    Some((found, aside))
+}
+
+/// What `search` promises; `None` if that is nothing.
+fn capacity(evidence: &Evidence, search: &Sustained, aside: &[&Sustained]) -> Option<Capacity> {
+    let safe = search.safe?;
     Some(Capacity {
         from: search.from.clone(),
         basis: Basis::Search,
@@ -186,7 +225,20 @@ fn by_search(evidence: &Evidence, demand: &Demand) -> Option<Capacity> {
         served: served(evidence, &search.setup, &search.from),
         for_keys: 1.0,
         search: Some(search.clone()),
+        aside: aside.iter().map(|other| (other.from.clone(), other.goals.clone())).collect(),
     })
+}
+
+/// The highest rate, in records per second, at which it makes sense to measure something else: an average's share of what
+/// is delivered under overload, or of the estimate where that is not known, and whatever is safe.
+fn bearable(evidence: &Evidence, capacity: Option<&Capacity>) -> Option<f64> {
+    let Some(capacity) = capacity else {
+        let most = evidence.ceilings.iter().map(|ceiling| ceiling.rate.value);
+        return most.max_by(f64::total_cmp).map(|most| most * AVERAGE_FILL);
+    };
+    let estimate = || capacity.estimate.filter(|_| !capacity.open_above);
+    let most = capacity.served.as_ref().map(|served| served.rate).or_else(estimate);
+    Some(most.map_or(capacity.safe, |most| capacity.safe.max(most.value * AVERAGE_FILL)))
 }
 
 /// What is delivered under overload by this setup: as the same source says, or another.
@@ -222,6 +274,7 @@ fn by_runs(evidence: &Evidence, demand: &Demand) -> Option<Capacity> {
         served: served(evidence, &best.setup, &best.from),
         for_keys: 1.0,
         search: None,
+        aside: vec![],
     })
 }
 
@@ -241,6 +294,7 @@ fn by_recording(evidence: &Evidence) -> Option<Capacity> {
         served: None,
         for_keys: 1.0,
         search: None,
+        aside: vec![],
     })
 }
 

@@ -3,7 +3,8 @@
 use super::evidence::{Ceiling, Evidence, Point, Range, Setup, Sustained};
 use super::from_run::KEPT_UP;
 use super::read::setup;
-use crate::report::figures::{percent, time, whole};
+use crate::report::figures::{counted, percent, time, whole};
+use crate::report::{quoted, shell_words};
 use crate::search::{
     Bound, Ended, Goal, Interval, SearchFile, SearchResult, SweepFile, SweepMode, SweepPoint,
     TrialRecord, text,
@@ -18,9 +19,9 @@ fn range(interval: Interval) -> Range {
 
 /// Adds what the search `name` found, and every trial of it that counts.
 pub fn search(evidence: &mut Evidence, name: &str, file: &SearchFile, in_sweep: bool) {
-    let counted: Vec<&TrialRecord> =
+    let valid: Vec<&TrialRecord> =
         file.trials.iter().filter(|trial| trial.void_reason.is_none()).collect();
-    let skews: Vec<f64> = counted.iter().map(|trial| trial.shard_skew).collect();
+    let skews: Vec<f64> = valid.iter().map(|trial| trial.shard_skew).collect();
     let setup = setup(
         &file.load,
         file.shards,
@@ -29,23 +30,19 @@ pub fn search(evidence: &mut Evidence, name: &str, file: &SearchFile, in_sweep: 
         file.mean_payload_bytes,
         Range::of(skews).map_or(0.0, |range| range.value),
     );
-    if counted.is_empty() {
-        evidence.left_out.push(format!("{name}: none of its {} trials counts", file.trials.len()));
-    } else if file.result.is_none() {
-        evidence.left_out.push(format!(
-            "{name} was interrupted before it had an answer; its {} trials count (the same command goes on)",
-            counted.len()
-        ));
+    let found = match file.result.as_ref().filter(|_| !valid.is_empty()) {
+        Some(result) => sustained(name, file, result, &setup, valid.len(), in_sweep),
+        None => unanswered(name, file, &setup, valid.len(), in_sweep),
+    };
+    if found.safe.is_none() && !found.unreachable {
+        evidence.left_out.push(format!("{name} promises no rate: {}", found.remark));
     }
-    if let Some(result) = file.result.as_ref().filter(|_| !counted.is_empty()) {
-        let found = sustained(name, file, result, &setup, counted.len(), in_sweep);
-        if found.longer.is_some() {
-            evidence.left_out.push(format!("{name} promises no rate: {}", found.remark));
-        }
+    // Of the many points of a sweep, one without an answer is merely missing.
+    if !in_sweep || file.result.is_some() && !valid.is_empty() {
         evidence.sustained.push(found);
     }
-    evidence.ceilings.extend(ceiling(name, &counted, &setup));
-    evidence.points.extend(counted.iter().map(|trial| trial_point(name, file, trial, &setup)));
+    evidence.ceilings.extend(ceiling(name, &valid, &setup));
+    evidence.points.extend(valid.iter().map(|trial| trial_point(name, file, trial, &setup)));
 }
 
 /// What trials under overload delivered: the median of them, and the slowest and the fastest second of any.
@@ -104,7 +101,7 @@ fn sustained(
             });
             format!("{} was missed at every rate tried{seen}", goal.of)
         }
-        None if result.needs_s.is_some() => result.in_words(),
+        None if result.needs_s.is_some() || result.published_rate.is_none() => result.in_words(),
         None => result.notes.first().cloned().unwrap_or_default(),
     };
     let longer = result.needs_s.map(|more_s| {
@@ -130,6 +127,45 @@ fn sustained(
     }
 }
 
+/// A search that has no answer: interrupted, or without a trial that counts.
+fn unanswered(
+    name: &str,
+    file: &SearchFile,
+    setup: &Setup,
+    trials: usize,
+    in_sweep: bool,
+) -> Sustained {
+    let (goals, bounds) = goals(&file.settings.goals);
+    let goes_on = || format!("{} -o {}", shell_words(&file.command), quoted(name));
+    let (remark, longer) = match trials {
+        0 => (format!("none of its {} trials counts", file.trials.len()), None),
+        n => (
+            format!(
+                "it was interrupted before it had an answer, and its {} stand for none (the same command goes on)",
+                counted(n as u64, "trial")
+            ),
+            (!file.command.is_empty()).then(goes_on),
+        ),
+    };
+    Sustained {
+        from: name.to_owned(),
+        in_sweep,
+        setup: setup.clone(),
+        goals,
+        bounds,
+        estimate: None,
+        safe: None,
+        binding: None,
+        remark,
+        open_above: false,
+        unreachable: false,
+        longer,
+        trials,
+        soak: None,
+        recovers: None,
+    }
+}
+
 fn trial_point(name: &str, file: &SearchFile, trial: &TrialRecord, setup: &Setup) -> Point {
     let three = |d: &crate::Distribution| {
         let all = d.percentiles();
@@ -149,7 +185,8 @@ fn trial_point(name: &str, file: &SearchFile, trial: &TrialRecord, setup: &Setup
         met: met.filter(|met| !met.is_empty()).map(|met| met.into_iter().all(|met| met)),
         kept_up: trial.backlog.is_none_or(|b| !b.significant || b.growth <= file.settings.stable)
             && trial.delivered_rate >= KEPT_UP * trial.offered_rate,
-        stands: file.result.as_ref().is_none_or(|result| result.needs_s.is_none()),
+        // Seconds of a search that promises nothing, or has not come to its end, are no promise either.
+        stands: file.result.as_ref().is_some_and(|result| result.published_rate.is_some()),
     }
 }
 

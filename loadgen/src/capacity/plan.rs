@@ -5,15 +5,19 @@ use serde::Serialize;
 use super::answer::{Answer, Verdict};
 use super::demand::{Demand, DemandError};
 use super::evidence::{Evidence, Range, Setup, Source, SourceKind};
-use super::facts::{AVERAGE_FILL, Basis, Facts};
+use super::facts::{AVERAGE_FILL, Basis, Capacity, Facts};
 use super::formula::{self, Formula};
-use super::mixed::{Mixed, mixed};
+use super::mixed::{Mixed, host, mixed};
 use super::questions::{Scaling, answers, scaling};
+use crate::compare::target_kind;
 use crate::report::figures::{bytes, counted, percent, rate};
 use crate::{Lint, Severity};
 
 /// Version of `plan.json`: fields may be added under the same name, none change meaning.
 pub const PLAN_SCHEMA: &str = "highwater-plan/1";
+
+/// An interval that spans more than this factor says little.
+const ROUGH: f64 = 3.0;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +172,7 @@ pub fn plan(
         seen: seen(&facts),
         assumptions: assumptions(&facts, &answers),
         formulas: used(&answers),
-        trust: trust(evidence, &mixed, &lints, &answers),
+        trust: trust(&facts, &mixed, &lints, &answers),
         answers,
         scaling,
         mixed,
@@ -238,7 +242,8 @@ fn lints(sources: &[Source]) -> Vec<Lint> {
     all
 }
 
-fn trust(evidence: &Evidence, mixed: &[Mixed], lints: &[Lint], answers: &[Answer]) -> Trust {
+fn trust(facts: &Facts<'_>, mixed: &[Mixed], lints: &[Lint], answers: &[Answer]) -> Trust {
+    let evidence = facts.evidence;
     let (mut poor, mut fair, mut good) = (Vec::new(), Vec::new(), Vec::new());
     if !mixed.is_empty() {
         poor.push(format!(
@@ -272,12 +277,47 @@ fn trust(evidence: &Evidence, mixed: &[Mixed], lints: &[Lint], answers: &[Answer
     if !kinds(SourceKind::Search) && !kinds(SourceKind::Sweep) {
         fair.push("no search: rates are bounds from below, without intervals".to_owned());
     }
+    if facts.open.is_some() {
+        fair.push("the search promises no rate".to_owned());
+    }
+    fair.extend(facts.capacity.as_ref().and_then(roughly));
+    fair.extend(recorded_elsewhere(&evidence.sources));
     let verdict = match (poor.is_empty(), fair.is_empty()) {
         (false, _) => "poor",
         (true, false) => "fair",
         (true, true) => "good",
     };
     Trust { verdict, reasons: poor.into_iter().chain(fair).chain(good).collect() }
+}
+
+/// What a search found only roughly is safe far below what it may be.
+fn roughly(capacity: &Capacity) -> Option<String> {
+    let range = capacity.estimate.filter(|_| capacity.basis == Basis::Search)?;
+    let (factor, found) = (range.high / range.low.max(1.0), rate(range.value));
+    let words = match factor > ROUGH {
+        true => format!("knows its {found} records/s to a factor of {} only", rate(factor)),
+        false if capacity.safe < range.value / 2.0 => format!("found {found} records/s"),
+        false => return None,
+    };
+    let safe = rate(capacity.safe);
+    Some(format!("the search {words}, and promises {safe}: a longer one says more"))
+}
+
+/// A recording may well be of production, for its demand; what else it says is of another server then.
+fn recorded_elsewhere(sources: &[Source]) -> Option<String> {
+    let server = |s: &&Source| s.environment.is_some() && target_kind(&s.target) == "server";
+    let loaded = sources.iter().filter(|s| s.kind != SourceKind::Probe).find(server)?;
+    let recorded = sources.iter().find(|s| {
+        let known = s.kind == SourceKind::Recording && !s.target.is_empty();
+        known && host(&s.target) != host(&loaded.target)
+    })?;
+    Some(format!(
+        "{} is of the server on {}, {} of that on {}",
+        recorded.name,
+        host(&recorded.target),
+        loaded.name,
+        host(&loaded.target)
+    ))
 }
 
 /// What holds for the figures that were given, in sentences.
@@ -334,6 +374,13 @@ fn assumptions(facts: &Facts<'_>, answers: &[Answer]) -> Vec<String> {
             "Files fill 80 % of the disk; one segment of 256 MiB more per shard; one copy (there is no replication)."
                 .to_owned(),
         );
+    }
+    if let Some(rate_offered) = facts.commands.capped() {
+        all.push(format!(
+            "What is left to run offers {} records/s: {} would be overload.",
+            rate(rate_offered),
+            rate(demand.rate)
+        ));
     }
     if let Some((from, false)) = facts.disk_bytes().map(|(_, from, measured)| (from, measured)) {
         all.push(format!(

@@ -5,6 +5,7 @@ use super::*;
 use crate::{Environment, LoadOptions};
 
 mod files;
+mod verdicts;
 
 /// 16 shards, durable, 512 B records, 3 groups.
 pub(super) fn setup() -> Setup {

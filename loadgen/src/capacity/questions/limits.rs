@@ -1,5 +1,6 @@
 //! What gives out first, and whether the machine allows for more.
 
+use super::rate::fits;
 use crate::busy::AT_END;
 use crate::capacity::answer::{Answer, Figure, Question, Rows, Unit, Verdict};
 use crate::capacity::facts::Facts;
@@ -7,6 +8,9 @@ use crate::capacity::formula;
 use crate::capacity::usl::REACH;
 use crate::capacity::{ProbeFile, WriteFigure};
 use crate::report::figures::{bytes, percent, rate, time};
+
+/// Nothing gives out that is used less.
+const NEAR_END: f64 = 0.9;
 
 /// A resource and how much of it is used.
 struct Resource {
@@ -84,10 +88,9 @@ pub fn first(facts: &Facts<'_>) -> Answer {
     let demand = facts.demand.rate;
     let mut all = resources(facts);
     all.sort_by(|a, b| b.share_at(demand).total_cmp(&a.share_at(demand)));
-    let binding = facts.capacity.as_ref().and_then(|c| c.search.as_ref()?.binding.clone());
     let Some(first) = all.first() else {
         let answer = Answer::not_measured(question, facts.commands.record());
-        return match binding {
+        return match binding(facts) {
             Some(goal) => {
                 answer.note(format!("In the search, {goal} gave out first; of what is not known."))
             }
@@ -97,6 +100,9 @@ pub fn first(facts: &Facts<'_>) -> Answer {
     let named: Vec<String> =
         all.iter().map(|r| format!("{} {}", r.name, percent(r.share_at(demand)))).collect();
     let far = demand > first.at * REACH;
+    if gives_out(facts) && !far && first.share_at(demand) <= NEAR_END {
+        return about(unknown(facts, &all, &named), facts);
+    }
     let verdict = match first.share_at(demand) {
         _ if far => Verdict::BeyondMeasured,
         share if share > 1.0 => Verdict::No,
@@ -121,41 +127,65 @@ pub fn first(facts: &Facts<'_>) -> Answer {
     };
     let mut answer = Answer::new(question, verdict, says);
     if !far {
-        for resource in &all {
-            answer = answer
-                .figure(
-                    Figure::new(
-                        format!("{}, share in use", resource.name),
-                        resource.share_at(demand),
-                        Unit::Share,
-                        formula::UTILISATION,
-                    )
-                    .from("share in use", resource.share, Unit::Share, &resource.from)
-                    .from("rate", resource.at, Unit::RecordsPerS, &resource.from)
-                    .from(
-                        "demand",
-                        demand,
-                        Unit::RecordsPerS,
-                        &facts.demand.from,
-                    ),
-                )
-                .figure(
-                    Figure::new(
-                        format!("{}, used up at", resource.name),
-                        resource.bound(),
-                        Unit::RecordsPerS,
-                        formula::BOUND,
-                    )
-                    .from("share in use", resource.share, Unit::Share, &resource.from)
-                    .from(
-                        "rate",
-                        resource.at,
-                        Unit::RecordsPerS,
-                        &resource.from,
-                    ),
-                );
-        }
+        answer = with_figures(answer, facts, &all);
     }
+    about(answer, facts)
+}
+
+/// Whether the average is known not to fit: then something has given out.
+fn gives_out(facts: &Facts<'_>) -> bool {
+    let refused = facts.capacity.as_ref().is_some_and(|c| fits(facts.demand, c).0 == Verdict::No);
+    facts.unreachable.is_some() || refused
+}
+
+/// The goal that gave out first in the search.
+fn binding(facts: &Facts<'_>) -> Option<String> {
+    facts.capacity.as_ref()?.search.as_ref()?.binding.clone()
+}
+
+/// What gave out is none of what was measured.
+fn unknown(facts: &Facts<'_>, all: &[Resource], named: &[String]) -> Answer {
+    let command = match facts.recording() {
+        Some(_) if facts.evidence.probes.is_empty() => facts.commands.probe(),
+        _ => facts.commands.record(),
+    };
+    let answer = Answer::not_measured(Question::FirstLimit, command.clone());
+    let answer = Answer {
+        says: format!(
+            "none of what was measured is near its end at {} records/s ({}), and what gave out is not known: run {command}",
+            rate(facts.demand.rate),
+            named.join(", ")
+        ),
+        ..answer
+    };
+    with_figures(answer, facts, all)
+}
+
+fn with_figures(mut answer: Answer, facts: &Facts<'_>, all: &[Resource]) -> Answer {
+    let demand = facts.demand.rate;
+    for resource in all {
+        let inputs = |figure: Figure| {
+            figure.from("share in use", resource.share, Unit::Share, &resource.from).from(
+                "rate",
+                resource.at,
+                Unit::RecordsPerS,
+                &resource.from,
+            )
+        };
+        let (share, bound) = (resource.share_at(demand), resource.bound());
+        let name = format!("{}, share in use", resource.name);
+        let share = inputs(Figure::new(name, share, Unit::Share, formula::UTILISATION));
+        let name = format!("{}, used up at", resource.name);
+        let bound = inputs(Figure::new(name, bound, Unit::RecordsPerS, formula::BOUND));
+        answer = answer
+            .figure(share.from("demand", demand, Unit::RecordsPerS, &facts.demand.from))
+            .figure(bound);
+    }
+    answer
+}
+
+/// What there is to know of it whatever gives out.
+fn about(mut answer: Answer, facts: &Facts<'_>) -> Answer {
     if let Some((from, recorded)) = facts.recording() {
         answer = answer.note(format!(
             "{from}: busiest core over the mean of {} cores {:.2}, busiest shard over the mean {:.2}.",
@@ -173,7 +203,7 @@ pub fn first(facts: &Facts<'_>) -> Answer {
             facts.commands.probe()
         ));
     }
-    if let Some(goal) = binding {
+    if let Some(goal) = binding(facts) {
         answer = answer.note(format!("In the search, {goal} gave out first."));
     }
     answer.note(

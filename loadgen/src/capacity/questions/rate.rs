@@ -2,6 +2,7 @@
 
 use crate::busy::AT_END;
 use crate::capacity::answer::{Answer, Figure, Question, Unit, Verdict, span};
+use crate::capacity::demand::Demand;
 use crate::capacity::evidence::{Ceiling, Range, SAME_SIZE};
 use crate::capacity::facts::{AVERAGE_FILL, Basis, Capacity, Facts};
 use crate::capacity::formula::{self, excess};
@@ -20,7 +21,7 @@ fn larger_records(facts: &Facts<'_>, capacity: &Capacity) -> Option<String> {
 }
 
 fn unreachable_or_missing(facts: &Facts<'_>, question: Question) -> Answer {
-    match (facts.unreachable, facts.short) {
+    let answer = match (facts.unreachable, facts.open) {
         (Some(search), _) => Answer::new(question, Verdict::No, search.remark.clone())
             .note(format!("{} goals: {}.", search.from, search.goals)),
         (None, Some(search)) => {
@@ -29,7 +30,34 @@ fn unreachable_or_missing(facts: &Facts<'_>, question: Question) -> Answer {
                 .note(format!("{} promises no rate: {}.", search.from, search.remark))
         }
         (None, None) => Answer::not_measured(question, facts.commands.search()),
+    };
+    match &facts.without_goals {
+        Some(run) => answer.note(format!(
+            "{} kept up {} records/s with {}. That is no rate to rely on: the search has goals, and shows none that \
+             meets them.",
+            run.from,
+            rate(run.safe),
+            run.goals
+        )),
+        None => answer,
     }
+}
+
+/// Each group reads everything once more: what was measured with fewer than asked for fits at best tightly, and says so.
+pub fn with_groups(mut answer: Answer, facts: &Facts<'_>) -> Answer {
+    let setup = facts.capacity.as_ref().and_then(|capacity| capacity.setup.as_ref());
+    let answered = !matches!(answer.verdict, Verdict::NotAsked | Verdict::NotMeasured);
+    if let Some(setup) = setup.filter(|setup| answered && setup.groups < facts.demand.groups) {
+        let groups = counted(u64::from(setup.groups), "group");
+        answer.says +=
+            &format!("; but measured with {groups} where {} are asked for", facts.demand.groups);
+        if answer.verdict == Verdict::Fits {
+            answer.verdict = Verdict::Tight;
+        }
+        let note = "Each group reads everything once more. See the question on groups.";
+        answer = answer.note(note);
+    }
+    answer
 }
 
 /// Notes that go with a capacity.
@@ -64,13 +92,17 @@ fn about(mut answer: Answer, facts: &Facts<'_>, capacity: &Capacity) -> Answer {
                 bytes(asked)
             ));
         }
-        if setup.groups < facts.demand.groups {
-            answer = answer.note(format!(
-                "Measured with {} where {} are asked for: each reads everything once more. See the question on groups.",
-                counted(u64::from(setup.groups), "group"),
-                facts.demand.groups
-            ));
-        }
+    }
+    if !capacity.aside.is_empty() {
+        let other = |(from, goals): &(String, String)| format!("{from} ({goals})");
+        let others: Vec<String> = capacity.aside.iter().map(other).collect();
+        answer = answer.note(format!(
+            "Of several searches that fit, the one with the tightest goals counts: {} ({}). To plan by the goals of {}, \
+             leave it out.",
+            capacity.from,
+            capacity.goals,
+            others.join(" or ")
+        ));
     }
     match &capacity.search {
         Some(search) if search.recovers == Some(false) => answer.note(
@@ -96,6 +128,10 @@ fn sustained(capacity: &Capacity) -> Figure {
 
 /// Does the average fit?
 pub fn headroom(facts: &Facts<'_>) -> Answer {
+    with_groups(average(facts), facts)
+}
+
+fn average(facts: &Facts<'_>) -> Answer {
     let question = Question::Headroom;
     let Some(capacity) = &facts.capacity else { return unreachable_or_missing(facts, question) };
     let demand = facts.demand;
@@ -104,12 +140,7 @@ pub fn headroom(facts: &Facts<'_>) -> Answer {
             .better(facts.commands.search());
     }
     let used = formula::headroom(demand.rate, capacity.safe);
-    let (mut verdict, mut says) = judge(used, demand.rate, capacity);
-    let groups = capacity.setup.as_ref().map_or(demand.groups, |setup| setup.groups);
-    if groups < demand.groups && verdict == Verdict::Fits {
-        verdict = Verdict::Tight;
-        says += &format!("; but measured with {}", counted(u64::from(groups), "group"));
-    }
+    let (verdict, says) = fits(demand, capacity);
     let share = Figure::new("share of the safe rate", used, Unit::Share, formula::HEADROOM)
         .from("demand", demand.rate, Unit::RecordsPerS, &demand.from)
         .from("safe rate", capacity.safe, Unit::RecordsPerS, &capacity.from);
@@ -130,7 +161,10 @@ pub fn headroom(facts: &Facts<'_>) -> Answer {
     about(answer.figure(sustained(capacity)), facts, capacity)
 }
 
-fn judge(used: f64, demand: f64, capacity: &Capacity) -> (Verdict, String) {
+/// Whether the average fits, and why, in words.
+pub fn fits(asked: &Demand, capacity: &Capacity) -> (Verdict, String) {
+    let demand = asked.rate;
+    let used = formula::headroom(demand, capacity.safe);
     let of_safe = format!("{} of the safe rate, {} records/s", percent(used), rate(capacity.safe));
     match used {
         used if used <= AVERAGE_FILL => (Verdict::Fits, of_safe),
@@ -161,6 +195,10 @@ fn judge(used: f64, demand: f64, capacity: &Capacity) -> (Verdict, String) {
 
 /// Does the peak, and what happens if it does not?
 pub fn peak(facts: &Facts<'_>) -> Answer {
+    with_groups(highest(facts), facts)
+}
+
+fn highest(facts: &Facts<'_>) -> Answer {
     let question = Question::Peak;
     let Some(peak) = facts.demand.peak else {
         return Answer::new(question, Verdict::NotAsked, "add --peak 2x/10m");
@@ -259,20 +297,29 @@ fn overflow(mut answer: Answer, facts: &Facts<'_>, served: Range, from: &str) ->
             .from("T, how long the peak lasts", time_s, Unit::Seconds, &demand.from)
             .from_range("C, delivered under overload", served, Unit::RecordsPerS, from)
     };
+    // Where C has no extent, how far it may be off is not known: that is no interval of no width.
+    let within = |figure: Figure, one: f64, other: f64| match served.low < served.high {
+        true => figure.within(one, other),
+        false => figure,
+    };
     let backlog = Figure::new(
         "backlog at the peak's end",
         left.backlog,
         Unit::Records,
         formula::PEAK_BACKLOG,
-    )
-    .within(best.backlog, worst.backlog);
-    let delay = Figure::new("worst delay", left.delay_s, Unit::Seconds, formula::PEAK_DELAY)
-        .within(best.delay_s, worst.delay_s);
+    );
+    let backlog = within(backlog, best.backlog, worst.backlog);
+    let delay = Figure::new("worst delay", left.delay_s, Unit::Seconds, formula::PEAK_DELAY);
+    let delay = within(delay, best.delay_s, worst.delay_s);
     let clear = |left: formula::Excess| left.clear_s.unwrap_or(f64::INFINITY);
     let clears =
-        Figure::new("cleared after the peak in", clear(left), Unit::Seconds, formula::PEAK_CLEAR)
-            .within(clear(best), clear(worst))
-            .from("average", demand.rate, Unit::RecordsPerS, &demand.from);
+        Figure::new("cleared after the peak in", clear(left), Unit::Seconds, formula::PEAK_CLEAR);
+    let clears = within(clears, clear(best), clear(worst)).from(
+        "average",
+        demand.rate,
+        Unit::RecordsPerS,
+        &demand.from,
+    );
     let weight = facts
         .record_bytes()
         .map_or_else(String::new, |(size, _)| format!(" ({})", bytes(left.backlog * size)));

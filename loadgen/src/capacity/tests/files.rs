@@ -132,14 +132,18 @@ fn an_interrupted_search_and_a_void_one_say_so() {
     json(&path, &SearchFile { result: None, ..search() });
     let evidence = read(&[dir.path()]).unwrap();
     assert!(evidence.left_out[0].contains("interrupted"), "{:?}", evidence.left_out);
-    // Its trials still say what was kept up.
+    // Its trials are no more of a promise than those of one that came to its end.
     let plan = plan(&evidence, &Demand::of(6e3), &PlanOptions::default()).unwrap();
-    assert_eq!(plan.sustains.unwrap().safe, 9e3);
+    assert!(plan.sustains.is_none());
+    let average = &plan.answers[0];
+    assert_eq!(average.verdict, Verdict::NotMeasured);
+    let goes_on = format!("run highwater load search --slo p99=10ms -o {}", dir.path().display());
+    assert_eq!(average.says, goes_on);
     let mut void = search();
     void.trials.iter_mut().for_each(|trial| trial.void_reason = Some("late".into()));
     json(&path, &void);
     let evidence = read(&[dir.path()]).unwrap();
-    assert!(evidence.sustained.is_empty() && evidence.points.is_empty());
+    assert!(evidence.sustained[0].safe.is_none() && evidence.points.is_empty());
     assert!(evidence.left_out[0].contains("none of its 4 trials"), "{:?}", evidence.left_out);
 }
 
@@ -163,6 +167,59 @@ fn a_search_with_too_short_a_budget_answers_with_the_budget_that_will_do() {
     let command = "run highwater load search --slo p99=10ms --budget 8m -o search-longer";
     assert_eq!(average.says, command);
     assert!(average.notes[0].contains("needs about 7 min 00 s more"), "{:?}", average.notes);
+}
+
+/// What a search does not promise, a run without its goals does not either.
+#[test]
+fn a_run_beside_a_search_that_promises_nothing_stands_for_no_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    let (searched, ran) = (dir.path().join("s"), dir.path().join("r"));
+    let mut report = crate::report::fixture::plain();
+    (report.target, report.server) = (search().target, search().server);
+    report.environment = Environment::default();
+    report.slo.clear();
+    json(&ran.join("run.json"), &report);
+    let rate = report.records_per_s / 2.0;
+    type Change = fn(&mut SearchFile);
+    let table: [(&str, Change, Verdict); 5] = [
+        ("interrupted", |s| s.result = None, Verdict::NotMeasured),
+        (
+            "void",
+            |s| s.trials.iter_mut().for_each(|t| t.void_reason = Some("late".into())),
+            Verdict::NotMeasured,
+        ),
+        (
+            "short",
+            |s| {
+                let result = s.result.as_mut().unwrap();
+                (result.published_rate, result.needs_s) = (None, Some(60.0));
+            },
+            Verdict::NotMeasured,
+        ),
+        (
+            "nothing published",
+            |s| s.result.as_mut().unwrap().published_rate = None,
+            Verdict::NotMeasured,
+        ),
+        ("unreachable", |s| s.result.as_mut().unwrap().ended = Ended::Unreachable, Verdict::No),
+    ];
+    for (name, change, verdict) in table {
+        let mut file = search();
+        change(&mut file);
+        json(&searched.join("search.json"), &file);
+        let evidence = read(&[&searched, &ran]).unwrap();
+        let found = plan(&evidence, &Demand::of(rate), &PlanOptions::default()).unwrap();
+        assert!(found.sustains.is_none(), "{name}");
+        let average = &found.answers[0];
+        assert_eq!(average.verdict, verdict, "{name}");
+        let note = average.notes.iter().any(|note| note.contains("no rate to rely on"));
+        assert!(note, "{name}: {:?}", average.notes);
+        let said = found.trust.reasons.iter().any(|reason| reason == "the search promises no rate");
+        assert_eq!(said, verdict == Verdict::NotMeasured, "{name}: {:?}", found.trust);
+    }
+    // Without the search, the run is what there is.
+    let alone = plan(&read(&[&ran]).unwrap(), &Demand::of(rate), &PlanOptions::default()).unwrap();
+    assert_eq!(alone.answers[0].verdict, Verdict::Fits);
 }
 
 /// C is what overload delivered, with the slowest and the fastest second of it.

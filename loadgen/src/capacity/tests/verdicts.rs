@@ -1,0 +1,131 @@
+//! Which measurement counts where several say different things, and that the answers of one plan agree.
+
+use super::*;
+
+/// A search that met its goals nowhere.
+fn unreachable(name: &str) -> Sustained {
+    Sustained {
+        estimate: None,
+        safe: None,
+        unreachable: true,
+        remark: "response.p99 was missed at every rate tried".into(),
+        ..sustained(name, setup(), 1.0)
+    }
+}
+
+fn with_bound(name: &str, bound_us: f64, rate: f64) -> Sustained {
+    Sustained {
+        goals: format!("response.p99 within {} ms", bound_us / 1e3),
+        bounds: vec![("response.p99".into(), bound_us)],
+        ..sustained(name, setup(), rate)
+    }
+}
+
+#[test]
+fn the_tightest_goals_count_and_the_others_are_named() {
+    let tight = || with_bound("tight", 50e3, 2e3);
+    let loose = || with_bound("loose", 500e3, 19e3);
+    let again = || with_bound("again", 50e3, 3e3);
+    let never = || Sustained { bounds: tight().bounds, ..unreachable("never") };
+    for (searches, from) in [
+        (vec![tight(), loose()], Some("tight")),
+        (vec![loose(), tight()], Some("tight")),
+        (vec![tight(), loose(), again()], Some("again")),
+        (vec![loose(), never()], None),
+        (vec![never(), again()], Some("again")),
+    ] {
+        let mut evidence = measured();
+        evidence.sustained = searches;
+        let plan = planned(&evidence, &Demand { groups: 3, ..Demand::of(1e3) });
+        assert_eq!(plan.sustains.as_ref().map(|s| s.from.as_str()), from);
+        let average = answer(&plan, Question::Headroom);
+        match from {
+            None => assert_eq!(average.verdict, Verdict::No, "{average:?}"),
+            Some(_) => {
+                let other = evidence.sustained.iter().any(|s| s.from == "loose");
+                let named = average.notes.iter().any(|note| note.contains("loose (response.p99"));
+                assert_eq!(named, other, "{:?}", average.notes);
+            }
+        }
+    }
+    // Of goals that cannot be compared the careful one.
+    let mut evidence = measured();
+    let median = Sustained { bounds: vec![("response.p50".into(), 1e3)], ..again() };
+    evidence.sustained = vec![median, tight()];
+    let plan = planned(&evidence, &Demand { groups: 3, ..Demand::of(1e3) });
+    assert_eq!(plan.sustains.unwrap().from, "tight");
+}
+
+/// A resource that is far from its end is not what gave out.
+#[test]
+fn what_gave_out_is_not_said_of_what_had_room() {
+    // 900k/s are read at most: 66.7 % at 600k, 94.4 % at 850k, 111 % at 1M; 571k are safe.
+    for (rate, verdict) in [
+        (400e3, Verdict::Known),
+        (600e3, Verdict::NotMeasured),
+        (850e3, Verdict::Known),
+        (1e6, Verdict::No),
+    ] {
+        let plan = planned(&measured(), &Demand { groups: 3, ..Demand::of(rate) });
+        let limit = answer(&plan, Question::FirstLimit);
+        assert_eq!(limit.verdict, verdict, "{rate}: {limit:?}");
+        if verdict == Verdict::NotMeasured {
+            let words = "none of what was measured is near its end at 600,000 records/s";
+            assert!(limit.says.starts_with(words), "{}", limit.says);
+            assert!(limit.says.contains("not known: run highwater record"), "{}", limit.says);
+            assert!(!limit.figures.is_empty());
+        }
+    }
+    // That nothing above was tried is no sign that anything gave out.
+    let mut open = measured();
+    open.sustained[0].open_above = true;
+    let plan = planned(&open, &Demand { groups: 3, ..Demand::of(600e3) });
+    assert_eq!(answer(&plan, Question::FirstLimit).verdict, Verdict::Known);
+}
+
+/// That nothing is known about how far a figure may be off is no interval of no width.
+#[test]
+fn a_peak_over_a_single_figure_has_no_interval() {
+    let mut evidence = measured();
+    evidence.ceilings[0].rate = Range::exactly(650e3);
+    let plan = planned(&evidence, &asked());
+    let peak = answer(&plan, Question::Peak);
+    for of in [formula::PEAK_BACKLOG, formula::PEAK_DELAY, formula::PEAK_CLEAR] {
+        let (_, low, high) = figure(peak, of);
+        assert_eq!((low, high), (None, None), "{}", of.id);
+    }
+    assert!(!peak.says.contains('['), "{}", peak.says);
+}
+
+/// Why so much less is safe than may be, a reader has to be told.
+#[test]
+fn a_rate_known_roughly_is_told_to_be() {
+    for (low, high, safe, told) in [
+        (571e3, 702e3, 571e3, false),
+        (300e3, 800e3, 320e3, false),
+        (7.5e3, 637.5e3, 400e3, true),
+        (571e3, 702e3, 100e3, true),
+    ] {
+        let mut evidence = measured();
+        evidence.sustained[0].estimate = Some(Range { value: 637e3, low, high });
+        evidence.sustained[0].safe = Some(safe);
+        let trust = planned(&evidence, &asked()).trust;
+        let found = trust.reasons.iter().find(|reason| reason.contains("a longer one says more"));
+        assert_eq!((found.is_some(), trust.verdict == "fair"), (told, told), "{low}: {trust:?}");
+        if low == 7.5e3 {
+            assert!(found.unwrap().contains("factor of 85 only"), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_recording_of_another_server_is_told() {
+    let mut evidence = measured();
+    let mut other = source("prod.rec", SourceKind::Recording);
+    (other.target, other.environment, other.load) = ("10.0.0.9:7411".into(), None, None);
+    evidence.sources.push(other);
+    evidence.recorded.push(("prod.rec".into(), Recorded::default()));
+    let plan = planned(&evidence, &asked());
+    let words = "prod.rec is of the server on 10.0.0.9, search of that on 127.0.0.1";
+    assert!(plan.trust.reasons.iter().any(|reason| reason == words), "{:?}", plan.trust);
+}
