@@ -176,6 +176,11 @@ impl Unit {
             Unit::Microseconds => time(value),
             Unit::Share => percent(value),
             Unit::Count => rate(value),
+            // Such as what contention costs in a fit: two digits behind the point would be none of it.
+            Unit::Ratio if value != 0.0 && value.abs() < 0.1 => {
+                let zeros = -value.abs().log10().floor();
+                format!("{value:.0$}", zeros.min(12.0) as usize + 2)
+            }
             Unit::Ratio => format!("{value:.2}"),
             Unit::DriveWritesPerDay if value < 10.0 => {
                 format!("{value:.2} writes of the drive a day")
@@ -414,6 +419,9 @@ mod tests {
             (Unit::Bytes, 23.4e12, "23.4 TB"),
             (Unit::Share, 0.7, "70.0 %"),
             (Unit::Ratio, 1.3, "1.30"),
+            (Unit::Ratio, 0.0, "0.00"),
+            (Unit::Ratio, 0.0427, "0.0427"),
+            (Unit::Ratio, 0.000_104_4, "0.000104"),
             (Unit::DriveWritesPerDay, 0.611, "0.61 writes of the drive a day"),
             (Unit::Seconds, 86_400.0, "24 h"),
             (Unit::Seconds, 600.0, "10 min"),

@@ -64,6 +64,11 @@ formulas! {
     /// Shards for a target.
     SHARDS = "shards": "ceil(max(average / 0.7, peak) x skew / safe rate of a shard)",
         "definition", "takes shards to add up evenly; the USL question says whether they do";
+    /// Shards for a target, where it was measured how they add up.
+    SHARDS_BY_CURVE = "shards-by-curve":
+        "the least N with X(N) >= max(average / 0.7, peak) x X(n) / safe rate of n shards",
+        "the curve's shape, by which the safe rate is carried over from n to N shards",
+        "takes what is safe to be the same share of the curve at every number of shards";
     /// Cores for a target.
     CORES = "cores": "ceil(cores x share in use x max(average / 0.7, peak) / rate)",
         "utilisation law", "a straight line from the load recorded";

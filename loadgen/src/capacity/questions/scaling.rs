@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
+use super::rate::with_groups;
 use crate::capacity::answer::{Answer, Figure, Question, Rows, Unit, Verdict};
 use crate::capacity::evidence::{Evidence, Setup};
-use crate::capacity::facts::{AVERAGE_FILL, Facts};
+use crate::capacity::facts::{AVERAGE_FILL, Capacity, Facts};
 use crate::capacity::formula;
 use crate::capacity::usl::{REACH, SIZES_GOOD, SIZES_MIN, Usl, UslError};
 use crate::report::figures::{percent, rate, whole};
@@ -30,6 +31,9 @@ pub struct Scaling {
     pub device: Option<(f64, String)>,
     /// Sizes that come so near to it that the curve is not fitted to them.
     pub at_device: Vec<f64>,
+    /// What it holds for, but for the shards and the producers.
+    #[serde(skip)]
+    pub setup: Setup,
 }
 
 /// The largest set of rates that differ in nothing but the shards; `None` without two sizes.
@@ -45,7 +49,11 @@ pub fn scaling(facts: &Facts<'_>) -> Option<Scaling> {
     let candidates =
         [("sustained", family(&sustained)), ("delivered under overload", family(&ceilings))];
     // Of sets as large, that of sustained rates.
-    let (of, points) = candidates.into_iter().rev().max_by_key(|(_, points)| sizes(points))?;
+    let (of, (setup, points)) = candidates
+        .into_iter()
+        .filter_map(|(of, family)| Some((of, family?)))
+        .rev()
+        .max_by_key(|(_, (_, points))| sizes(points))?;
     if sizes(&points) < 2 {
         return None;
     }
@@ -58,7 +66,7 @@ pub fn scaling(facts: &Facts<'_>) -> Option<Scaling> {
         Err(error) => (None, Some(error)),
     };
     let at_device = full.iter().map(|(n, _, _)| *n).collect();
-    Some(Scaling { of, points, fit, error, device, at_device })
+    Some(Scaling { of, points, fit, error, device, at_device, setup })
 }
 
 fn sizes(points: &[(f64, f64, String)]) -> usize {
@@ -67,18 +75,20 @@ fn sizes(points: &[(f64, f64, String)]) -> usize {
     sizes.len()
 }
 
-fn family(all: &[(&Setup, f64, &str)]) -> Vec<(f64, f64, String)> {
+type Family = (Setup, Vec<(f64, f64, String)>);
+
+fn family(all: &[(&Setup, f64, &str)]) -> Option<Family> {
     // Producers may grow with the shards.
     let without = |setup: &mut Setup| (setup.shards, setup.producers) = (0, 0);
-    let set = |of: &Setup| -> Vec<(f64, f64, String)> {
+    let set = |of: &Setup| -> Family {
         let alike = all.iter().filter(|(setup, _, _)| setup.same_but(of, without));
         let mut set: Vec<_> = alike
             .map(|(setup, x, from)| (f64::from(setup.shards), *x, (*from).to_owned()))
             .collect();
         set.sort_by(|a, b| a.0.total_cmp(&b.0));
-        set
+        (of.clone(), set)
     };
-    all.iter().map(|(setup, _, _)| set(setup)).max_by_key(|set| sizes(set)).unwrap_or_default()
+    all.iter().map(|(setup, _, _)| set(setup)).max_by_key(|(_, set)| sizes(set))
 }
 
 fn device(facts: &Facts<'_>, evidence: &Evidence) -> Option<(f64, String)> {
@@ -112,7 +122,7 @@ fn table(scaling: &Scaling) -> Rows {
     rows
 }
 
-fn notes(mut answer: Answer, scaling: &Scaling, fit: &Usl) -> Answer {
+fn notes(mut answer: Answer, facts: &Facts<'_>, scaling: &Scaling, fit: &Usl) -> Answer {
     answer.tables.push(table(scaling));
     let errors = fit.errors.map_or_else(String::new, |[a, b, g]| {
         format!(" (standard errors {a:.2e}, {b:.2e}, {})", rate(g))
@@ -125,6 +135,13 @@ fn notes(mut answer: Answer, scaling: &Scaling, fit: &Usl) -> Answer {
         rate(fit.gamma),
         percent(fit.r_squared)
     ));
+    let groups = facts.demand.groups;
+    if scaling.setup.groups < groups {
+        answer = answer.note(format!(
+            "The curve is of {}: {groups} are asked for, and each reads everything once more.",
+            crate::report::figures::counted(u64::from(scaling.setup.groups), "group")
+        ));
+    }
     if fit.residuals.len() < SIZES_GOOD {
         answer = answer.note(format!(
             "{} sizes are few for a fit of three parameters: {SIZES_GOOD} or more are wanted.",
@@ -170,7 +187,7 @@ pub fn one_more(facts: &Facts<'_>, scaling: Option<&Scaling>) -> Answer {
         (Ok(here), Ok(there)) => (here, there),
         (Err(error), _) | (_, Err(error)) => {
             let answer = Answer::new(question, Verdict::BeyondMeasured, error.to_string());
-            return notes(answer, scaling, fit).better(facts.commands.sweep_shards());
+            return notes(answer, facts, scaling, fit).better(facts.commands.sweep_shards());
         }
     };
     let device = scaling.device.as_ref().map_or(f64::INFINITY, |(most, _)| *most);
@@ -213,7 +230,7 @@ pub fn one_more(facts: &Facts<'_>, scaling: Option<&Scaling>) -> Answer {
             )
             .within(there.1, there.2),
         ))
-        .figure(Figure::new("one more brings", gain, Unit::RecordsPerS, formula::USL));
+        .figure(fitted(Figure::new("one more brings", gain, Unit::RecordsPerS, formula::USL)));
     if let Some((n, x)) = fit.peak().filter(|(n, _)| *n <= largest * REACH) {
         answer = answer
             .figure(fitted(Figure::new("most shards that help", n, Unit::Count, formula::USL)))
@@ -229,85 +246,172 @@ pub fn one_more(facts: &Facts<'_>, scaling: Option<&Scaling>) -> Answer {
             rate(largest * REACH)
         ));
     }
-    notes(answer, scaling, fit)
+    notes(answer, facts, scaling, fit)
 }
 
 /// How many shards and cores does the target need?
 pub fn shards_and_cores(facts: &Facts<'_>, scaling: Option<&Scaling>) -> Answer {
     let question = Question::ShardsAndCores;
-    let single = facts
-        .evidence
-        .sustained
-        .iter()
-        .find_map(|s| (s.setup.shards == 1).then_some((s.safe?, s.from.clone(), 1u32)));
-    let shared = facts.capacity.as_ref().and_then(|capacity| {
-        let shards = capacity.setup.as_ref()?.shards.max(1);
-        Some((capacity.safe / capacity.for_keys / f64::from(shards), capacity.from.clone(), shards))
-    });
-    let Some((per_shard, from, of)) = single.or(shared) else {
+    let Some((capacity, setup)) =
+        facts.capacity.as_ref().and_then(|capacity| Some((capacity, capacity.setup.as_ref()?)))
+    else {
         return Answer::not_measured(question, facts.commands.search());
     };
-    let (target, demand) = (facts.target(), facts.demand);
-    let skew = demand.skew.unwrap_or_else(|| {
-        let setup = facts.capacity.as_ref().and_then(|capacity| capacity.setup.as_ref());
-        setup.map_or(1.0, |setup| setup.skew.max(1.0))
-    });
-    let needed = formula::shards(target, skew, per_shard);
+    let need = Need::of(facts, capacity, setup);
     let largest =
-        scaling.map_or(f64::from(of), |s| s.points.iter().map(|p| p.0).fold(0.0, f64::max));
-    let figure = Figure::new("shards, if they add up evenly", needed, Unit::Count, formula::SHARDS)
-        .from("target", target, Unit::RecordsPerS, &demand.from)
-        .from(
-            "skew of the keys",
-            skew,
-            Unit::Ratio,
-            if demand.skew.is_some() { &demand.from } else { &from },
-        )
-        .from("safe rate of a shard", per_shard, Unit::RecordsPerS, &from);
-    let aim = format!(
-        "for {} records/s (the average at {} of what is safe, or the peak)",
-        rate(target),
-        percent(AVERAGE_FILL)
-    );
-    let fit = scaling.and_then(|scaling| scaling.fit.as_ref().map(|fit| (scaling, fit)));
-    let (verdict, says) = match fit {
-        Some((scaling, fit)) => {
-            let most = scaling.device.as_ref().map_or(f64::INFINITY, |(most, _)| *most);
-            match fit.reaches(target * skew) {
-                Some(n) if target <= most => {
-                    (Verdict::Known, format!("{} by the curve {aim}", whole(n as u64)))
-                }
-                _ => {
-                    let top = fit.peak().filter(|(n, _)| *n <= largest * REACH).map_or_else(
-                        || fit.at(largest * REACH).map_or(fit.gamma, |at| at.0),
-                        |(_, x)| x,
-                    );
-                    let says = format!(
-                        "no number of shards on this machine up to twice what was measured: the curve's most is {} records/s, {aim}; \
-                         less skew, larger batches or a second machine",
-                        rate(top.min(most))
-                    );
-                    (Verdict::No, says)
-                }
+        scaling.map_or(need.of, |s| s.points.iter().map(|point| point.0).fold(0.0, f64::max));
+    let by_curve = scaling.and_then(|scaling| Some((scaling, scaling.fit.as_ref()?)));
+    let carried = by_curve
+        .and_then(|(scaling, fit)| Some((scaling, fit, Carried::of(fit, capacity, setup)?)));
+    let answer = match carried {
+        Some((scaling, fit, carried)) => {
+            let (verdict, says) = shards_by_curve(&need, scaling, fit, carried);
+            let answer = Answer::new(question, verdict, says).figure(need.figure(facts));
+            match verdict {
+                Verdict::Known => answer.figure(carried.figure(&need, fit, facts, capacity)),
+                _ => answer,
             }
         }
-        None if needed > largest * REACH => (
-            Verdict::BeyondMeasured,
-            format!(
-                "{} if they added up evenly {aim}; no more than {} were measured",
-                whole(needed as u64),
-                whole(largest as u64)
-            ),
-        ),
-        None => (Verdict::Known, format!("{} if they add up evenly {aim}", whole(needed as u64))),
+        None => {
+            let says =
+                format!("{} if they add up evenly {}", whole(need.shards as u64), need.aim());
+            let far = need.shards > largest * REACH;
+            let answer = match far {
+                true => Answer::new(
+                    question,
+                    Verdict::BeyondMeasured,
+                    format!("{says}; no more than {} were measured", whole(largest as u64)),
+                ),
+                false => Answer::new(question, Verdict::Known, says),
+            };
+            answer
+                .figure(need.figure(facts))
+                .note("Whether shards add up evenly was not measured.")
+                .better(facts.commands.sweep_shards())
+        }
     };
-    let mut answer = Answer::new(question, verdict, says).figure(figure);
-    if fit.is_none() {
-        answer = answer
-            .note("Whether shards add up evenly was not measured.")
-            .better(facts.commands.sweep_shards());
+    with_groups(cores(answer, facts), facts)
+}
+
+/// What the target needs if every shard bears as much.
+struct Need {
+    /// Records per second of an average that fills as much as it may, or of the peak.
+    target: f64,
+    /// Busiest shard over the mean.
+    skew: f64,
+    /// What a shard safely bears, in records per second, who says so, and of how many.
+    per_shard: f64,
+    from: String,
+    of: f64,
+    shards: f64,
+}
+
+impl Need {
+    fn of(facts: &Facts<'_>, capacity: &Capacity, setup: &Setup) -> Need {
+        let measured = setup.skew.max(1.0);
+        // A shard by itself shares no machine with others; but its goals have to be the same.
+        let of_one = |setup: &mut Setup| (setup.shards, setup.producers) = (1, 0);
+        let bounds = capacity.search.as_ref().map(|search| &search.bounds);
+        let alone = facts.evidence.sustained.iter().find(|s| {
+            let one = s.setup.shards == 1 && setup.shards != 1 && Some(&s.bounds) == bounds;
+            one && s.safe.is_some() && s.setup.same_but(setup, of_one)
+        });
+        let (per_shard, from, of, skew) = match alone.and_then(|s| Some((s.safe?, s))) {
+            Some((safe, s)) => (safe, s.from.clone(), 1.0, facts.demand.skew.unwrap_or(measured)),
+            None => {
+                let shards = f64::from(setup.shards.max(1));
+                // Of several it is the busiest that bears the skew of the keys measured.
+                let busiest = capacity.safe / capacity.for_keys * measured / shards;
+                let skew = facts.demand.skew.unwrap_or(measured).max(measured);
+                (busiest, capacity.from.clone(), shards, skew)
+            }
+        };
+        let target = facts.target();
+        let shards = formula::shards(target, skew, per_shard);
+        Need { target, skew, per_shard, from, of, shards }
     }
-    cores(answer, facts)
+
+    fn aim(&self) -> String {
+        format!(
+            "for {} records/s (the average at {} of what is safe, or the peak)",
+            rate(self.target),
+            percent(AVERAGE_FILL)
+        )
+    }
+
+    fn figure(&self, facts: &Facts<'_>) -> Figure {
+        let asked = &facts.demand.from;
+        let skew = if facts.demand.skew.is_some() { asked } else { &self.from };
+        let name = "shards, if they add up evenly";
+        Figure::new(name, self.shards, Unit::Count, formula::SHARDS)
+            .from("target", self.target, Unit::RecordsPerS, asked)
+            .from("skew of the keys", self.skew, Unit::Ratio, skew)
+            .from("safe rate of a shard", self.per_shard, Unit::RecordsPerS, &self.from)
+    }
+}
+
+/// The point from which a safe rate is carried over along the curve. The curve itself may be of estimates or of
+/// overload, which nobody promises.
+#[derive(Clone, Copy)]
+struct Carried {
+    /// Shards for which the safe rate is known.
+    n: f64,
+    /// What the curve has there, in records per second.
+    curve: f64,
+    /// What is safe there, for the keys asked for.
+    safe: f64,
+}
+
+impl Carried {
+    /// `None` if the curve says nothing about as many shards as the capacity was measured with.
+    fn of(fit: &Usl, capacity: &Capacity, setup: &Setup) -> Option<Carried> {
+        let n = f64::from(setup.shards.max(1));
+        let (curve, _, _) = fit.at(n).ok()?;
+        Some(Carried { n, curve, safe: capacity.safe })
+    }
+
+    /// The fewest shards that safely bear `target`.
+    fn shards(self, fit: &Usl, target: f64) -> Option<f64> {
+        fit.reaches(self.curve * (target / self.safe))
+    }
+
+    /// What of a point of the curve would be safe.
+    fn safe_at(self, curve: f64) -> f64 {
+        curve * self.safe / self.curve
+    }
+
+    fn figure(self, need: &Need, fit: &Usl, facts: &Facts<'_>, capacity: &Capacity) -> Figure {
+        let shards = self.shards(fit, need.target).unwrap_or(f64::INFINITY);
+        Figure::new("shards, by the curve", shards, Unit::Count, formula::SHARDS_BY_CURVE)
+            .from("target", need.target, Unit::RecordsPerS, &facts.demand.from)
+            .from("n, shards measured", self.n, Unit::Count, &capacity.from)
+            .from("X(n)", self.curve, Unit::RecordsPerS, "fit")
+            .from("safe rate of n shards", self.safe, Unit::RecordsPerS, &capacity.from)
+    }
+}
+
+fn shards_by_curve(
+    need: &Need,
+    scaling: &Scaling,
+    fit: &Usl,
+    carried: Carried,
+) -> (Verdict, String) {
+    let device = scaling.device.as_ref().map_or(f64::INFINITY, |(most, _)| *most);
+    if let Some(n) = carried.shards(fit, need.target).filter(|_| need.target <= device) {
+        return (Verdict::Known, format!("{} by the curve {}", whole(n as u64), need.aim()));
+    }
+    let reach = fit.largest() * REACH;
+    let top = fit
+        .peak()
+        .filter(|(n, _)| *n <= reach)
+        .map_or_else(|| fit.at(reach).map_or(fit.gamma, |at| at.0), |(_, x)| x);
+    let says = format!(
+        "no number of shards on this machine up to twice what was measured: the most that is safe by the curve is {} \
+         records/s, {}; less skew, larger batches or a second machine",
+        rate(carried.safe_at(top).min(device)),
+        need.aim()
+    );
+    (Verdict::No, says)
 }
 
 fn cores(answer: Answer, facts: &Facts<'_>) -> Answer {

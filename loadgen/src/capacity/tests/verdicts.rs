@@ -21,6 +21,45 @@ fn with_bound(name: &str, bound_us: f64, rate: f64) -> Sustained {
     }
 }
 
+/// The curve may be of overload, of which nobody promises anything: only its shape counts.
+#[test]
+fn shards_and_average_agree_about_what_was_measured() {
+    let curve = |n: f64| 20e3 * n / (1.0 + 0.05 * (n - 1.0));
+    for (n0, skew) in [(1u32, 0.0), (4, 0.0), (4, 1.31)] {
+        let mut evidence = measured();
+        let here = Setup { shards: n0, skew, ..setup() };
+        let mut search = sustained("search", here, curve(f64::from(n0)));
+        search.safe = Some(curve(f64::from(n0)) / 9.0);
+        evidence.ceilings = [1u32, 2, 3, 4, 6, 8]
+            .map(|shards| Ceiling {
+                from: format!("sweep/{shards}"),
+                setup: Setup { shards, skew: 0.0, ..setup() },
+                rate: Range::exactly(curve(f64::from(shards))),
+                lasted_s: 10.0,
+                generator_busy: None,
+            })
+            .into();
+        let safe = search.safe.unwrap();
+        evidence.sustained = vec![search];
+        for (share, enough) in [(0.3, true), (0.69, true), (0.71, false), (0.99, false)] {
+            let demand = Demand { groups: 3, ..Demand::of(safe * share) };
+            let plan = planned(&evidence, &demand);
+            assert_eq!(plan.scaling.as_ref().unwrap().of, "delivered under overload");
+            let fits = answer(&plan, Question::Headroom).verdict == Verdict::Fits;
+            let shards = answer(&plan, Question::ShardsAndCores);
+            let needed = figure(shards, formula::SHARDS_BY_CURVE).0;
+            let name = format!("{n0} shards, skew {skew}, {share}: {needed}");
+            assert_eq!((fits, needed <= f64::from(n0)), (enough, enough), "{name}");
+        }
+        // Five times what is safe on average: more than the curve has of what is safe within reach, or more shards.
+        let plan = planned(&evidence, &Demand { groups: 3, ..Demand::of(safe * 5.0) });
+        let shards = answer(&plan, Question::ShardsAndCores);
+        let needed = shards.figures.iter().find(|f| f.formula == formula::SHARDS_BY_CURVE.id);
+        let more = needed.is_some_and(|f| f.value.unwrap() > 7.0);
+        assert!(shards.verdict == Verdict::No || more, "{shards:?}");
+    }
+}
+
 #[test]
 fn the_tightest_goals_count_and_the_others_are_named() {
     let tight = || with_bound("tight", 50e3, 2e3);
@@ -95,6 +134,25 @@ fn a_peak_over_a_single_figure_has_no_interval() {
         assert_eq!((low, high), (None, None), "{}", of.id);
     }
     assert!(!peak.says.contains('['), "{}", peak.says);
+}
+
+#[test]
+fn fewer_groups_than_asked_for_are_told_wherever_a_rate_is() {
+    let more = Demand { groups: 4, ..asked() };
+    let words = "; but measured with 3 groups where 4 are asked for";
+    for rate in [100e3, 400e3, 600e3] {
+        let plan = planned(&measured(), &Demand { rate, ..more.clone() });
+        for question in [Question::Headroom, Question::Peak, Question::ShardsAndCores] {
+            let answer = answer(&plan, question);
+            assert!(answer.says.ends_with(words), "{rate}: {}", answer.says);
+            assert_ne!(answer.verdict, Verdict::Fits, "{rate} {question:?}");
+        }
+    }
+    let plan = planned(&measured(), &asked());
+    assert!(plan.answers.iter().all(|answer| !answer.says.contains("but measured with")));
+    // Without the capacity, it has nothing to say.
+    let none = Evidence { sources: vec![source("r", SourceKind::Run)], ..Evidence::default() };
+    assert!(!answer(&planned(&none, &more), Question::Headroom).says.contains("but measured"));
 }
 
 /// Why so much less is safe than may be, a reader has to be told.
