@@ -8,7 +8,7 @@ pub(crate) mod figures;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod html;
-mod machine;
+pub(crate) mod machine;
 pub(crate) mod markdown;
 mod pages;
 mod search;

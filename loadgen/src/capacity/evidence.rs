@@ -23,6 +23,17 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
+    /// The layout that this program writes.
+    pub fn schema(self) -> &'static str {
+        match self {
+            SourceKind::Run => crate::SCHEMA,
+            SourceKind::Search => crate::search::SEARCH_SCHEMA,
+            SourceKind::Sweep => crate::search::SWEEP_SCHEMA,
+            SourceKind::Recording => RECORDING_SCHEMA,
+            SourceKind::Probe => super::probe::PROBE_SCHEMA,
+        }
+    }
+
     /// In words.
     pub fn name(self) -> &'static str {
         match self {
@@ -34,6 +45,9 @@ impl SourceKind {
         }
     }
 }
+
+/// What recordings are called; their versions are their reader's to tell apart.
+pub(super) const RECORDING_SCHEMA: &str = "highwater_recording";
 
 /// Something a plan was made from.
 #[derive(Clone, Debug, Serialize)]
@@ -58,8 +72,7 @@ pub struct Source {
     pub command: Vec<String>,
     /// What about the machine makes its figures worse.
     pub lints: Vec<Lint>,
-    /// The machine; absent where it is not known.
-    #[serde(skip)]
+    /// The machine that measured; absent where it is not known.
     pub environment: Option<Environment>,
     /// What it asked of the generator, where it had one.
     #[serde(skip)]

@@ -5,6 +5,7 @@ use super::charts::charts;
 use super::plan::Plan;
 use crate::report::document::{Block, Document, Headline, Remark, Table, Tone, Verdict as Line};
 use crate::report::figures::{counted, moment, rate};
+use crate::report::machine;
 use crate::{Lint, Severity};
 
 /// Everything a reader has to know.
@@ -107,16 +108,18 @@ fn headline(plan: &Plan) -> Vec<Headline> {
     if let Some(s) = &plan.sustains {
         items.push(item(
             "safe rate",
-            format!("{} records/s", rate(s.safe.round())),
+            format!("{}/s", rate(s.safe.round())),
             match s.basis {
-                "search" => format!("95 % of two-minute runs keep {} ({})", s.goals, s.from),
-                _ => format!("{} ({})", s.goals, s.from),
+                "search" => {
+                    format!("records; 95 % of two-minute runs keep {} ({})", s.goals, s.from)
+                }
+                _ => format!("records; {} ({})", s.goals, s.from),
             },
         ));
         if let Some(range) = s.estimate {
             let (low, high) = (rate(range.low.round()), rate(range.high.round()));
             let detail = format!("where a goal gives out in the long run; 95 %: {low} to {high}");
-            let value = format!("{} records/s", rate(range.value.round()));
+            let value = format!("{}/s", rate(range.value.round()));
             items.push(item("gives out at", value, detail));
         }
         if let Some(overload) = s.overload {
@@ -125,7 +128,7 @@ fn headline(plan: &Plan) -> Vec<Headline> {
                 true => format!("when more is offered; {low} to {high}"),
                 false => "when more is offered".to_owned(),
             };
-            let value = format!("{} records/s", rate(overload.value.round()));
+            let value = format!("{}/s", rate(overload.value.round()));
             items.push(item("delivered under overload, C", value, detail));
         }
         if let Some(setup) = &s.setup {
@@ -135,6 +138,12 @@ fn headline(plan: &Plan) -> Vec<Headline> {
                 setup.words().split_once(", ").map_or(String::new(), |(_, rest)| rest.to_owned()),
             ));
         }
+    }
+    if let Some((_, environment)) = plan.machine() {
+        let cpus = counted(environment.cpus as u64, "CPU");
+        let words = plan.machine_words().unwrap_or_default();
+        let rest = words.strip_prefix(&format!("{cpus}, ")).map(str::to_owned);
+        items.push(item("measured on", cpus, rest.unwrap_or(words)));
     }
     items
 }
@@ -259,6 +268,11 @@ fn sources(plan: &Plan, blocks: &mut Vec<Block>) {
 }
 
 fn trust(plan: &Plan, blocks: &mut Vec<Block>) {
+    if let Some((source, environment)) = plan.machine() {
+        blocks.push(Block::Heading("The machine".into()));
+        blocks.push(Block::Note(format!("As {} tells it.", source.name)));
+        blocks.push(Block::Facts(machine::rows(environment)));
+    }
     if !plan.mixed.is_empty() {
         blocks.push(Block::Heading("Mixed by force".into()));
         let remark = |mixed: &super::Mixed| Remark {

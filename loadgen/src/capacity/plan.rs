@@ -11,7 +11,7 @@ use super::mixed::{Mixed, host, mixed};
 use super::questions::{Scaling, answers, scaling};
 use crate::compare::target_kind;
 use crate::report::figures::{bytes, counted, percent, rate};
-use crate::{Lint, Severity};
+use crate::{Environment, Lint, Place, Severity};
 
 /// Version of `plan.json`: fields may be added under the same name, none change meaning.
 pub const PLAN_SCHEMA: &str = "highwater-plan/1";
@@ -251,6 +251,18 @@ fn trust(facts: &Facts<'_>, mixed: &[Mixed], lints: &[Lint], answers: &[Answer])
             counted(mixed.len() as u64, "field")
         ));
     }
+    let other = |s: &&Source| !s.schema.is_empty() && s.schema != s.kind.schema();
+    for source in evidence.sources.iter().filter(other) {
+        poor.push(format!(
+            "{} is of schema {}, and read by --force as if it were {}",
+            source.name,
+            source.schema,
+            source.kind.schema()
+        ));
+    }
+    if evidence.sources.iter().any(|source| source.in_memory()) {
+        poor.push("the data was kept in memory (tmpfs): durable means nothing there".to_owned());
+    }
     if lints.iter().any(|lint| lint.name == "debug-build") {
         poor.push("a debug build was measured".to_owned());
     }
@@ -369,6 +381,15 @@ fn assumptions(facts: &Facts<'_>, answers: &[Answer]) -> Vec<String> {
                 .to_owned(),
         );
     }
+    let sources = || facts.evidence.sources.iter().filter(|source| source.load.is_some());
+    let durable =
+        facts.capacity.as_ref().and_then(|c| c.setup.as_ref()).is_some_and(|s| s.ack == "durable");
+    if durable && sources().all(|source| source.data_dir().is_none()) {
+        all.push(
+            "Where the server keeps its data it did not tell: durable is what it says it is."
+                .to_owned(),
+        );
+    }
     if uses(formula::RETENTION.id) {
         all.push(
             "Files fill 80 % of the disk; one segment of 256 MiB more per shard; one copy (there is no replication)."
@@ -390,7 +411,47 @@ fn assumptions(facts: &Facts<'_>, answers: &[Answer]) -> Vec<String> {
     all
 }
 
+/// A machine in a line: `2 CPUs, AMD EPYC, linux 6.18, KVM`.
+fn machine_line(e: &Environment) -> String {
+    let mut words = vec![counted(e.cpus as u64, "CPU")];
+    words.extend(e.cpu_model.clone());
+    words.extend((!e.kernel.is_empty()).then(|| e.kernel.clone()));
+    words.extend(e.virtualisation.as_ref().map(|kind| format!("virtual ({kind})")));
+    words.join(", ")
+}
+
+impl Source {
+    /// Where the engine kept its data, as far as whoever measured knows.
+    fn data_dir(&self) -> Option<&Place> {
+        self.environment.as_ref()?.data_dir.as_ref()
+    }
+
+    /// Whether it kept them in memory.
+    fn in_memory(&self) -> bool {
+        let kind = self.data_dir().and_then(|place| place.file_system.as_deref());
+        self.kind != SourceKind::Probe && matches!(kind, Some("tmpfs" | "ramfs"))
+    }
+}
+
 impl Plan {
+    /// The machine that measured, of the first source that knows it: unless they were mixed by force, all are alike.
+    pub(super) fn machine(&self) -> Option<(&Source, &Environment)> {
+        self.sources.iter().find_map(|source| Some((source, source.environment.as_ref()?)))
+    }
+
+    /// The same in words. Of a server on another host only the generator's machine is known.
+    pub(super) fn machine_words(&self) -> Option<String> {
+        let (source, environment) = self.machine()?;
+        let elsewhere = target_kind(&source.target) == "server"
+            && source.kind != SourceKind::Probe
+            && host(&source.target) != "127.0.0.1";
+        let line = machine_line(environment);
+        Some(match elsewhere {
+            true => format!("{line} (the generator's; the server is on {})", host(&source.target)),
+            false => line,
+        })
+    }
+
     /// The answers, as a reader wants them: those that are none come last.
     pub(super) fn by_use(&self) -> impl Iterator<Item = &Answer> {
         let open =

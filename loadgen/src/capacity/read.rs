@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::evidence::{Drain, Evidence, Range, Setup, Source, SourceKind};
+use super::evidence::{Drain, Evidence, RECORDING_SCHEMA, Range, Setup, Source, SourceKind};
 use super::probe::{PROBE_SCHEMA, ProbeFile};
 use super::recorded::Recorded;
 use super::{from_run, from_search};
@@ -115,6 +115,10 @@ impl Evidence {
     /// When it holds none of the files, or one that cannot be read.
     pub fn add_directory(&mut self, path: &Path, other: OtherVersion) -> Result<(), EvidenceError> {
         let name = path.display().to_string();
+        if self.sources.iter().any(|source| is_same(Path::new(&source.name), path)) {
+            self.left_out.push(format!("{name} was named more than once, and counts once"));
+            return Ok(());
+        }
         if path.join(SEARCH_FILE).exists() {
             let (file, schema) = versioned(&path.join(SEARCH_FILE), SEARCH_SCHEMA, other)?;
             self.sources.push(search_source(&name, schema, &file));
@@ -142,7 +146,7 @@ impl Evidence {
         self.sources.push(Source {
             name: name.to_owned(),
             kind: SourceKind::Recording,
-            schema: "highwater_recording".to_owned(),
+            schema: RECORDING_SCHEMA.to_owned(),
             target: target.to_owned(),
             server: recorded.server.clone(),
             began_ns: recorded.began_ns,
@@ -201,22 +205,39 @@ impl Evidence {
         file: &SweepFile,
         other: OtherVersion,
     ) -> Result<(), EvidenceError> {
+        let at = self.sources.len();
         self.sources.push(sweep_source(name, schema, file));
         for point in file.points.iter().filter(|point| point.done && point.void_reason.is_none()) {
             let dir = path.join(&point.dir);
             let label = format!("{name}/{}", point.dir);
             // The directory of a point says most. Without it (only sweep.json was kept) the summary has to do.
             if dir.join(SEARCH_FILE).exists() {
-                let (search, _) = versioned(&dir.join(SEARCH_FILE), SEARCH_SCHEMA, other)?;
+                let (search, found) = versioned(&dir.join(SEARCH_FILE), SEARCH_SCHEMA, other)?;
+                self.sources[at].other_schema(found, SEARCH_SCHEMA);
                 from_search::search(self, &label, &search, true);
             } else if dir.join(RUN_FILE).exists() {
-                let (report, _) = versioned(&dir.join(RUN_FILE), SCHEMA, other)?;
+                let (report, found) = versioned(&dir.join(RUN_FILE), SCHEMA, other)?;
+                self.sources[at].other_schema(found, SCHEMA);
                 from_run::run(self, &label, &report, &samples(&dir));
             } else {
                 from_search::point(self, &label, file, point);
             }
         }
         Ok(())
+    }
+}
+
+/// Whether both are the same directory or file, by whatever path.
+fn is_same(a: &Path, b: &Path) -> bool {
+    a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
+impl Source {
+    /// A part of it has the schema `found`, where `expected` is what this program writes: then so has all of it.
+    fn other_schema(&mut self, found: String, expected: &str) {
+        if found != expected {
+            self.schema = found;
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::answer::Answer;
 use super::*;
-use crate::{Environment, LoadOptions};
+use crate::{Environment, LoadOptions, Place};
 
 mod files;
 mod verdicts;
@@ -25,7 +25,7 @@ pub(super) fn source(name: &str, kind: SourceKind) -> Source {
     Source {
         name: name.into(),
         kind,
-        schema: "x/1".into(),
+        schema: kind.schema().into(),
         target: "127.0.0.1:7411".into(),
         server: "0.1.0".into(),
         began_ns: 1_780_000_000_000_000_000,

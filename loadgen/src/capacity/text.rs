@@ -47,6 +47,10 @@ impl Plan {
             Some(sustains) => sustained(out, sustains)?,
             None => out.push_str("CAPACITY  not measured\n"),
         }
+        if let Some(machine) = self.machine_words() {
+            out.push_str("  on ");
+            wrapped(out, 5, 4, &machine)?;
+        }
         out.push('\n');
         for answer in self.by_use() {
             self.line(out, answer)?;

@@ -278,7 +278,17 @@ fn what_is_no_run_and_what_is_of_another_version_is_named() {
     // Another kind of file is not another version.
     report.schema = "something-else/1".into();
     json(&path, &report);
-    assert!(evidence.add_directory(dir.path(), OtherVersion::Try).is_err());
+    assert!(Evidence::default().add_directory(dir.path(), OtherVersion::Try).is_err());
+}
+
+#[test]
+fn a_directory_that_is_named_twice_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    json(&dir.path().join("s/search.json"), &search());
+    let again = dir.path().join("s/../s");
+    let evidence = read(&[&dir.path().join("s"), &again]).unwrap();
+    assert_eq!((evidence.sources.len(), evidence.sustained.len()), (1, 1));
+    assert!(evidence.left_out[0].contains("named more than once"), "{:?}", evidence.left_out);
 }
 
 #[test]

@@ -155,6 +155,51 @@ fn fewer_groups_than_asked_for_are_told_wherever_a_rate_is() {
     assert!(!answer(&planned(&none, &more), Question::Headroom).says.contains("but measured"));
 }
 
+#[test]
+fn another_version_read_by_force_is_on_the_page() {
+    let mut evidence = measured();
+    evidence.sources[0].schema = "highwater-search/0".into();
+    let plan = planned(&evidence, &asked());
+    assert_eq!(plan.trust.verdict, "poor");
+    let text = plan.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        text.contains("POOR: search is of schema highwater-search/0, and read by --force"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_plan_says_which_machine_it_is_of() {
+    let mut evidence = measured();
+    let machine = Environment {
+        cpus: 32,
+        cpu_model: Some("AMD EPYC".into()),
+        kernel: "linux 6.18".into(),
+        virtualisation: Some("KVM".into()),
+        ..Environment::default()
+    };
+    for source in &mut evidence.sources {
+        source.environment = Some(machine.clone());
+    }
+    let words = "32 CPUs, AMD EPYC, linux 6.18, virtual (KVM)";
+    let plan = planned(&evidence, &asked());
+    assert!(plan.to_string().contains(&format!("\n  on {words}\n")), "{plan}");
+    let kept = serde_json::to_value(&plan).unwrap();
+    assert_eq!(kept["sources"][0]["environment"]["cpu_model"], "AMD EPYC");
+    let place = Place { file_system: Some("tmpfs".into()), ..Place::default() };
+    for source in &mut evidence.sources {
+        source.target = "10.0.0.5:7411".into();
+        source.environment.as_mut().unwrap().data_dir = Some(place.clone());
+    }
+    let plan = planned(&evidence, &asked());
+    let text = plan.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        text.contains(&format!("{words} (the generator's; the server is on 10.0.0.5)")),
+        "{text}"
+    );
+    assert!(text.contains("POOR: the data was kept in memory (tmpfs)"), "{text}");
+}
+
 /// Why so much less is safe than may be, a reader has to be told.
 #[test]
 fn a_rate_known_roughly_is_told_to_be() {
