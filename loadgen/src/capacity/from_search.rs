@@ -86,7 +86,6 @@ fn sustained(
     trials: usize,
     in_sweep: bool,
 ) -> Sustained {
-    let (goals, bounds) = goals(&file.settings.goals);
     let unreachable = result.ended == Ended::Unreachable
         || result.goals.iter().any(|g| g.bound == Bound::Unreachable);
     let best = result.goals.iter().find(|goal| goal.bound == Bound::Unreachable);
@@ -109,11 +108,6 @@ fn sustained(
         format!("{command} -o search-longer")
     });
     Sustained {
-        from: name.to_owned(),
-        in_sweep,
-        setup: setup.clone(),
-        goals,
-        bounds,
         estimate: result.estimate.map(range).filter(|_| !unreachable),
         safe: result.published_rate.filter(|_| !unreachable),
         binding: result.binding.clone(),
@@ -121,9 +115,9 @@ fn sustained(
         open_above: result.estimate.is_none(),
         unreachable,
         longer,
-        trials,
         soak: result.soak.map(|soak| (soak.seconds, soak.held)),
         recovers: result.hysteresis.as_ref().map(|hysteresis| hysteresis.recovers),
+        ..unanswered(name, file, setup, trials, in_sweep)
     }
 }
 

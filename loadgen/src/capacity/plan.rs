@@ -416,7 +416,10 @@ fn machine_line(e: &Environment) -> String {
     let mut words = vec![counted(e.cpus as u64, "CPU")];
     words.extend(e.cpu_model.clone());
     words.extend((!e.kernel.is_empty()).then(|| e.kernel.clone()));
-    words.extend(e.virtualisation.as_ref().map(|kind| format!("virtual ({kind})")));
+    words.extend(e.virtualisation.as_deref().map(|kind| match kind {
+        "unknown" => "virtual".to_owned(),
+        kind => format!("virtual ({kind})"),
+    }));
     words.join(", ")
 }
 
