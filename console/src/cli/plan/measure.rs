@@ -32,7 +32,7 @@ pub struct MeasureFlags {
     /// With --measure: what the rate has to meet [default: p99=10ms]
     #[arg(long, value_name = "p99=10ms", requires = "measure")]
     slo: Vec<Slo>,
-    /// With --measure: time for all of it, half of which is the search's [default: 14m]
+    /// With --measure: time for all of it, more than half of which is the search's [default: 14m]
     #[arg(long, value_name = "DURATION", value_parser = units::duration, requires = "measure")]
     budget: Option<Duration>,
     /// With --measure: how late the generator may be at p99 [default: 1ms, or a tenth of the tightest --slo where that

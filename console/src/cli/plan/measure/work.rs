@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
+use highwater_loadgen::search::{self, Ended, SearchFile, TrialRecord};
+
 use super::done::Done;
-use super::steps::{Job, Step};
+use super::steps::{Job, Step, Times};
 use crate::cli::child::{Running, Server};
 use crate::cli::load::shell_line;
 use crate::failure::Failure;
@@ -14,12 +16,16 @@ use crate::signals::Stop;
 
 /// What follows the search is measured at this share of what it publishes, if more is asked for.
 const OF_SAFE: f64 = 0.7;
+/// A trial that delivered less than this share of what was due did not keep up.
+const KEPT_UP: f64 = 0.98;
 
 /// What the server's figures are recorded in.
 pub(super) const RECORDING: &str = "load.rec";
 
 /// Exit code of a measurement that does not count.
 const VOID: i32 = 5;
+/// Exit code of a command that failed, and of a measurement whose answer is no.
+const FAILED: i32 = 1;
 
 pub(super) struct Worker<'a> {
     pub job: &'a Job,
@@ -51,17 +57,14 @@ impl Worker<'_> {
         all.and_then(|()| gone(()))
     }
 
-    fn against(&mut self, target: &str) -> Result<(), Failure> {
+    /// Everything but the probe, on the server at `target`.
+    pub fn against(&mut self, target: &str) -> Result<(), Failure> {
         self.carry_out(&self.job.search(target))?;
-        let safe = published(&self.job.dir.join("search"))?;
-        let rate = self.job.wanted.rate.min(safe * OF_SAFE);
-        if rate < self.job.wanted.rate {
-            note!(
-                "{}/s are asked for and {}/s are safe: what follows is measured at {}/s",
-                human::count(self.job.wanted.rate),
-                human::count(safe),
-                human::count(rate)
-            );
+        let dir = self.job.dir.join("search");
+        let found = search::read_search(&dir).map_err(|e| Failure::doing("the search", e))?;
+        let (rate, why) = goes_on_at(&found, self.job.wanted.rate);
+        if let Some(why) = why {
+            note!("{why}: what follows is measured at {}/s", human::count(rate));
         }
         for step in self.job.others(target, rate) {
             let recorder = if step.recorded && !self.done.has(&step) {
@@ -79,7 +82,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Runs a step unless it is done. A void measurement is one: the plan says so.
+    /// Runs a step unless it is done. A void measurement is one, and so is one whose answer is no: the plan says so.
     pub fn carry_out(&mut self, step: &Step) -> Result<(), Failure> {
         let path = self.job.dir.join(step.leaves);
         // Somebody who removes what a step left wants it again.
@@ -102,6 +105,7 @@ impl Worker<'_> {
         }
         match status.code() {
             Some(0 | VOID) => {}
+            Some(FAILED) if answered(&path) => {}
             _ => {
                 return Err(Failure::Failed(format!(
                     "this step failed ({status}): {}; {on}",
@@ -117,22 +121,64 @@ impl Worker<'_> {
     }
 }
 
-/// The rate that a search publishes.
-fn published(search: &Path) -> Result<f64, Failure> {
-    let path = search.join("search.json");
-    let text = fs::read(&path).map_err(|e| Failure::doing(path.display(), e))?;
-    let found: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|e| Failure::doing(path.display(), e))?;
-    let result = &found["result"];
-    result["published_rate"].as_f64().ok_or_else(|| {
-        let remedy = match result["needs_s"].as_f64() {
-            Some(more_s) => format!("its budget is about {more_s:.0} s too short: give --budget more"),
-            None => "end other work on this machine".to_owned(),
-        };
-        Failure::Unmeasured(format!(
-            "the search found no rate to plan with, see {}; {remedy}, remove that directory and run the same command \
-             again",
-            search.join("report.md").display()
-        ))
-    })
+/// Whether a command that ended with [`FAILED`] has measured to its end what was asked all the same: a goal that is out of
+/// reach, a group that did not catch up. Records that are not as they were sent are no measurement.
+fn answered(dir: &Path) -> bool {
+    if let Ok(search) = search::read_search(dir) {
+        return search.result.is_some();
+    }
+    if let Ok(sweep) = search::read_sweep(dir) {
+        return sweep.points.iter().all(|point| point.done);
+    }
+    highwater_loadgen::read_run(dir).is_ok_and(|run| run.report.intact())
+}
+
+/// The rate at which everything else is measured if `demand` is asked for, and why it is not that, or has to be taken
+/// without a safe one.
+fn goes_on_at(found: &SearchFile, demand: f64) -> (f64, Option<String>) {
+    let published = found.result.as_ref().and_then(|result| result.published_rate);
+    let (most, why) = match (published, kept_up(found)) {
+        (Some(safe), _) => {
+            let (asked, rely_on) = (human::count(demand), human::count(safe));
+            (safe, format!("{asked}/s are asked for and {rely_on}/s are safe"))
+        }
+        (None, Some(most)) => (most, unsafe_because(found)),
+        (None, None) => (demand / OF_SAFE, unsafe_because(found)),
+    };
+    let rate = demand.min(most * OF_SAFE);
+    (rate, (published.is_none() || rate < demand).then_some(why))
+}
+
+/// The highest rate of a trial that counts at which every goal was met and nothing piled up; if no trial met the goals, of
+/// one at which nothing piled up.
+fn kept_up(found: &SearchFile) -> Option<f64> {
+    let steady = found.trials.iter().filter(|trial| {
+        let grew = trial.backlog.is_some_and(|b| b.significant && b.growth > found.settings.stable);
+        let all = trial.delivered_rate >= KEPT_UP * trial.offered_rate;
+        trial.void_reason.is_none() && !grew && all
+    });
+    let steady: Vec<&TrialRecord> = steady.collect();
+    let met = steady.iter().filter(|trial| {
+        let mut goals = found.settings.goals.iter().enumerate();
+        goals.all(|(at, goal)| trial.share_over(at).is_some_and(|share| share <= goal.allowed))
+    });
+    let highest = met.map(|trial| trial.rate).max_by(f64::total_cmp);
+    highest.or_else(|| steady.iter().map(|trial| trial.rate).max_by(f64::total_cmp))
+}
+
+/// Why a search has no rate to rely on, and what would help.
+fn unsafe_because(found: &SearchFile) -> String {
+    let Some(result) = &found.result else { return "the search has no answer".to_owned() };
+    let remedy = match (result.needs_s, result.ended) {
+        (Some(more_s), _) => {
+            let longer_s = Times::budget_for(found.settings.budget_s + more_s);
+            let minutes = (longer_s / 60.0).ceil();
+            format!("--budget {minutes}m and another directory have time for one")
+        }
+        (None, Ended::Void) => "end other work on this machine, or on a virtual one add --slo p99=100ms --late-bound 10ms \
+            --steal-bound 15%"
+            .to_owned(),
+        (None, _) => "a wider --slo and another directory may have one".to_owned(),
+    };
+    format!("the search promises no rate ({}; {remedy})", result.in_words())
 }
