@@ -82,7 +82,16 @@ pub fn sweep(file: &SweepFile) -> Document {
             seconds(*duration_s)
         ),
     };
-    let tone = if void == 0 && done == file.points.len() { Tone::Good } else { Tone::Unsure };
+    let missed = file.points.iter().filter(|point| point.missed.is_some()).count();
+    let tone = match void == 0 && done == file.points.len() {
+        true if missed > 0 && missed == done => Tone::Bad,
+        true => Tone::Good,
+        false => Tone::Unsure,
+    };
+    let reason = match missed {
+        0 => format!("{void} of them void"),
+        _ => format!("{void} of them void; {missed} meet the goals at no rate"),
+    };
     let word = format!("{done} of {} measured", counted(file.points.len() as u64, "point"));
     let mut blocks = vec![Block::Heading("Points".into()), table(text::points(file))];
     lints(&file.lints, &mut blocks);
@@ -111,7 +120,7 @@ pub fn sweep(file: &SweepFile) -> Document {
             file.server,
             moment(file.started_ns)
         ),
-        verdicts: vec![Verdict { tone, word, reason: format!("{void} of them void") }],
+        verdicts: vec![Verdict { tone, word, reason }],
         headline: headline.into_iter().collect(),
         blocks,
     };

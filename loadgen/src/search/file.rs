@@ -421,6 +421,9 @@ pub struct SweepPoint {
     /// The same.
     pub propagation: Distribution,
 }
+    /// Of a search whose trials count: what keeps it from having a rate, a goal that was missed at every rate tried.
+    #[serde(default)]
+    pub missed: Option<String>,
 
 /// `sweep.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::conduct::{SearchError, SearchRequest, Spectator, search};
 use super::file::{
-    AxisValues, Interval, SWEEP_FILE, SWEEP_SCHEMA, SearchFile, Setting, SweepFile, SweepMode,
-    SweepPoint,
+    AxisValues, Ended, Interval, SWEEP_FILE, SWEEP_SCHEMA, SearchFile, SearchResult, Setting,
+    SweepFile, SweepMode, SweepPoint,
 };
 use super::store::{Store, StoreError, read_sweep, same};
 use crate::report::figures::seconds;
@@ -84,6 +84,7 @@ impl SweepRequest {
                 dir: format!("point-{turn:03}"),
                 done: false,
                 void_reason: None,
+                missed: None,
                 shards: load.shards,
                 groups: load.groups as u32,
                 ack: load.ack.to_string(),
@@ -209,6 +210,7 @@ struct Found {
     environment: Environment,
     lints: Vec<Lint>,
     void_reason: Option<String>,
+    missed: Option<String>,
     shards: u32,
     groups: u32,
     ack: String,
@@ -223,6 +225,7 @@ impl Found {
     fn fill(self, point: SweepPoint) -> SweepPoint {
         SweepPoint {
             void_reason: self.void_reason,
+            missed: self.missed,
             shards: self.shards,
             groups: self.groups,
             ack: self.ack,
@@ -250,20 +253,14 @@ fn searched(
         let off = |rate: f64| (rate / published).ln().abs();
         counted().min_by(|a, b| off(a.rate).total_cmp(&off(b.rate)))
     });
-    let why = match (&result.published_rate, counted().next(), result.needs_s) {
-        (Some(_), ..) => None,
-        (None, None, _) => Some("only void trials".to_owned()),
-        (None, Some(_), Some(more_s)) => {
-            Some(format!("budget too short: needs about {} more", seconds(more_s)))
-        }
-        (None, Some(_), None) => Some("the goals are missed at every rate tried".to_owned()),
-    };
+    let (void, missed) = without_rate(&result, counted().next().is_some());
     let highest = result.published_rate.map(|rate| Interval { value: rate, low: rate, high: rate });
     Ok(Some(Found {
         server: file.server.clone(),
         environment: file.environment.clone(),
         lints: file.lints.clone(),
-        void_reason: why,
+        void_reason: void,
+        missed,
         shards: file.shards,
         groups: file.groups,
         ack: file.ack.clone(),
@@ -274,6 +271,20 @@ fn searched(
         response: nearest.map(|trial| trial.response).unwrap_or_default(),
         propagation: nearest.map(|trial| trial.propagation).unwrap_or_default(),
     }))
+}
+
+/// Why a search has no rate to rely on, if it has none: it says nothing, or its goals were missed. Whether any of its trials
+/// `counted`.
+fn without_rate(result: &SearchResult, counted: bool) -> (Option<String>, Option<String>) {
+    match (result.published_rate, result.needs_s, result.ended) {
+        (Some(_), ..) => (None, None),
+        (None, ..) if !counted => (Some("only void trials".to_owned()), None),
+        (None, Some(more_s), _) => {
+            (Some(format!("budget too short: needs about {} more", seconds(more_s))), None)
+        }
+        (None, None, Ended::Void) => (Some(result.ended_in_words().to_owned()), None),
+        (None, None, _) => (None, Some(result.in_words())),
+    }
 }
 
 /// Tells the sweep's observer and the point's directory.
@@ -306,6 +317,7 @@ fn ran(
     let rate = report.records_per_s;
     Ok(Some(Found {
         void_reason: damaged.or(report.void_reason),
+        missed: None,
         server: report.server,
         environment: report.environment,
         lints: report.lints,
@@ -318,4 +330,36 @@ fn ran(
         response: report.latency_us.response,
         propagation: report.latency_us.propagation,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::{Goal, Search, SearchSettings};
+
+    /// A measured no is an answer, and says something about the setting; a void point does not.
+    #[test]
+    fn a_goal_out_of_reach_is_no_void_point() {
+        let nothing = Search::new(SearchSettings {
+            goals: vec![Goal { of: "response.p99".into(), bound_us: 1e4, allowed: 0.01 }],
+            stable: 0.005,
+            budget_s: 480.0,
+            precision: 0.1,
+            trial_s: 16.0,
+            start_rate: 1e4,
+            max_rate: 1e9,
+            seed: 1,
+        })
+        .result();
+        let of = |ended, needs_s, published_rate, counted| {
+            let result = SearchResult { ended, needs_s, published_rate, ..nothing.clone() };
+            let (void, missed) = without_rate(&result, counted);
+            (void.is_some(), missed.is_some())
+        };
+        assert_eq!(of(Ended::Precision, None, Some(1e4), true), (false, false));
+        assert_eq!(of(Ended::Unreachable, None, None, true), (false, true));
+        assert_eq!(of(Ended::NotReached, Some(60.0), None, true), (true, false));
+        assert_eq!(of(Ended::Void, None, None, true), (true, false));
+        assert_eq!(of(Ended::Void, None, None, false), (true, false));
+    }
 }

@@ -260,10 +260,11 @@ pub(crate) fn points(file: &SweepFile) -> Vec<Vec<String>> {
         row.push(point.published_rate.map_or_else(dash, |rate| format!("{}/s", about(rate))));
         row.push(point.bytes_per_s.map_or_else(dash, |value| format!("{}/s", bytes(value))));
         row.push(if point.response.count > 0 { time(point.response.p99) } else { dash() });
-        row.push(match (&point.void_reason, point.done) {
-            (Some(why), _) => format!("void: {why}"),
-            (None, false) => "not yet measured".to_owned(),
-            (None, true) => String::new(),
+        row.push(match (&point.void_reason, &point.missed, point.done) {
+            (Some(why), ..) => format!("void: {why}"),
+            (None, Some(why), _) => why.clone(),
+            (None, None, false) => "not yet measured".to_owned(),
+            (None, None, true) => String::new(),
         });
         row
     }));

@@ -41,7 +41,7 @@ pub struct SearchFlags {
     /// What waits may grow by each second, as a share of the offered rate; more is not stable
     #[arg(long, value_name = "SHARE", default_value = "0.5%", value_parser = units::share)]
     stable: f64,
-    /// Time for everything: warm-up, trials, draining and the soak at the end [default: 15m; sweep: 5m a point]
+    /// Time for everything: warm-up, trials, draining and the soak at the end [default: 15m; sweep: 8m a point]
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     budget: Option<Duration>,
     /// Half the width of the interval at which it is enough, as a share of the rate

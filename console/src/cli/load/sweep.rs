@@ -133,7 +133,8 @@ impl SweepArgs {
             SweepMode::Rate { rate, duration_s: base.options.duration.as_secs_f64() }
         } else {
             self.load.refuse_warmup()?;
-            let budget = Duration::from_secs(5 * 60);
+            // Half of it is enough for a p99 to be promised where nothing gives out.
+            let budget = Duration::from_secs(8 * 60);
             SweepMode::Search { settings: self.search.settings(&self.load, &base, budget)? }
         };
         let grid = search::grid(&vary);
@@ -235,9 +236,14 @@ fn verdict(file: &SweepFile) -> Result<(), Failure> {
             format!("interrupted after {done} of {points}; the same command goes on where it was");
         return Err(Failure::Failed(what));
     }
-    match file.points.iter().all(|point| point.void_reason.is_some()) {
-        true => Err(Failure::Unmeasured("no point has a valid measurement".to_owned())),
-        false => Ok(()),
+    let none =
+        file.points.iter().all(|point| point.void_reason.is_some() || point.missed.is_some());
+    match (none, file.points.iter().find_map(|point| point.missed.as_deref())) {
+        (false, _) => Ok(()),
+        (true, None) => Err(Failure::Unmeasured("no point has a valid measurement".to_owned())),
+        (true, Some(why)) => Err(Failure::Failed(format!(
+            "no point meets the goals; the first that does not: {why}"
+        ))),
     }
 }
 
@@ -265,9 +271,13 @@ impl SweepSpectator for Lines {
 
     fn point_ended(&mut self, point: &SweepPoint) {
         let rate = point.rate.map_or_else(String::new, |rate| format!("{}/s", about(rate.value)));
-        let void =
-            point.void_reason.as_ref().map_or_else(String::new, |why| format!("void: {why}"));
-        note!("point {}: {rate} {void}", point.turn);
+        let why = match (&point.void_reason, &point.missed) {
+            (Some(why), _) => format!("void: {why}"),
+            (None, Some(why)) => why.clone(),
+            (None, None) => String::new(),
+        };
+        let words = [rate, why].into_iter().filter(|words| !words.is_empty());
+        note!("point {}: {}", point.turn, words.collect::<Vec<_>>().join("; "));
     }
 }
 
@@ -289,6 +299,9 @@ fn words(point: &SweepPoint) -> String {
 
 #[cfg(test)]
 mod tests {
+    use highwater_loadgen::search::SWEEP_SCHEMA;
+    use highwater_loadgen::{Distribution, Environment};
+
     use super::*;
 
     #[test]
@@ -305,6 +318,51 @@ mod tests {
             let said = vary(wrong).unwrap_err().to_string();
             assert!(said.contains(says), "{wrong}: {said}");
         }
+    }
+
+    /// A measured no is one: only where nothing was measured nothing can be said.
+    #[test]
+    fn goals_missed_at_every_point_are_a_no_and_void_points_are_none() {
+        let point = |void: bool, missed: bool| SweepPoint {
+            turn: 1,
+            settings: vec![],
+            dir: "point-001".into(),
+            done: true,
+            void_reason: void.then(|| "only void trials".to_owned()),
+            missed: missed.then(|| "response.p99 <= 1 ms is missed at every rate tried".to_owned()),
+            shards: 1,
+            groups: 1,
+            ack: "durable".into(),
+            mean_payload_bytes: 1024.0,
+            rate: None,
+            published_rate: None,
+            bytes_per_s: None,
+            response: Distribution::default(),
+            propagation: Distribution::default(),
+        };
+        let said = |points: &[(bool, bool)]| {
+            let file = SweepFile {
+                schema: SWEEP_SCHEMA.into(),
+                command: vec![],
+                target: "h:1".into(),
+                server: "0.1.0".into(),
+                started_ns: 1,
+                seed: 1,
+                vary: vec![],
+                mode: SweepMode::Rate { rate: None, duration_s: 1.0 },
+                load: LoadOptions::default(),
+                environment: Environment::default(),
+                lints: vec![],
+                points: points.iter().map(|(void, missed)| point(*void, *missed)).collect(),
+            };
+            verdict(&file)
+        };
+        assert!(said(&[(false, false), (true, false), (false, true)]).is_ok());
+        assert!(matches!(said(&[(true, false), (true, false)]), Err(Failure::Unmeasured(_))));
+        let missed = said(&[(true, false), (false, true)]);
+        assert!(
+            matches!(&missed, Err(Failure::Failed(why)) if why.contains("missed at every rate"))
+        );
     }
 
     #[test]
