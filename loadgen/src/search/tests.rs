@@ -100,10 +100,13 @@ impl Worth {
 /// What a search promises: 8 minutes, 200 searches of each kind.
 #[test]
 fn searches_find_the_truth_and_publish_what_holds() {
-    for kind in [Kind::Knee, Kind::Stalls, Kind::Ceiling] {
+    // Of the truth at least this is published in the mean: no promise is easier to keep than one of nearly nothing.
+    for (kind, least) in [(Kind::Knee, 0.9), (Kind::Stalls, 0.3), (Kind::Ceiling, 0.9)] {
         let worth = Worth::of(kind, 200, |seed| settings(480.0, seed));
         let (bias, spread) = worth.of_estimates();
         assert!(bias.abs() <= 0.03, "{kind:?}: bias {bias}");
+        let published = worth.published.iter().sum::<f64>() / worth.published.len() as f64;
+        assert!(published >= least, "{kind:?}: {published} of the truth is published");
         assert!(spread <= 0.15, "{kind:?}: spread {spread}");
         assert_eq!(worth.found[..2], [200, 200], "{kind:?}: {worth:?}");
         assert!(worth.promises_hold(), "{kind:?}: {worth:?}");
