@@ -60,7 +60,10 @@ pub fn search(file: &SearchFile) -> Document {
             seconds(file.spent_s),
             moment(file.started_ns)
         ),
-        verdicts: file.result.as_ref().map_or_else(Vec::new, verdicts),
+        verdicts: file
+            .result
+            .as_ref()
+            .map_or_else(Vec::new, |result| verdicts(result, file.settings.precision)),
         headline: file.result.as_ref().map_or_else(Vec::new, |result| headline(file, result)),
         blocks,
     };
@@ -168,12 +171,13 @@ fn load(file: &SearchFile) -> String {
     )
 }
 
-fn verdicts(result: &SearchResult) -> Vec<Verdict> {
+fn verdicts(result: &SearchResult, precision: f64) -> Vec<Verdict> {
     let verdict = |tone, word: &str, reason: String| Verdict { tone, word: word.into(), reason };
     let (tone, word) = match (result.estimate, result.published_rate) {
         (_, None) if result.needs_s.is_some() => (Tone::Unsure, "Budget too short"),
         (_, None) if result.ended == Ended::Void => (Tone::Unsure, "No valid trial"),
         (_, None) => (Tone::Bad, "Goal out of reach"),
+        (Some(_), _) if result.is_rough(precision) => (Tone::Unsure, "Found, roughly"),
         (Some(_), _) => (Tone::Good, "Found"),
         (None, _) => (Tone::Unsure, "More than was tried"),
     };
@@ -193,9 +197,10 @@ fn verdicts(result: &SearchResult) -> Vec<Verdict> {
         None => verdict(Tone::Unsure, "Not soaked", "No long trial at the published rate.".into()),
     });
     if let Some(walk) = &result.hysteresis {
-        let (tone, word) = match walk.recovers {
-            true => (Tone::Good, "Recovers"),
-            false => (Tone::Bad, "Does not recover"),
+        let (tone, word) = match (walk.recovers, walk.slower) {
+            (true, None) => (Tone::Good, "Recovers"),
+            (true, Some(_)) => (Tone::Unsure, "Recovers, but slower"),
+            (false, _) => (Tone::Bad, "Does not recover"),
         };
         verdicts.push(verdict(tone, word, after(walk)));
     }
@@ -203,9 +208,18 @@ fn verdicts(result: &SearchResult) -> Vec<Verdict> {
 }
 
 fn after(walk: &Hysteresis) -> String {
-    if walk.recovers {
-        return "On the way down from an overload it was as before, as far as can be told."
-            .to_owned();
+    match (walk.recovers, walk.slower) {
+        (true, None) => {
+            return "On the way down from an overload it was as before, as far as can be told."
+                .to_owned();
+        }
+        (true, Some(factor)) => {
+            return format!(
+                "On the way down from an overload the goals were kept as before, but p99 of the response was {factor:.1} times \
+                 as high."
+            );
+        }
+        (false, _) => {}
     }
     let ratio = |step: &crate::search::Walk| step.down_us / step.up_us.max(1e-3);
     let worst = walk.steps.iter().max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
@@ -221,7 +235,7 @@ fn after(walk: &Hysteresis) -> String {
 
 fn steps(walk: &Hysteresis) -> Block {
     let mut table =
-        Table::new(None, ["rate on the way down", "p99 then", "p99 before, nearest rate", "trial"]);
+        Table::new(None, ["rate on the way down", "p99 then", "p99 before, at that rate", "trial"]);
     table.rows = walk
         .steps
         .iter()
@@ -327,5 +341,48 @@ fn curve(file: &SearchFile, result: &SearchResult, goal: &GoalResult) -> Chart {
             bands: band.into_iter().collect(),
             lines,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::{Interval, Search, SearchSettings, Walk};
+
+    fn words(result: &SearchResult) -> Vec<(Tone, String)> {
+        verdicts(result, 0.1).into_iter().map(|verdict| (verdict.tone, verdict.word)).collect()
+    }
+
+    /// Green is for what can be relied on as it stands.
+    #[test]
+    fn a_rough_answer_and_a_slow_recovery_are_not_green() {
+        let settings = SearchSettings {
+            goals: vec![],
+            stable: 0.005,
+            budget_s: 480.0,
+            precision: 0.1,
+            trial_s: 16.0,
+            start_rate: 1e4,
+            max_rate: 1e9,
+            seed: 1,
+        };
+        let found = |low: f64, slower: Option<f64>| SearchResult {
+            estimate: Some(Interval { value: 10e3, low, high: 11e3 }),
+            published_rate: Some(9e3),
+            hysteresis: Some(Hysteresis {
+                recovers: true,
+                slower,
+                steps: vec![Walk { rate: 5e3, down_us: 4e3, up_us: 2e3, trial: 9 }],
+            }),
+            ..Search::new(settings.clone()).result()
+        };
+        let sound = words(&found(9e3, None));
+        assert_eq!(sound[0], (Tone::Good, "Found".to_owned()));
+        assert_eq!(sound[2], (Tone::Good, "Recovers".to_owned()));
+        let rough = words(&found(200.0, Some(2.0)));
+        assert_eq!(rough[0], (Tone::Unsure, "Found, roughly".to_owned()));
+        assert_eq!(rough[2], (Tone::Unsure, "Recovers, but slower".to_owned()));
+        let said = &verdicts(&found(9e3, Some(2.0)), 0.1)[2].reason;
+        assert!(said.contains("2.0 times as high"), "{said}");
     }
 }

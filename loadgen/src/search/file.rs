@@ -252,7 +252,8 @@ pub struct Walk {
     pub rate: f64,
     /// 99th percentile of the response on the way down, in microseconds.
     pub down_us: f64,
-    /// The same at about this rate before the overload.
+    /// The same at this rate before the overload: between the trials nearest below and above it, in proportion (both axes
+    /// logarithmic).
     pub up_us: f64,
     /// The trial on the way down.
     pub trial: u32,
@@ -261,10 +262,29 @@ pub struct Walk {
 /// Whether the target is as before once an overload is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hysteresis {
-    /// Whether it is.
+    /// Whether it is, as far as the goals go: no more is beyond their bounds than before.
     pub recovers: bool,
+    /// How many times as high p99 of the response is as before, the median of the steps; absent unless it is 1.5 times as high
+    /// at every one.
+    #[serde(default)]
+    pub slower: Option<f64>,
     /// The steps, downwards.
     pub steps: Vec<Walk>,
+}
+
+/// p99 after an overload counts as higher than before from this factor on, if it is at every step.
+const SLOWER: f64 = 1.5;
+
+impl Hysteresis {
+    /// What `steps` say beside whether the goals are kept as before.
+    pub(super) fn new(recovers: bool, steps: Vec<Walk>) -> Hysteresis {
+        let ratios = steps.iter().filter(|step| step.up_us > 0.0);
+        let mut ratios: Vec<f64> = ratios.map(|step| step.down_us / step.up_us).collect();
+        ratios.sort_by(f64::total_cmp);
+        let every = ratios.len() == steps.len() && ratios.iter().all(|ratio| *ratio >= SLOWER);
+        let slower = ratios.get(ratios.len() / 2).copied().filter(|_| every);
+        Hysteresis { recovers, slower, steps }
+    }
 }
 
 /// Why no further trial was made.
@@ -399,8 +419,11 @@ pub struct SweepPoint {
     pub dir: String,
     /// Whether it was carried out.
     pub done: bool,
-    /// Why it says nothing: void, or it could not be carried out.
+    /// Why it says nothing: void, too short for a rate to rely on, or it could not be carried out.
     pub void_reason: Option<String>,
+    /// Of a search whose trials count: what keeps it from having a rate, a goal that was missed at every rate tried.
+    #[serde(default)]
+    pub missed: Option<String>,
     /// Shards of the stream.
     pub shards: u32,
     /// Consumer groups.
@@ -421,9 +444,6 @@ pub struct SweepPoint {
     /// The same.
     pub propagation: Distribution,
 }
-    /// Of a search whose trials count: what keeps it from having a rate, a goal that was missed at every rate tried.
-    #[serde(default)]
-    pub missed: Option<String>,
 
 /// `sweep.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

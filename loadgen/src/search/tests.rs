@@ -1,7 +1,9 @@
 //! Searches on targets of known truth, and on targets made up for one case each.
 
 use super::controller::{Outcome, growth};
-use super::file::{Backlog, Block, Bound, Ended, Goal, SearchResult, SearchSettings, Stage};
+use super::file::{
+    Backlog, Block, Bound, Ended, Goal, Interval, SearchResult, SearchSettings, Stage,
+};
 use super::fit::PROMISE_S;
 use super::sim::{Kind, Target, truth};
 use super::{Next, Search, Step};
@@ -103,10 +105,10 @@ fn searches_find_the_truth_and_publish_what_holds() {
     // Of the truth at least this is published in the mean: no promise is easier to keep than one of nearly nothing.
     for (kind, least) in [(Kind::Knee, 0.9), (Kind::Stalls, 0.3), (Kind::Ceiling, 0.9)] {
         let worth = Worth::of(kind, 200, |seed| settings(480.0, seed));
-        let (bias, spread) = worth.of_estimates();
-        assert!(bias.abs() <= 0.03, "{kind:?}: bias {bias}");
         let published = worth.published.iter().sum::<f64>() / worth.published.len() as f64;
         assert!(published >= least, "{kind:?}: {published} of the truth is published");
+        let (bias, spread) = worth.of_estimates();
+        assert!(bias.abs() <= 0.03, "{kind:?}: bias {bias}");
         assert!(spread <= 0.15, "{kind:?}: spread {spread}");
         assert_eq!(worth.found[..2], [200, 200], "{kind:?}: {worth:?}");
         assert!(worth.promises_hold(), "{kind:?}: {worth:?}");
@@ -416,6 +418,44 @@ fn a_target_that_does_not_recover_from_overload_is_told_from_one_that_does() {
     assert!(sound.recovers && sound.steps.len() == 3, "{sound:?}");
     assert!(sound.steps.windows(2).all(|pair| pair[0].rate > pair[1].rate), "downwards");
     assert!(!after_overload(true, 10).hysteresis.unwrap().recovers);
+}
+
+/// All goals kept and everything slower is worth saying; a p99 that is higher because the rate is, is not.
+#[test]
+fn a_target_that_is_slower_after_an_overload_is_said_to_be() {
+    let after = |factor: f64| {
+        let mut overloaded = false;
+        let search = carry_out(settings(480.0, 10), |step| {
+            overloaded |= step.stage == Stage::Overload;
+            let p99_us = 1e3 / (1.2 - (step.rate / CAPACITY).min(1.1));
+            let p99_us = if overloaded { factor * p99_us } else { p99_us };
+            Outcome { p99_us, ..made_up(step, CAPACITY, &[smooth(step.rate, 8e5, 0.01)]) }
+        });
+        search.result().hysteresis.unwrap()
+    };
+    let found = after(1.0);
+    assert!(found.recovers && found.slower.is_none(), "{found:?}");
+    assert_eq!(after(1.3).slower, None);
+    let found = after(1.8);
+    assert!(
+        found.recovers && found.slower.is_some_and(|f| (f / 1.8 - 1.0).abs() < 0.1),
+        "{found:?}"
+    );
+}
+
+/// As it came of 100 s: an interval from nearly nothing to half as much again is no rate found.
+#[test]
+fn a_wide_interval_and_a_rate_far_below_the_estimate_are_rough() {
+    let of = |value, low, high, published| SearchResult {
+        estimate: Some(Interval { value, low, high }),
+        published_rate: Some(published),
+        ..Search::new(settings(480.0, 14)).result()
+    };
+    assert!(of(13_200.0, 232.0, 19_600.0, 2_160.0).is_rough(0.1));
+    assert!(of(10e3, 6e3, 13e3, 6e3).is_rough(0.1));
+    assert!(of(10e3, 9.5e3, 10.5e3, 4e3).is_rough(0.1));
+    assert!(!of(10e3, 8e3, 12e3, 7e3).is_rough(0.1));
+    assert!(!Search::new(settings(480.0, 14)).result().is_rough(0.1));
 }
 
 /// A soak that misses the goal takes the published rate down.

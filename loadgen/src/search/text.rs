@@ -28,6 +28,9 @@ pub fn about(per_second: f64) -> String {
     rate((per_second / unit).round() * unit)
 }
 
+/// An interval is wide from so many times the precision asked for on.
+const ROUGH: f64 = 3.0;
+
 impl SearchResult {
     /// The answer in a sentence: what a reader takes away.
     pub fn in_words(&self) -> String {
@@ -70,6 +73,16 @@ impl SearchResult {
                 }
             }
         }
+    }
+
+    /// Whether the answer is a rough one: an interval of which half the width is more than [`ROUGH`] times the `precision`
+    /// asked for, or a rate to rely on of less than half the estimate.
+    pub fn is_rough(&self, precision: f64) -> bool {
+        self.estimate.is_some_and(|e| {
+            let half = (e.high - e.low) / 2.0;
+            let far = self.published_rate.is_some_and(|published| published < e.value / 2.0);
+            half > ROUGH * precision * e.value || far
+        })
     }
 
     /// Why it ended, in words.
@@ -220,7 +233,11 @@ impl fmt::Display for SearchFile {
             )?;
         }
         if let Some(hysteresis) = &result.hysteresis {
-            let word = if hysteresis.recovers { "as before" } else { "NOT as before" };
+            let word = match (hysteresis.recovers, hysteresis.slower) {
+                (true, None) => "as before".to_owned(),
+                (true, Some(factor)) => format!("goals as before, but slower (x{factor:.1})"),
+                (false, _) => "NOT as before".to_owned(),
+            };
             write!(f, "After an overload: {word};")?;
             for step in &hysteresis.steps {
                 let (down, up) = (time(step.down_us), time(step.up_us));

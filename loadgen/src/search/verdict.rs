@@ -16,6 +16,8 @@ pub(super) const PROOF_SHARE: f64 = 0.5;
 /// A budget that is asked for is a multiple of this, in seconds, and so much above what it would just do with.
 const BUDGET_STEP_S: f64 = 30.0;
 const BUDGET_SLACK: f64 = 1.05;
+/// A longer search than one that left much open is twice as long and takes so long at least, in seconds: the default.
+const LONG_S: f64 = 900.0;
 
 /// All of it.
 pub(super) fn result(search: &Search) -> SearchResult {
@@ -202,20 +204,26 @@ fn notes(result: &SearchResult, search: &Search, file: &SearchFile) -> Vec<Strin
             result.goals.iter().any(|goal| goal.estimate.is_some() && goal.safe_rate.is_none());
         none || (curve < published && published < estimate.low)
     });
+    let more = longer(&file.command, (2.0 * file.settings.budget_s).max(LONG_S));
     let rests_on_s = result.estimate.map(|estimate| search.rests_on_s(estimate.value));
     if let Some(short_s) = rests_on_s.filter(|rests_on_s| *rests_on_s < PROMISE_S) {
         notes.push(format!(
             "Trials and soak up to the estimate measured {}, less than the {} that are promised: the published rate is a fifth \
-             of the estimate at most. A longer search says more.",
+             of the estimate at most. A longer search says more: {more}",
             seconds(short_s),
             seconds(PROMISE_S)
         ));
     } else if floor {
-        notes.push(
+        notes.push(format!(
             "Slow records are so rare and come so clustered that the trials promise no rate with 95 %. The published one \
-             is a share of the estimate; a longer search says more."
-                .to_owned(),
-        );
+             is a share of the estimate. A longer search says more: {more}"
+        ));
+    } else if let Some(e) = result.estimate.filter(|_| result.is_rough(file.settings.precision)) {
+        notes.push(format!(
+            "The rate at which it gives out is only known to lie between {}/s and {}/s. A longer search says more: {more}",
+            about(e.low),
+            about(e.high)
+        ));
     }
     notes
 }

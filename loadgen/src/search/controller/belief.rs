@@ -189,24 +189,37 @@ impl Search {
             .iter()
             .filter(|made| made.step.stage == Stage::Descent)
             .filter_map(|down| {
-                let before = self.made.iter().filter(|made| made.number < down.number);
-                let up = before
-                    .filter(|made| {
-                        matches!(made.step.stage, Stage::Ramp | Stage::Coarse | Stage::Refine)
-                    })
-                    .min_by(|a, b| {
-                        let off = |made: &Made| (made.step.rate / down.step.rate).ln().abs();
-                        off(a).total_cmp(&off(b))
-                    })?;
+                let up_us = self.p99_on_the_way_up(down)?;
                 Some(Walk {
                     rate: down.step.rate,
                     down_us: down.outcome.p99_us,
-                    up_us: up.outcome.p99_us,
+                    up_us,
                     trial: down.number,
                 })
             })
             .collect();
-        (!steps.is_empty()).then(|| Hysteresis { recovers: self.recovers(), steps })
+        (!steps.is_empty()).then(|| Hysteresis::new(self.recovers(), steps))
+    }
+
+    /// p99 of the response before the overload at the rate of a trial after it, in microseconds.
+    fn p99_on_the_way_up(&self, down: &Made) -> Option<f64> {
+        let up = |stage: Stage| matches!(stage, Stage::Ramp | Stage::Coarse | Stage::Refine);
+        let before = self.made.iter().filter(|made| made.number < down.number);
+        let before = || before.clone().filter(|made| up(made.step.stage));
+        let rate = down.step.rate;
+        let below = before().filter(|made| made.step.rate <= rate);
+        let below = below.max_by(|a, b| a.step.rate.total_cmp(&b.step.rate));
+        let above = before().filter(|made| made.step.rate >= rate);
+        let above = above.min_by(|a, b| a.step.rate.total_cmp(&b.step.rate));
+        let of = |made: &Made| (made.step.rate.ln(), made.outcome.p99_us);
+        match (below.map(of), above.map(of)) {
+            (Some((from, low)), Some((to, high))) if low > 0.0 && high > 0.0 && to > from => {
+                let share = (rate.ln() - from) / (to - from);
+                Some(low * (high / low).powf(share))
+            }
+            (Some((_, p99_us)), _) | (None, Some((_, p99_us))) => Some(p99_us),
+            (None, None) => None,
+        }
     }
 
     /// Whether the shares on the way down are what the curve of the trials before says, as far as can be told.
