@@ -17,13 +17,13 @@ mod tests;
 pub(crate) mod text;
 mod verdict;
 
-pub use conduct::{SearchError, SearchRequest, Spectator, search};
+pub use conduct::{SearchError, SearchRequest, Spectator, kept, search};
 pub use controller::{Next, Search, Step};
 pub use file::{
     AxisValues, Backlog, Block, Bound, Curve, Ended, Goal, GoalResult, Hysteresis, Interval, Proof,
     SEARCH_FILE, SEARCH_SCHEMA, SWEEP_FILE, SWEEP_SCHEMA, SearchFile, SearchResult, SearchSettings,
     Setting, Soak, Stage, SweepFile, SweepMode, SweepPoint, TrialRecord, Walk,
 };
-pub use store::{StoreError, read_search, read_sweep};
+pub use store::{StoreError, read_search, read_sweep, rebuild_search, rebuild_sweep};
 pub use sweep::{SweepRequest, SweepSpectator, grid, sweep};
 pub use text::about;

@@ -10,6 +10,7 @@ use highwater_loadgen::capacity::{
     self, Demand, Evidence, EvidenceError, OtherVersion, Peak, Plan, PlanError, PlanOptions,
     Recorded, Watch,
 };
+use highwater_loadgen::search::{SEARCH_SCHEMA, SWEEP_SCHEMA};
 
 use self::measure::{MeasureFlags, Measured, Wanted};
 use crate::dashboard::recording::{Tape, TapeError};
@@ -177,25 +178,39 @@ fn gather(args: &PlanArgs, measured: Option<&Measured>) -> Result<Evidence, Fail
     let other = if args.results.force { OtherVersion::Try } else { OtherVersion::Refuse };
     for path in args.runs.iter().chain(measured.iter().flat_map(|measured| &measured.runs)) {
         if path.is_dir() {
-            evidence.add_directory(path, other).map_err(unreadable)?;
+            evidence
+                .add_directory(path, other)
+                .map_err(|e| unreadable(e, other == OtherVersion::Refuse))?;
         } else {
             add_file(&mut evidence, path)?;
         }
     }
     for path in args.probe.iter().chain(measured.map(|measured| &measured.probe)) {
-        let probe = capacity::read_probe(path).map_err(unreadable)?;
+        let probe = capacity::read_probe(path);
+        // Of a probe no other version is read.
+        let probe = probe.map_err(|e| unreadable(e, false))?;
         evidence.add_probe(&path.display().to_string(), probe);
     }
     Ok(evidence)
 }
 
-fn unreadable(error: EvidenceError) -> Failure {
+/// Whether --force would change it: it was not given, and what was read can be of another version.
+fn unreadable(error: EvidenceError, force_may: bool) -> Failure {
     match error {
-        EvidenceError::Schema { .. } => {
-            Failure::Usage(format!("{error} (--force reads other versions of it as far as it can)"))
+        EvidenceError::Schema { ref found, expected, .. } => {
+            let ours = |schema: &str| schema.split('/').next() == expected.split('/').next();
+            let more = " (--force reads other versions of it as far as it can)";
+            let more = if force_may && ours(found) { more } else { "" };
+            Failure::Usage(format!("{error}{more}"))
         }
         error => Failure::Failed(chain(&error)),
     }
+}
+
+/// Whether a file of that schema is one of a directory that `load` made.
+fn of_load(schema: &str) -> bool {
+    let ours = [highwater_loadgen::SCHEMA, SEARCH_SCHEMA, SWEEP_SCHEMA];
+    ours.iter().any(|ours| schema.split('/').next() == ours.split('/').next())
 }
 
 /// A recording; or a probe, by its schema.
@@ -219,6 +234,11 @@ fn add_file(evidence: &mut Evidence, path: &Path) -> Result<(), Failure> {
             Ok(probe) => {
                 evidence.add_probe(&name, probe);
                 Ok(())
+            }
+            Err(EvidenceError::Schema { found, .. }) if of_load(&found) => {
+                Err(Failure::Usage(format!(
+                    "{name} alone ({found}) is not enough: give the directory that load made with -o"
+                )))
             }
             Err(_) => Err(Failure::Failed(format!(
                 "{name}: neither a directory of load run, search or sweep, nor a recording of highwater record, nor \

@@ -154,6 +154,14 @@ fn runs_that_do_not_belong_together_are_named_and_not_mixed() {
     edit(path, "b", |report| report["schema"] = "highwater-load/0".into());
     refused(&planned(path, &mixed), 2, &["b/run.json", "highwater-load/0", "highwater-load/1"]);
     assert!(planned(path, &[&mixed[..], &["--force"]].concat()).status.success());
+
+    // What --force does not change is not said to be changed by it.
+    edit(path, "b", |report| report["schema"] = "something/1".into());
+    for more in [&[][..], &["--force"]] {
+        let other = planned(path, &[&mixed[..], more].concat());
+        refused(&other, 2, &["b/run.json", "something/1"]);
+        assert!(!said(&other).contains("--force"), "{}", said(&other));
+    }
 }
 
 #[test]
@@ -179,6 +187,8 @@ fn what_cannot_be_planned_with_is_refused() {
         refused(&planned(path, args), code, words);
     }
     run(path, "run");
+    let file = planned(path, &["run/run.json", "--demand", "1k"]);
+    refused(&file, 2, &["run/run.json alone", "give the directory"]);
     refused(&planned(path, &["run"]), 2, &["--demand is missing"]);
     refused(
         &planned(path, &["run", "--demand", "1k", "--peak", "0.5x/1s"]),

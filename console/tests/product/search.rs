@@ -98,7 +98,9 @@ fn an_interrupted_search_goes_on_where_it_was() {
         2,
         &["load.shards was 1 there and is 2 now"],
     );
-    refused(&args(&["--stable", "1%"]).output().unwrap(), 2, &["settings.stable"]);
+    let other = args(&["--stable", "1%"]).output().unwrap();
+    refused(&other, 2, &["settings.stable"]);
+    assert!(!said(&other).contains("goes on"), "one that is refused does not: {}", said(&other));
 
     let done = args(&["--view", "none", "--json"]).output().unwrap();
     // On a busy machine every trial may be void.
@@ -116,7 +118,13 @@ fn an_interrupted_search_goes_on_where_it_was() {
     let trials = found["trials"].as_array().unwrap().len();
     let again = args(&["--view", "none"]).output().unwrap();
     assert_eq!(again.status.code(), done.status.code(), "{}", said(&again));
+    assert!(said(&again).contains("is done, with"), "{}", said(&again));
     assert_eq!(json(&dir.join("search.json"))["trials"].as_array().unwrap().len(), trials);
+    // Its reports can be written again, as those of a run.
+    std::fs::remove_file(dir.join("report.html")).unwrap();
+    let report = load(&["report", dir.to_str().unwrap()]).output().unwrap();
+    assert!(report.status.success(), "{}", said(&report));
+    assert_eq!(std::fs::read_to_string(dir.join("report.html")).unwrap(), html);
 }
 
 #[test]

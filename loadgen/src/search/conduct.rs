@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::controller::{Next, Search, Step};
-use super::file::{SEARCH_SCHEMA, SearchFile, SearchResult, SearchSettings, TrialRecord};
+use super::file::{
+    SEARCH_FILE, SEARCH_SCHEMA, SearchFile, SearchResult, SearchSettings, TrialRecord,
+};
 use super::measure::{self, Gauge};
 use super::store::{Store, StoreError};
 use super::verdict;
@@ -153,6 +155,18 @@ pub fn search(
         store.write_reports(&file)?;
     }
     Ok(file)
+}
+
+/// The search kept in `dir` that [`search`] would go on with, or give back if it is finished; `None` if it would begin one.
+///
+/// # Errors
+/// As [`search`]: one that was asked something else, or is under way in another process.
+pub fn kept(request: &SearchRequest, dir: &Path) -> Result<Option<SearchFile>, SearchError> {
+    request.validate()?;
+    if !dir.join(SEARCH_FILE).exists() {
+        return Ok(None);
+    }
+    Ok(Store::open(dir)?.resume(request)?)
 }
 
 fn new(request: &SearchRequest) -> SearchFile {

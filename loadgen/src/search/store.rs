@@ -270,6 +270,26 @@ pub fn read_sweep(path: &Path) -> Result<SweepFile, StoreError> {
     read(&path.join(SWEEP_FILE), SWEEP_SCHEMA)
 }
 
+/// Writes the reports of the search kept in the directory `path` again, finished or not.
+///
+/// # Errors
+/// As [`read_search`]; a search that is under way there; a report that cannot be written.
+pub fn rebuild_search(path: &Path) -> Result<SearchFile, StoreError> {
+    let file = read_search(path)?;
+    Store::open(path)?.write_reports(&file)?;
+    Ok(file)
+}
+
+/// Writes the reports of the sweep kept in the directory `path` again, finished or not.
+///
+/// # Errors
+/// As [`rebuild_search`].
+pub fn rebuild_sweep(path: &Path) -> Result<SweepFile, StoreError> {
+    let file = read_sweep(path)?;
+    Store::open_sweep(path)?.write_sweep_reports(&file)?;
+    Ok(file)
+}
+
 fn read<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<T, StoreError> {
     let io = |source| StoreError::Io { doing: "read", path: path.to_owned(), source };
     let json = |source| StoreError::Json { path: path.to_owned(), source };

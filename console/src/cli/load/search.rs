@@ -174,10 +174,14 @@ pub fn run(args: &SearchArgs) -> Result<(), Failure> {
     let stop = stop_on_signals()?;
     let dir = args.results.output.as_deref();
     // Of one that goes on it is what it began with that counts: its stream and its seed.
-    match dir.and_then(|dir| search::read_search(dir).ok()) {
+    match dir.map(|dir| search::kept(&request, dir)).transpose().map_err(failure)?.flatten() {
         Some(before) => {
             let trials = human::plural(before.trials.len(), "trial");
-            note!("goes on after {trials}: {}", echo::line(&before.command));
+            let what = match &before.result {
+                Some(_) => format!("is done, with {trials}"),
+                None => format!("goes on after {trials}"),
+            };
+            note!("{what}: {}", echo::line(&before.command));
         }
         None => note!("{}", echo::line(&request.command)),
     }
