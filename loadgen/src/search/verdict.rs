@@ -218,11 +218,14 @@ fn notes(result: &SearchResult, search: &Search, file: &SearchFile) -> Vec<Strin
             "Slow records are so rare and come so clustered that the trials promise no rate with 95 %. The published one \
              is a share of the estimate. A longer search says more: {more}"
         ));
-    } else if let Some(e) = result.estimate.filter(|_| result.is_rough(file.settings.precision)) {
+    } else if let Some((e, published)) = result.estimate.zip(result.published_rate)
+        && result.is_rough(file.settings.precision)
+    {
         notes.push(format!(
-            "The rate at which it gives out is only known to lie between {}/s and {}/s. A longer search says more: {more}",
+            "It gives out somewhere from {}/s to {}/s, and {}/s can be relied on: far apart. A longer search says more: {more}",
             about(e.low),
-            about(e.high)
+            about(e.high),
+            about(published)
         ));
     }
     notes
