@@ -75,7 +75,7 @@ impl SearchResult {
         }
     }
 
-    /// Whether the answer is a rough one: an interval of which half the width is more than [`ROUGH`] times the `precision`
+    /// Whether the answer is a rough one: an interval of which half the width is more than three times the `precision`
     /// asked for, or a rate to rely on of less than half the estimate.
     pub fn is_rough(&self, precision: f64) -> bool {
         self.estimate.is_some_and(|e| {
