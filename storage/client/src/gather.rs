@@ -145,6 +145,12 @@ impl Queue {
             if fresh {
                 state.open = None;
             }
+            drop(guard);
+            // The batch that had no room for it goes all the same.
+            if sealed {
+                self.turn();
+                self.work.notify_one();
+            }
             return Err(Refused::For(SendError::Encode(error)));
         }
         let index = batch.completion.add(entry.bytes);
@@ -217,14 +223,16 @@ impl Queue {
                     self.setup.note(&batch);
                     return Some(batch);
                 }
-                let due = state.since.map(|since| since + self.setup.linger);
-                if due.is_some_and(|due| state.hurry || state.closed || due <= now) {
+                // `None` also where it lingers for longer than there is time.
+                let due = state.since.and_then(|since| since.checked_add(self.setup.linger));
+                let lingered = due.is_some_and(|due| due <= now);
+                if state.since.is_some() && (state.hurry || state.closed || lingered) {
                     state.seal();
                     drop(state);
                     self.turn();
                     continue;
                 }
-                if due.is_none() && state.closed {
+                if state.closed {
                     return None;
                 }
                 due

@@ -430,11 +430,10 @@ impl Shared {
 
     /// Waits until just after `alarm`; for ever without one.
     async fn until(&self, alarm: Option<Time>) {
-        match alarm {
-            Some(alarm) => {
-                let after = alarm.saturating_add(Duration::from_micros(1));
-                tokio::time::sleep_until(self.started + after).await;
-            }
+        let after = alarm.map(|alarm| alarm.saturating_add(Duration::from_micros(1)));
+        // Later than there is time for is never.
+        match after.and_then(|after| self.started.checked_add(after)) {
+            Some(at) => tokio::time::sleep_until(at).await,
             None => std::future::pending().await,
         }
     }

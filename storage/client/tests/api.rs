@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use highwater_client::wire::{
-    AckMode, BatchBuilder, ErrorCode, Position, StreamConfig, StreamDescription,
+    AckMode, BatchBuilder, ErrorCode, Header, Position, StreamConfig, StreamDescription,
 };
 use highwater_client::*;
 use support::{Faults, Server};
@@ -282,6 +282,51 @@ async fn a_dropped_producer_still_sends_what_it_accepted() {
     assert_eq!(receipt.await.unwrap(), Acked { shard: 0, sequence: 0 });
     assert_eq!(server.world().shards[0].records().len(), 1);
     drop(stream);
+}
+
+/// It went only once it had lingered.
+#[tokio::test]
+async fn a_full_batch_goes_although_the_record_that_had_no_room_in_it_cannot_be_encoded() {
+    let (_server, client, _) = setup(1).await;
+    let linger = Duration::from_secs(3600);
+    let options = ProducerOptions { batch_bytes: 4 << 10, linger, ..ProducerOptions::default() };
+    let producer = client.producer("s", options).await.unwrap();
+    let receipt = producer.send(Record::new(b"k", b"payload")).await.unwrap();
+    // Until its driver has nothing to do but to wait.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let value = vec![0; 1 << 16];
+    let headers = [Header { name: "n", value: &value }];
+    let refused = producer.send(Record { headers: &headers, ..Record::default() }).await;
+    assert!(matches!(refused, Err(SendError::Encode(_))), "{refused:?}");
+    assert_eq!(receipt.await.unwrap(), Acked { shard: 0, sequence: 0 });
+}
+
+/// Drivers panicked over their sum with the time it is, and what had been appended was never decided.
+#[tokio::test]
+async fn times_may_be_as_long_as_they_like() {
+    let server = Server::start(1, Faults::default()).await;
+    let (first, deadline) = (Duration::from_millis(1), Duration::MAX);
+    let retry = RetryPolicy { first, max: Duration::MAX, deadline };
+    let (connect_timeout, request_timeout) = (Duration::MAX, Duration::MAX);
+    let options =
+        ClientOptions { connect_timeout, request_timeout, retry, ..ClientOptions::default() };
+    let client = Client::connect(&server.target(), options).await.unwrap();
+    let options = ProducerOptions { linger: Duration::MAX, ..ProducerOptions::default() };
+    let producer = client.producer("s", options).await.unwrap();
+    let before = producer.send(Record::new(b"k", b"before")).await.unwrap();
+    // Until its driver has nothing to do but to wait.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    producer.flush().await.unwrap();
+    assert_eq!(before.await.unwrap(), Acked { shard: 0, sequence: 0 });
+    // The way to those that took over has its deadline, too.
+    server.world().split(0);
+    let after = producer.send(Record::new(b"k", b"after")).await.unwrap();
+    producer.close().await.unwrap();
+    assert_ne!(after.await.unwrap().shard, 0);
 }
 
 #[tokio::test]

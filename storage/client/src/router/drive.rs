@@ -89,7 +89,7 @@ async fn find_heirs(
     shard: u32,
     ranges: &[HashRange],
 ) -> Result<(Vec<LeafStart>, Heirs), ClientError> {
-    let deadline = Instant::now() + shared.client.options().retry.deadline;
+    let deadline = Instant::now().checked_add(shared.client.options().retry.deadline);
     let mut wait = LOOK_AGAIN.0;
     loop {
         let why = match shared.client.describe_stream(&shared.stream).await {
@@ -114,7 +114,7 @@ async fn find_heirs(
             Err(error) if error.retriable() => error,
             Err(error) => return Err(error),
         };
-        if Instant::now() + wait >= deadline {
+        if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
             return Err(why);
         }
         tokio::time::sleep(wait).await;
