@@ -234,12 +234,13 @@ impl Room<'_> {
         *self.bytes < self.spec.memory
     }
 
-    /// New aggregates for `key`, if there is room.
-    fn group(&mut self, key: &str) -> Option<Group> {
+    /// New aggregates for `key`, these samples in them, if there is room.
+    fn group(&mut self, key: &str, samples: &[Sample]) -> Option<Group> {
         if !self.any() {
             return None;
         }
-        let group = Group(self.spec.aggregates.iter().map(State::new).collect());
+        let mut group = Group(self.spec.aggregates.iter().map(State::new).collect());
+        group.add(samples);
         *self.bytes += KEY + key.len() + group.bytes();
         Some(group)
     }
@@ -250,9 +251,7 @@ impl Room<'_> {
             return false;
         }
         let before = group.bytes();
-        for (state, sample) in group.0.iter_mut().zip(samples) {
-            state.add(sample);
-        }
+        group.add(samples);
         *self.bytes = (*self.bytes + group.bytes()).saturating_sub(before);
         true
     }
@@ -268,6 +267,12 @@ impl Room<'_> {
 struct Group(Vec<State>);
 
 impl Group {
+    fn add(&mut self, samples: &[Sample]) {
+        for (state, sample) in self.0.iter_mut().zip(samples) {
+            state.add(sample);
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.0.iter().map(State::bytes).sum()
     }

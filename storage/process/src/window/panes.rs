@@ -39,8 +39,7 @@ impl Panes {
         if let Some(group) = self.panes.get_mut(&number).and_then(|groups| groups.get_mut(key)) {
             return if room.add(group, samples) { Fate::Counted } else { Fate::Dropped };
         }
-        let Some(mut group) = room.group(key) else { return Fate::Dropped };
-        room.add(&mut group, samples);
+        let Some(group) = room.group(key, samples) else { return Fate::Dropped };
         self.panes.entry(number).or_default().insert(key.into(), group);
         Fate::Counted
     }

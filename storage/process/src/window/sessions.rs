@@ -50,8 +50,7 @@ impl Sessions {
             if end <= self.watermark {
                 return Fate::Late;
             }
-            let Some(mut group) = room.group(key) else { return Fate::Dropped };
-            room.add(&mut group, samples);
+            let Some(group) = room.group(key, samples) else { return Fate::Dropped };
             let key: Rc<str> = found.unwrap_or_else(|| key.into());
             let all = self.keys.entry(Rc::clone(&key)).or_default();
             let place = all.partition_point(|session| session.start < at_ns);

@@ -180,6 +180,22 @@ fn beyond_the_memory_new_keys_are_dropped_and_known_ones_stay_exact() {
     assert!(windows.bytes < 11_000 && fates.contains(&Fate::Dropped));
 }
 
+/// The aggregates of a new key took the last of the memory: the record counted, and its sample was in none of them.
+#[test]
+fn a_record_that_counts_is_in_its_aggregates() {
+    for kind in [Kind::Fixed { size: S, every: S }, Kind::Session { gap: S }] {
+        let spec = Spec::new(kind, vec![Aggregate::Distinct]).unwrap().with_memory(1);
+        let mut windows = Windows::new(spec);
+        let value = |value: &str| [Sample::Value(value.to_owned())];
+        assert_eq!(windows.observe(0, Some("k"), &value("one")), Fate::Counted);
+        assert_eq!(windows.observe(0, Some("k"), &value("two")), Fate::Dropped);
+        let mut out = Vec::new();
+        windows.finish(true, &mut out);
+        assert_eq!(out[0].outcomes, [Outcome::Count(1)], "{kind:?}");
+        assert_eq!(windows.bytes, 0);
+    }
+}
+
 #[test]
 fn the_slowest_shard_that_has_something_to_read_decides() {
     let mut watermark = Watermark::new(5);
