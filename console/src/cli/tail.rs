@@ -159,12 +159,14 @@ async fn tail(
     if let Some(counting) = &mut printer.counting {
         counting.expect(&stream, args.shard);
     }
-    let printed = print(&mut printer, &stream, &mut inbox, group.as_mut(), stop).await;
+    let mut out = output::stdout();
+    let printed = print(&mut printer, &stream, &mut inbox, group.as_mut(), &mut out, stop).await;
     // Positions of what was printed are kept, however the printing ended.
-    if let Some(group) = &mut group {
-        group.commit().await?;
-    }
-    printed
+    let committed = match &mut group {
+        Some(group) => group.commit(&mut out).await,
+        None => Ok(()),
+    };
+    printed.and(committed)
 }
 
 /// Reads each shard that is wanted; those that come of splits and merges too, after their parents.
@@ -331,9 +333,9 @@ async fn print(
     stream: &StreamDescription,
     inbox: &mut StreamConsumer,
     mut group: Option<&mut Group>,
+    out: &mut impl Write,
     stop: &Stop,
 ) -> Result<(), Failure> {
-    let mut out = output::stdout();
     let mut commit = tokio::time::interval(COMMIT_EVERY);
     let mut look = tokio::time::interval(window::LOOK);
     let windows = printer.counting.is_some();
@@ -350,7 +352,7 @@ async fn print(
                     return Err(trimmed::failure(printer.args, error));
                 }
                 None => {
-                    printer.look(true, &mut out)?;
+                    printer.look(true, out)?;
                     break;
                 }
             },
@@ -358,12 +360,12 @@ async fn print(
                 if let Some(counting) = printer.counting.as_mut().filter(|_| inbox.is_empty()) {
                     counting.silent();
                 }
-                printer.look(false, &mut out)?;
+                printer.look(false, out)?;
                 continue;
             }
             _ = commit.tick() => {
                 if let Some(group) = &mut group {
-                    group.commit().await?;
+                    group.commit(out).await?;
                 }
                 continue;
             }
@@ -373,14 +375,14 @@ async fn print(
         if let Some(group) = group.as_mut().filter(|_| delivery.trimmed > 0) {
             group.advance(shard, delivery.from());
         }
-        printer.print(&stream.name, shard, &delivery, stop, &mut out, |next| {
+        printer.print(&stream.name, shard, &delivery, stop, out, |next| {
             if let Some(group) = &mut group {
                 group.advance(shard, next);
             }
         })?;
         if let Some(counting) = &mut printer.counting {
             counting.delivered(shard, &delivery);
-            printer.look(false, &mut out)?;
+            printer.look(false, out)?;
         }
     }
     Ok(out.flush()?)

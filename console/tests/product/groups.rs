@@ -1,7 +1,11 @@
 //! Consumer groups: positions kept by the broker, and the backlog that follows from them.
 
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::io::ioctl_fionread;
 use serde_json::Value;
 
 use crate::support::{Server, refused, said, scratch, until};
@@ -24,6 +28,64 @@ fn a_group_goes_on_where_it_was_also_after_a_restart() {
     assert_eq!(server.ok(&["tail", "s", "--group", "g"]), lines(30..100));
     assert_eq!(server.ok(&["tail", "s", "--group", "g"]), b"");
     assert_eq!(server.ok(&["tail", "s", "--group", "another"]), lines(0..100));
+}
+
+/// Positions were committed of records that had got no further than the memory of a process whose output failed.
+#[test]
+fn what_could_not_be_written_is_read_again() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    // More than is written at once.
+    let all = lines(0..60_000);
+    assert!(server.put("s", &all, &["--key", "const"]).status.success());
+    for (group, more) in [("member", &[][..]), ("reader", &["--shard", "0"])] {
+        let tail = [&["tail", "s", "--group", group][..], more].concat();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let failed = server.command(&tail).stdout(full).output().unwrap();
+        refused(&failed, 1, &["standard output"]);
+        let (gone, pipe) = std::io::pipe().unwrap();
+        drop(gone);
+        let left = server.command(&tail).stdout(pipe).output().unwrap();
+        assert!(left.status.success(), "{}", said(&left));
+        let read = server.ok(&tail);
+        assert!(read == all, "{group}: {} of {} bytes", read.len(), all.len());
+        assert_eq!(server.ok(&tail), b"");
+    }
+}
+
+/// A reader of one shard that was killed had committed up to 256 KiB more than it had written.
+#[test]
+fn what_is_committed_has_been_written() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    let (line, width) = (1_024, 1_023);
+    let all: String = (0..12_000).map(|n| format!("{n:>width$}\n")).collect();
+    assert!(server.put("s", all.as_bytes(), &["--key", "const"]).status.success());
+    let (mut pipe, out) = std::io::pipe().unwrap();
+    let tail = ["tail", "s", "--group", "g", "--shard", "0"];
+    let mut tail = server.command(&tail).stdout(out).spawn().unwrap();
+    let (mut read, mut commits) = (0, BTreeSet::new());
+    let mut chunk = vec![0; 64 << 10];
+    while commits.len() < 3 {
+        // So slowly that it is always behind.
+        let more = pipe.read(&mut chunk).unwrap();
+        assert!(more > 0, "all was read after {} commits", commits.len());
+        read += more as u64;
+        // Before the first commit there is no such group.
+        let described = server.run(&["group", "describe", "g", "--json"]);
+        if !described.status.success() {
+            continue;
+        }
+        let described: Value = serde_json::from_slice(&described.stdout).unwrap();
+        let position = described["shards"][0]["position"].as_u64().unwrap();
+        let written = read + ioctl_fionread(&pipe).unwrap();
+        assert!(position * line as u64 <= written, "{position} records, {written} bytes");
+        commits.insert(position);
+    }
+    tail.kill().unwrap();
+    tail.wait().unwrap();
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Positions of a consumer group, kept by the broker.
 
+use std::io::Write;
+
 use highwater_client::Client;
 use highwater_wire::{ErrorCode, GroupDelivery, Position};
 
@@ -74,11 +76,13 @@ impl Group {
         self.read.insert(shard, next);
     }
 
-    /// Tells the broker what was read since the last time.
-    pub async fn commit(&mut self) -> Result<(), Failure> {
+    /// Tells the broker what was read since the last time, once all of it has gone through `out`: whoever dies right
+    /// after a commit must have printed it.
+    pub async fn commit(&mut self, out: &mut impl Write) -> Result<(), Failure> {
         if self.read.is_empty() {
             return Ok(());
         }
+        out.flush()?;
         let moved: Vec<Position> =
             self.read.iter().map(|(&shard, &sequence)| Position { shard, sequence }).collect();
         self.client.commit_positions(&self.name, &self.stream, &moved).await.map_err(|e| {

@@ -1,7 +1,7 @@
 //! `tail --group`: as a member of the group, which reads what others do not.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::Write;
 use std::sync::Arc;
 
 use highwater_client::{Client, GroupConsumer, GroupEvent, GroupOptions, Start, Until};
@@ -34,10 +34,14 @@ pub async fn read(
     };
     super::group::must_keep_positions(client, group, stream).await?;
     let mut consumer = client.group_consumer(group, stream, options).await.map_err(joining)?;
-    let printed = print(printer, group, &mut consumer, stop).await;
-    // Positions of what was printed are kept, however the printing ended.
+    let mut out = output::stdout();
+    let printed = print(printer, group, &mut consumer, &mut out, stop).await;
+    // Positions of what was printed are kept, however the printing ended; what could not be written is read again.
     let committing = |e| Failure::doing(format!("cannot commit positions of group {group}"), e);
-    let committed = consumer.commit().await.map_err(committing);
+    let committed = match out.flush() {
+        Ok(()) => consumer.commit().await.map_err(committing),
+        Err(error) => Err(error.into()),
+    };
     let left = consumer.close().await.map_err(committing);
     printed.and(committed).and(left)
 }
@@ -46,7 +50,7 @@ pub async fn read(
 async fn commit(
     group: &str,
     consumer: &mut GroupConsumer,
-    out: &mut impl std::io::Write,
+    out: &mut impl Write,
 ) -> Result<(), Failure> {
     // Whoever dies right after a commit must have printed all of it.
     out.flush()?;
@@ -85,10 +89,10 @@ async fn print(
     printer: &mut Printer<'_>,
     group: &str,
     consumer: &mut GroupConsumer,
+    out: &mut impl Write,
     stop: &Stop,
 ) -> Result<(), Failure> {
     let stream = printer.args.stream.as_str();
-    let mut out = output::stdout();
     let mut due = tokio::time::interval(COMMIT_EVERY);
     while printer.left > 0 && !stop.requested() {
         // Whoever reads along sees records at once; whoever is behind gets them in large writes.
@@ -99,7 +103,7 @@ async fn print(
             biased;
             () = stop.wait() => break,
             _ = due.tick() => {
-                commit(group, consumer, &mut out).await?;
+                commit(group, consumer, out).await?;
                 continue;
             }
             event = consumer.next() => event,
@@ -108,7 +112,7 @@ async fn print(
             Ok(Some(GroupEvent::Records { shard, delivery })) => (shard, delivery),
             Ok(Some(GroupEvent::Assigned { .. })) => continue,
             Ok(Some(GroupEvent::Revoked { .. } | GroupEvent::Ended { .. })) => {
-                commit(group, consumer, &mut out).await?;
+                commit(group, consumer, out).await?;
                 continue;
             }
             Ok(Some(GroupEvent::Lost { shard })) => {
@@ -125,7 +129,7 @@ async fn print(
             }
         };
         trimmed::tell(shard, &delivery);
-        printer.print(stream, shard, &delivery, stop, &mut out, |next| {
+        printer.print(stream, shard, &delivery, stop, out, |next| {
             consumer.done(shard, next);
         })?;
     }
