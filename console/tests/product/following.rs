@@ -130,6 +130,8 @@ fn formats_dead_letters_and_what_cannot_be_followed() {
     append(&log, &format!("{good}\nno line\n{}\n{good}", "x".repeat(5_000)));
     let agent = follow(&server.addr, &[&log], &state, &["--format", "access-log"]).spawn().unwrap();
     until(|| server.records("logs") == 2);
+    let second = follow(&server.addr, &[&log], &state, &[]).stderr(Stdio::piped()).output();
+    refused(&second.unwrap(), 1, &["state", "another put --follow has it"]);
     let told = stop(agent);
     assert!(
         told.contains("2 dead letters in logs.dead; the first is line 3: not a line of access-log"),
@@ -152,4 +154,19 @@ fn formats_dead_letters_and_what_cannot_be_followed() {
         &["--follow", "raw"],
     );
     refused(&server.run(&["put", "logs", "--follow", "x", "--file", "y"]), 2, &["--file"]);
+}
+
+/// It went on, ended well when it was asked to, and the next one stored the same lines again.
+#[test]
+fn an_agent_that_cannot_keep_its_places_fails() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("logs", 1);
+    let (log, state) = (dir.path().join("log"), dir.path().join("state"));
+    append(&log, "one\n");
+    // In the way of the file that is to take the state's place.
+    fs::create_dir(dir.path().join("state.new")).unwrap();
+    let failed = follow(&server.addr, &[&log], &state, &[]).stderr(Stdio::piped()).output();
+    refused(&failed.unwrap(), 1, &["state file"]);
+    assert_eq!(lines(&server), ["one"]);
 }

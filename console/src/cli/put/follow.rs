@@ -2,15 +2,13 @@
 //! the state file only when everything before it is stored, so a crash repeats what was stored since, and loses nothing.
 
 mod files;
+mod state;
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_client::wire::ErrorCode;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
@@ -22,6 +20,7 @@ use crate::failure::{Failure, chain};
 use crate::signals::Stop;
 use crate::when::now_ns;
 use files::{Lines, Place};
+use state::{Kept, State, StateFile};
 
 /// How often places are kept.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -29,30 +28,13 @@ const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// First and longest wait while the server is away.
 const BACK_OFF: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
 
-/// What the state file holds.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct State {
-    /// Of this file's form.
-    version: u32,
-    /// The stream.
-    stream: String,
-    files: Vec<Kept>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
-    path: PathBuf,
-    #[serde(flatten)]
-    place: Place,
-}
-
 /// Files on their way into a stream.
 struct Agent<'a> {
     args: &'a PutArgs,
     paths: Arc<[PathBuf]>,
     /// By path: everything before is stored.
     places: Vec<Option<Place>>,
-    state: PathBuf,
+    state: StateFile,
     /// Places changed since they were kept.
     changed: bool,
     /// Of other files, kept as they were.
@@ -99,19 +81,12 @@ pub async fn follow(args: &PutArgs, stop: &Stop) -> Result<(), Failure> {
 
 impl<'a> Agent<'a> {
     fn new(args: &'a PutArgs, state: PathBuf) -> Result<Agent<'a>, Failure> {
-        let failed = |e: &dyn std::error::Error| {
-            Failure::Failed(format!("state file {}: {}", state.display(), chain(e)))
-        };
-        let known = match fs::read(&state) {
-            Ok(bytes) => serde_json::from_slice::<State>(&bytes).map_err(|e| failed(&e))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => State::default(),
-            Err(e) => return Err(failed(&e)),
-        };
+        let (state, known) = StateFile::open(state)?;
         let ours = known.stream.is_empty() || known.stream == args.stream.as_str();
         if known.version > 1 || !ours {
             let what = format!(
                 "state file {} is of version {} and for stream {:?}; give another with --state",
-                state.display(),
+                state.path().display(),
                 known.version,
                 known.stream
             );
@@ -170,7 +145,12 @@ impl<'a> Agent<'a> {
         };
         let before = self.stored.total();
         let (sent, settled) = {
-            let settling = self.settle(receipts, &progress, &halt, stop);
+            let settling = async {
+                let settled = self.settle(receipts, &progress, stop).await;
+                // What follows may be stored; it is sent again.
+                halt.request();
+                settled
+            };
             tokio::join!(sending, settling)
         };
         let moved = self.stored.total() > before;
@@ -196,7 +176,6 @@ impl<'a> Agent<'a> {
         &mut self,
         mut receipts: mpsc::Receiver<(Awaited, usize, Place)>,
         progress: &Progress,
-        halt: &Stop,
         stop: &Stop,
     ) -> Result<(), String> {
         let mut keep_at = Instant::now() + KEEP_EVERY;
@@ -220,11 +199,7 @@ impl<'a> Agent<'a> {
                 () = &mut late => return Err("gave up waiting".to_owned()),
             };
             progress.settled();
-            if let Err(reason) = taken {
-                // What follows may be stored; it is sent again.
-                halt.request();
-                return Err(reason);
-            }
+            taken?;
             if let Some(known) = self.places.get_mut(file) {
                 *known = Some(place);
                 self.changed = true;
@@ -236,9 +211,9 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Writes the state file, whole or not at all.
+    /// Writes the state file, if places have changed.
     fn keep(&mut self) -> Result<(), Failure> {
-        if !std::mem::take(&mut self.changed) {
+        if !self.changed {
             return Ok(());
         }
         let followed = self.paths.iter().zip(&self.places);
@@ -250,18 +225,11 @@ impl<'a> Agent<'a> {
             stream: self.args.stream.to_string(),
             files: kept.chain(others).collect(),
         };
-        replace(&self.state, &serde_json::to_vec_pretty(&state)?)
-            .map_err(|e| Failure::doing(format!("state file {}", self.state.display()), e))
+        self.state.write(&state)?;
+        // Not before: what could not be written is still to be kept.
+        self.changed = false;
+        Ok(())
     }
-}
-
-/// Puts `bytes` in the place of what `path` holds, durably.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }
 
 /// Sends lines of one file.
@@ -310,24 +278,42 @@ async fn send_lines(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use clap::{Args as _, FromArgMatches as _};
+
     use super::*;
 
+    fn args(words: &[&str]) -> PutArgs {
+        let parser = PutArgs::augment_args(clap::Command::new("put").no_binary_name(true));
+        PutArgs::from_arg_matches(&parser.try_get_matches_from(words).unwrap()).unwrap()
+    }
+
+    /// A failure to keep places was taken for having kept them: the agent then ended well, and the lines came again.
     #[test]
-    fn the_state_is_kept_whole_and_read_back() {
+    fn places_that_could_not_be_kept_are_still_to_be_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("logs.follow.json");
-        let place = Place { offset: 7, line: 2, ..Place::default() };
-        let kept = Kept { path: "/var/log/a".into(), place };
-        let state = State { version: 1, stream: "logs".into(), files: vec![kept] };
+        let path = dir.path().join("state");
+        let args = args(&["logs", "--follow", "/var/log/a"]);
+        let mut agent = Agent::new(&args, path.clone()).unwrap();
+        agent.keep().unwrap();
+        agent.places[0] = Some(Place { offset: 7, line: 2, ..Place::default() });
+        agent.changed = true;
+        // In the way of what it is called until it is whole.
+        let obstacle = dir.path().join("state.new");
+        fs::create_dir(&obstacle).unwrap();
         for _ in 0..2 {
-            replace(&path, &serde_json::to_vec(&state).unwrap()).unwrap();
+            let failed = agent.keep().unwrap_err().to_string();
+            assert!(failed.contains("state file"), "{failed}");
         }
-        let back: State = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        assert_eq!((back.version, back.stream.as_str()), (1, "logs"));
+        fs::remove_dir(&obstacle).unwrap();
+        agent.keep().unwrap();
+        drop(agent);
+        let (_file, kept) = StateFile::open(path).unwrap();
         assert_eq!(
-            (back.files[0].path.as_path(), back.files[0].place),
-            (Path::new("/var/log/a"), place)
+            (kept.files[0].path.as_path(), kept.files[0].place.offset),
+            (Path::new("/var/log/a"), 7)
         );
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 }

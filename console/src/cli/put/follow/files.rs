@@ -189,7 +189,11 @@ impl Followed {
     /// The next lines; `None` if there is nothing now. Lines may be empty: then there is more.
     fn look(&mut self) -> io::Result<Option<Lines>> {
         if self.open.is_none() {
-            self.open = open(&self.path, self.place.take())?;
+            self.open = open(&self.path, self.place)?;
+            // Not before: the file may be away, or closed to us, for a moment only.
+            if self.open.is_some() {
+                self.place = None;
+            }
         }
         let Some(open) = &mut self.open else { return Ok(None) };
         let mut bytes = vec![0; READ];
@@ -437,6 +441,24 @@ mod tests {
         fs::remove_file(dir.path().join("log.1")).unwrap();
         let again = drain(&mut Followed::new(0, path, Some(lines[1].3), 100));
         assert_eq!(texts(&again), ["four"]);
+    }
+
+    /// It was read from its beginning, and so was what had taken its name, once the first look had found nothing.
+    #[test]
+    fn a_place_outlasts_looks_at_what_cannot_be_opened_or_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("log"), dir.path().join("log.1"));
+        append(&path, "one\ntwo\n");
+        let place = drain(&mut Followed::new(0, path.clone(), None, 100))[0].3;
+        fs::rename(&path, &old).unwrap();
+        // A link to itself: nobody can open that, whatever his permissions.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let mut followed = Followed::new(0, path.clone(), Some(place), 100);
+        followed.look().unwrap_err();
+        fs::remove_file(&path).unwrap();
+        assert!(drain(&mut followed).is_empty(), "between its renaming and the new one");
+        append(&path, "three\n");
+        assert_eq!(texts(&drain(&mut followed)), ["two", "three"]);
     }
 
     #[test]
