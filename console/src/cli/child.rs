@@ -3,7 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,7 +15,8 @@ use crate::signals::Stop;
 /// How often it is looked whether a process has ended.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A server in a process of its own; killed with the value, so that its data must be worth nothing then.
+/// A server in a process of its own; killed with the value, so that its data must be worth nothing then. (A process that
+/// is ended without dropping it, by SIGKILL or a signal more than it heeds, leaves the server behind.)
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -23,8 +25,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program` with its data in `data`, on a free port unless `more` has another `--listen`.
+    /// Starts `program` with its data in `data`, on a free port unless `more` has another `--listen`; waits for it to say
+    /// where it listens, however long that takes.
     pub fn start(program: &Path, data: &Path, more: &[&str]) -> Result<Server, Failure> {
+        Server::start_unless(program, data, more, || false)
+    }
+
+    /// The same, but waits only until `stopped`.
+    pub fn start_unless(
+        program: &Path,
+        data: &Path,
+        more: &[&str],
+        stopped: impl Fn() -> bool,
+    ) -> Result<Server, Failure> {
         let doing = || format!("cannot start {} serve", program.display());
         let mut command = Command::new(program);
         command.arg("serve").arg("--data").arg(data).args(more);
@@ -38,18 +51,43 @@ impl Server {
             .process_group(0)
             .spawn()
             .map_err(|e| Failure::doing(doing(), e))?;
-        let mut line = String::new();
-        let read = child.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
-        let address = line.trim().strip_prefix("listening on ").map(str::to_owned);
+        let out = child.stdout.take();
+        // From here on it ends with the value.
         let mut server = Server { child, address: String::new() };
-        match (read, address) {
-            (Some(Ok(_)), Some(address)) => {
-                server.address = address;
-                Ok(server)
-            }
-            _ => Err(Failure::Failed(format!("{}: it did not say where it listens", doing()))),
-        }
+        let said = out.map(first_line).transpose()?;
+        let line = match said {
+            Some(said) => loop {
+                match said.recv_timeout(LOOK) {
+                    Err(RecvTimeoutError::Timeout) if stopped() => {
+                        return Err(Failure::Failed(format!("{}: interrupted", doing())));
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    line => break line.ok(),
+                }
+            },
+            None => None,
+        };
+        let address = line.as_deref().and_then(|line| line.trim().strip_prefix("listening on "));
+        let Some(address) = address else {
+            return Err(Failure::Failed(format!("{}: it did not say where it listens", doing())));
+        };
+        server.address = address.to_owned();
+        Ok(server)
     }
+}
+
+/// What a process says first, as soon as it does; nothing if it says nothing and ends.
+fn first_line(out: ChildStdout) -> Result<Receiver<String>, Failure> {
+    let (sender, said) = sync_channel(1);
+    let read = move || {
+        let mut line = String::new();
+        if BufReader::new(out).read_line(&mut line).is_ok() {
+            // Nobody may wait for it any more.
+            let _gone = sender.send(line);
+        }
+    };
+    let thread = std::thread::Builder::new().name("first line".into()).spawn(read);
+    thread.map(|_| said).map_err(|e| Failure::doing("cannot start a thread", e))
 }
 
 impl Drop for Server {
@@ -110,5 +148,30 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _gone = self.0.kill();
         let _reaped = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// It was waited for, with the run it was for long called off.
+    #[test]
+    fn a_server_that_says_nothing_is_waited_for_until_somebody_stops_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("mute");
+        // Written by another process: while one of ours has it open, or a child has inherited that, it cannot be run.
+        let words = "printf '#!/bin/sh\\nexec sleep 1000\\n' >\"$0\" && chmod +x \"$0\"";
+        assert!(
+            Command::new("/bin/sh").args(["-c", words]).arg(&program).status().unwrap().success()
+        );
+        let asked = Cell::new(0);
+        let stopped = || asked.replace(asked.get() + 1) > 1;
+        let failed = Server::start_unless(&program, dir.path(), &[], stopped).unwrap_err();
+        assert!(failed.to_string().contains("interrupted"), "{failed}");
+        let failed = Server::start(Path::new("/bin/true"), dir.path(), &[]).unwrap_err();
+        assert!(failed.to_string().contains("did not say where it listens"), "{failed}");
     }
 }

@@ -52,7 +52,8 @@ pub fn run(args: &RecordArgs) -> Result<(), Failure> {
 async fn record(args: &RecordArgs, ring: &mut Ring, stop: &Stop) -> Result<u64, Failure> {
     let (_asker, asks) = source::questions();
     let mut live = Live::new(&args.target.target, asks);
-    let end = args.duration.map(|duration| tokio::time::Instant::now() + duration);
+    // Longer than there is time for is for ever.
+    let end = args.duration.and_then(|duration| tokio::time::Instant::now().checked_add(duration));
     let over = async {
         match end {
             Some(end) => tokio::time::sleep_until(end).await,

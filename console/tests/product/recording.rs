@@ -1,6 +1,8 @@
 //! What is recorded is what was seen.
 
-use crate::support::{Server, said, scratch};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Server, said, scratch, until};
 
 #[test]
 fn a_replay_tells_what_the_live_session_told() {
@@ -43,4 +45,20 @@ fn a_flight_recorder_goes_on_in_its_file() {
         .output()
         .unwrap();
     assert_eq!(gone.status.code(), Some(5), "{}", said(&gone));
+}
+
+/// It panicked: there is no such time to end at.
+#[test]
+fn a_recorder_may_be_told_to_run_for_longer_than_there_is_time() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    let file = dir.path().join("flight.rec");
+    let path = file.to_str().unwrap();
+    let mut recorder = server.begin(&["record", "-o", path, "--duration", "300000000000years"]);
+    // It is there with its head, and then with a sample.
+    let lines = || std::fs::read(&file).map_or(0, |bytes| bytes.split(|b| *b == b'\n').count());
+    until(|| lines() > 2 || recorder.try_wait().unwrap().is_some());
+    kill_process(Pid::from_raw(recorder.id() as i32).unwrap(), Signal::TERM).unwrap();
+    let ended = recorder.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", said(&ended));
 }

@@ -71,6 +71,28 @@ const OTHERWISE: &str = "the server refuses it (the note says why)";
 const FULL: &str = "its group has enough to work off first; then give them again";
 const OTHER: &str = "it is of another group";
 
+/// Why the server, asked to, does not take one.
+const ASKED: [&str; 3] = [GONE, OTHERWISE, FULL];
+
+impl Done {
+    fn keeps(&mut self, why: &'static str, letters: u64) {
+        *self.kept.entry(why).or_default() += letters;
+    }
+
+    /// Letters that nothing spoke against and that were tried, whatever came of it.
+    fn tried(&self) -> u64 {
+        let stay: u64 = ASKED.iter().filter_map(|why| self.kept.get(why)).sum();
+        self.redriven + self.copied + stay
+    }
+
+    /// A shard was left because a group is full, with so many letters that nothing spoke against, and `before` tried
+    /// when it was begun: the others have not been touched.
+    fn left(&mut self, promised: u64, before: u64) {
+        let tried = self.tried() - before;
+        self.keeps(FULL, promised.saturating_sub(tried));
+    }
+}
+
 /// What is done with letters.
 struct Redrive<'a> {
     client: &'a Client,
@@ -172,7 +194,7 @@ impl Redrive<'_> {
                 continue;
             }
             let mut met = Met::default();
-            let before = self.done.redriven + self.done.copied;
+            let before = self.done.tried();
             while !self.full {
                 let (mut round, mut bytes) = (Vec::new(), 0);
                 let take = |letter: Letter| {
@@ -190,10 +212,7 @@ impl Redrive<'_> {
                 self.round(dead, span, round, &mut met).await?;
             }
             if std::mem::take(&mut self.full) {
-                // The others have not been touched.
-                let done = self.done.redriven + self.done.copied - before;
-                let told = self.done.kept.get(FULL).copied().unwrap_or(0);
-                self.keeps(FULL, promised.saturating_sub(done + told));
+                self.done.left(promised, before);
             }
         }
         Ok(())
@@ -213,16 +232,12 @@ impl Redrive<'_> {
         };
         each(self.client, dead, Some(span), count).await?;
         if some == 0 || self.dry_run {
-            kept.into_iter().for_each(|(why, letters)| self.keeps(why, letters));
+            kept.into_iter().for_each(|(why, letters)| self.done.keeps(why, letters));
             let done =
                 if self.to.is_some() { &mut self.done.copied } else { &mut self.done.redriven };
             *done += some;
         }
         Ok(some)
-    }
-
-    fn keeps(&mut self, why: &'static str, letters: u64) {
-        *self.done.kept.entry(why).or_default() += letters;
     }
 
     /// Why a letter cannot be done with, as far as it shows itself.
@@ -259,7 +274,7 @@ impl Redrive<'_> {
                 if let Some(letter) = round.get(index) {
                     let again = letter.write_again(&producer).await;
                     receipts.push(again.map_err(|e| cannot_write(&producer, e))?);
-                    self.keeps(why, 1);
+                    self.done.keeps(why, 1);
                 }
             }
             for receipt in receipts {
@@ -405,6 +420,22 @@ fn ranges(sequences: impl Iterator<Item = u64>) -> Vec<SequenceRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What stayed of shards before was taken off what stays of this one, and what is gone was counted again.
+    #[test]
+    fn each_letter_is_counted_once_however_many_shards_meet_a_full_group() {
+        let mut done = Done::default();
+        for _shard in 0..2 {
+            let before = done.tried();
+            done.redriven += 4;
+            for (why, letters) in [(GONE, 1), (OTHERWISE, 1), (FULL, 2), (OTHER, 50)] {
+                done.keeps(why, letters);
+            }
+            done.left(10, before);
+        }
+        let kept = [(GONE, 2), (OTHERWISE, 2), (FULL, 8), (OTHER, 100)];
+        assert_eq!((done.redriven, &done.kept), (8, &BTreeMap::from(kept)));
+    }
 
     #[test]
     fn neighbours_are_asked_for_together() {

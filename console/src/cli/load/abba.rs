@@ -144,7 +144,9 @@ fn one(party: &Party, options: &LoadOptions, path: &Path, stop: &Stop) -> Result
             // A server of another build, with a data directory below the current one; both are gone after the run.
             let data = tempfile::Builder::new().prefix("highwater-abba-").tempdir_in(".");
             let data = data.map_err(|e| Failure::doing("no temporary directory here", e))?;
-            let server = Server::start(program, data.path(), &["--allow-buffered"])?;
+            let stopped = || stop.level() > 0;
+            let server =
+                Server::start_unless(program, data.path(), &["--allow-buffered"], stopped)?;
             Some((server, data))
         }
         _ => None,

@@ -70,10 +70,16 @@ pub fn watch<T: Send>(
             note!("left the screen: no more records are made; waiting for what is under way");
             stop.request();
         }
-        let result =
-            load.join().map_err(|_| Failure::failed("the load generator ended unexpectedly"))?;
-        shown.map(|_| result)
+        outcome(load.join(), shown.map(drop))
     })
+}
+
+/// What was measured counts, whatever became of the screen: of that it is only said.
+fn outcome<T>(load: thread::Result<T>, shown: Result<(), Failure>) -> Result<T, Failure> {
+    if let Err(failure) = shown {
+        note!("the screen failed: {failure}");
+    }
+    load.map_err(|_| Failure::failed("the load generator ended unexpectedly"))
 }
 
 /// A search on the screen.
@@ -214,6 +220,15 @@ pub fn plan(request: &Request) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A terminal that took no more output in the last minute cost the report of the whole run.
+    #[test]
+    fn a_screen_that_fails_costs_no_result() {
+        let failed = || Err(Failure::failed("cannot draw"));
+        assert_eq!(outcome(Ok(7), failed()).unwrap(), 7);
+        assert_eq!(outcome(Ok(7), Ok(())).unwrap(), 7);
+        assert!(outcome::<u8>(Err(Box::new("panicked")), failed()).is_err());
+    }
 
     #[test]
     fn only_servers_are_watched() {
