@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use highwater_loadgen::capacity::{
     self, Demand, Evidence, EvidenceError, OtherVersion, Peak, Plan, PlanError, PlanOptions,
-    Recorded, Watch,
+    Recorded, SourceKind, Watch,
 };
 use highwater_loadgen::search::{SEARCH_SCHEMA, SWEEP_SCHEMA};
 
@@ -130,14 +130,18 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
         true => output::json(&plan)?,
         false => output::text(&plan)?,
     }
-    counts(&plan)
+    // What was recorded of the server beside void loads says no more than they do, and the machine is not the server.
+    let only_loads = measured.is_some();
+    counts(&plan, only_loads)
 }
 
-/// A plan with gaps is a plan; one in which nothing counts is none.
-fn counts(plan: &Plan) -> Result<(), Failure> {
+/// A plan with gaps is a plan; one in which nothing counts (of the loads, or at all) is none.
+fn counts(plan: &Plan, only_loads: bool) -> Result<(), Failure> {
     let mut void = plan.sources.iter().flat_map(|source| &source.void);
+    let load = |kind| matches!(kind, SourceKind::Run | SourceKind::Search | SourceKind::Sweep);
+    let mut judged = plan.sources.iter().filter(|source| !only_loads || load(source.kind));
     match void.next() {
-        Some(why) if plan.sources.iter().all(|source| source.counted == 0) => {
+        Some(why) if judged.all(|source| source.counted == 0) => {
             Err(Failure::Unmeasured(format!("nothing that was measured counts; {why}")))
         }
         _ => Ok(()),
@@ -334,6 +338,38 @@ mod tests {
             met: None,
             kept_up: true,
             stands: true,
+        }
+    }
+
+    /// Where every load was void, the recording made beside them and the probe let `--measure` end as if all was well.
+    #[test]
+    fn a_recording_and_a_probe_do_not_stand_for_loads_that_are_void() {
+        let void = Source {
+            counted: 0,
+            void: vec!["the generator was late".into()],
+            ..source(&LoadOptions::default())
+        };
+        let beside = |kind| Source { kind, void: vec![], counted: 9, ..void.clone() };
+        for (beside, only_loads, enough) in [
+            (vec![], false, false),
+            (vec![], true, false),
+            (vec![beside(SourceKind::Recording)], false, true),
+            (vec![beside(SourceKind::Recording)], true, false),
+            (vec![beside(SourceKind::Recording), beside(SourceKind::Probe)], true, false),
+            (vec![beside(SourceKind::Sweep)], true, true),
+        ] {
+            let kinds: Vec<SourceKind> = beside.iter().map(|source| source.kind).collect();
+            let sources = std::iter::once(void.clone()).chain(beside).collect();
+            let evidence = Evidence { sources, ..Evidence::default() };
+            let options = PlanOptions { force: true, ..PlanOptions::default() };
+            let plan = capacity::plan(&evidence, &Demand::of(1e3), &options).unwrap();
+            match counts(&plan, only_loads) {
+                Ok(()) => assert!(enough, "{kinds:?} {only_loads}"),
+                Err(Failure::Unmeasured(why)) => {
+                    assert!(!enough && why.contains("the generator was late"), "{kinds:?}: {why}");
+                }
+                Err(error) => panic!("{error}"),
+            }
         }
     }
 

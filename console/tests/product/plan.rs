@@ -67,9 +67,11 @@ fn a_plan_over_a_run_answers_what_it_can_and_names_what_is_missing() {
     for words in [
         "CAPACITY  1 shard, durable, 100 B records, 1 group    (run)",
         "average 1,000/s",
-        "not measured: run highwater load backlog -r 1000 --outage 60s --groups 2 --shards 1 -t embedded:data --size 100 -o",
-        "not measured: run highwater load sweep --vary ack=durable,written",
-        "not measured: run highwater probe data --json",
+        "not measured: run (1) below",
+        "  (1) ",
+        "\n      highwater load backlog -r 1000 --outage 60s --groups 2 --shards 1 -t embedded:data --size 100 -o",
+        "\n      highwater load sweep --vary ack=durable,written",
+        "\n      highwater probe data --json",
         "demand / safe rate",
         "ASSUMED",
     ] {

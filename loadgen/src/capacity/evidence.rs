@@ -196,6 +196,8 @@ pub struct Sustained {
     pub soak: Option<(f64, bool)>,
     /// Whether it is as before after an overload; absent if that was not tried.
     pub recovers: Option<bool>,
+    /// Where the goals are met as before: how many times as high p99 of the response is nevertheless.
+    pub slower: Option<f64>,
 }
 
 impl Sustained {

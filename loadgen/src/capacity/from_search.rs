@@ -117,6 +117,7 @@ fn sustained(
         longer,
         soak: result.soak.map(|soak| (soak.seconds, soak.held)),
         recovers: result.hysteresis.as_ref().map(|hysteresis| hysteresis.recovers),
+        slower: result.hysteresis.as_ref().and_then(|hysteresis| hysteresis.slower),
         ..unanswered(name, file, setup, trials, in_sweep)
     }
 }
@@ -157,6 +158,7 @@ fn unanswered(
         trials,
         soak: None,
         recovers: None,
+        slower: None,
     }
 }
 
@@ -216,6 +218,7 @@ pub fn point(evidence: &mut Evidence, name: &str, file: &SweepFile, point: &Swee
             trials: 0,
             soak: None,
             recovers: None,
+            slower: None,
         }),
         SweepMode::Rate { rate: None, duration_s } => {
             evidence.ceilings.push(Ceiling {

@@ -21,6 +21,7 @@ mod mixed;
 mod pages;
 mod plan;
 mod probe;
+mod proposals;
 mod questions;
 mod read;
 mod recorded;

@@ -3,6 +3,7 @@
 use super::answer::{Answer, Verdict, span};
 use super::charts::charts;
 use super::plan::Plan;
+use super::proposals::Proposal;
 use crate::report::document::{Block, Document, Headline, Remark, Table, Tone, Verdict as Line};
 use crate::report::figures::{counted, moment, rate};
 use crate::report::machine;
@@ -11,7 +12,7 @@ use crate::{Lint, Severity};
 /// Everything a reader has to know.
 pub fn document(plan: &Plan) -> Document {
     let mut blocks = Vec::new();
-    missing(plan, &mut blocks);
+    proposals(plan, &mut blocks);
     let charts = charts(plan);
     if !charts.is_empty() {
         blocks.push(Block::Heading("In pictures".into()));
@@ -79,7 +80,7 @@ fn first_page(plan: &Plan) -> Vec<Line> {
             "" => title,
             word => format!("{title}: {word}"),
         };
-        Line { tone: tone(answer.verdict), word, reason: answer.says.clone() }
+        Line { tone: tone(answer.verdict), word, reason: plan.in_short(answer) }
     };
     let trust = Line {
         tone: match plan.trust.verdict {
@@ -148,32 +149,20 @@ fn headline(plan: &Plan) -> Vec<Headline> {
     items
 }
 
-fn missing(plan: &Plan, blocks: &mut Vec<Block>) {
-    // Each command once, with all that it answers.
-    let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
-    for (answer, command) in plan.missing() {
-        let title = answer.question.title();
-        match commands.iter_mut().find(|(known, _)| *known == command) {
-            Some((_, titles)) => titles.push(title),
-            None => commands.push((command, vec![title])),
-        }
+fn proposals(plan: &Plan, blocks: &mut Vec<Block>) {
+    let proposals = plan.proposals();
+    if proposals.is_empty() {
+        return;
     }
-    let commands: Vec<String> = commands
-        .into_iter()
-        .map(|(command, titles)| {
-            let sign = if command.contains("  # ") { ";" } else { "  #" };
-            format!("{command}{sign} {}", titles.join(", "))
-        })
-        .collect();
-    if !commands.is_empty() {
-        blocks.push(Block::Heading("To answer more".into()));
-        blocks.push(Block::Paragraph(
-            "These questions are open, or more is asked than was measured. Run what is below, and plan again with the \
-             directories it writes."
-                .into(),
-        ));
-        blocks.push(Block::Code(commands.join("\n")));
-    }
+    blocks.push(Block::Heading("To answer more".into()));
+    blocks.push(Block::Paragraph(
+        "These questions are open, or can be answered better. Run what is below, and plan again with the directories it \
+         writes."
+            .into(),
+    ));
+    let line = |p: &Proposal<'_>| format!("# ({}) {}\n{}", p.number, p.titles(), p.command);
+    let lines: Vec<String> = proposals.iter().map(line).collect();
+    blocks.push(Block::Code(lines.join("\n")));
 }
 
 fn question(plan: &Plan, answer: &Answer, blocks: &mut Vec<Block>) {

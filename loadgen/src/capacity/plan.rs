@@ -461,12 +461,4 @@ impl Plan {
             |answer: &&Answer| matches!(answer.verdict, Verdict::NotMeasured | Verdict::NotAsked);
         self.answers.iter().filter(move |a| !open(a)).chain(self.answers.iter().filter(open))
     }
-
-    /// Questions that nothing measured answers, each with the command that would.
-    pub fn missing(&self) -> impl Iterator<Item = (&Answer, &str)> {
-        let missing = self.answers.iter().filter(|answer| {
-            matches!(answer.verdict, Verdict::NotMeasured | Verdict::BeyondMeasured)
-        });
-        missing.filter_map(|answer| Some((answer, answer.command.as_deref()?)))
-    }
 }

@@ -40,7 +40,7 @@ pub enum EvidenceError {
         source: std::io::Error,
     },
     /// A file is not the JSON it should be.
-    #[error("{path}: line {}: {source}", source.line())]
+    #[error("{path}: {source}")]
     Json {
         /// The file.
         path: PathBuf,

@@ -56,6 +56,7 @@ fn sustained(name: &str, setup: Setup, rate: f64) -> Sustained {
         trials: 48,
         soak: Some((1_200.0, true)),
         recovers: Some(true),
+        slower: None,
     }
 }
 
@@ -239,6 +240,12 @@ fn an_outage_is_caught_up_at_what_is_left_of_the_drain() {
     let plan = planned(&slow, &asked());
     assert_eq!(answer(&plan, Question::CatchUp).verdict, Verdict::No);
     assert_eq!(figure(answer(&plan, Question::CatchUp), formula::CATCH_UP).0, f64::INFINITY);
+    // Beside many more arrivals than are asked for, that says nothing.
+    slow.drains[0].arrival = 800e3;
+    assert_eq!(
+        answer(&planned(&slow, &asked()), Question::CatchUp).verdict,
+        Verdict::BeyondMeasured
+    );
 }
 
 #[test]
@@ -418,8 +425,13 @@ fn what_is_missing_is_answered_with_its_command_and_printed() {
         let answer = answer(&plan, question);
         assert_eq!(answer.verdict, Verdict::NotMeasured, "{question:?}");
         assert!(answer.says.starts_with("run ") && answer.says.contains(words), "{}", answer.says);
-        assert!(text.contains(&format!("not measured: {}", answer.says)), "{text}");
+        let known = plan.proposals();
+        let by = known.iter().find(|known| known.questions.contains(&question)).unwrap();
+        assert!(text.contains(&format!("not measured: run ({}) below", by.number)), "{text}");
+        assert!(text.contains(&format!("\n      {}\n", by.command)), "{text}");
     }
+    let numbers: Vec<usize> = plan.proposals().iter().map(|known| known.number).collect();
+    assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
 }
 
 #[test]
@@ -500,8 +512,8 @@ fn the_first_page_fits_a_screen() {
     let mut evidence = measured();
     evidence.add_probe("probe.json", probe(1.2e9));
     let text = planned(&evidence, &asked()).to_string();
-    let first: Vec<&str> = text.split("\nHOW EACH FIGURE").next().unwrap().lines().collect();
-    assert!(first.len() <= 34, "{text}");
+    let first: Vec<&str> = text.split("\nTO KNOW MORE").next().unwrap().lines().collect();
+    assert!(first.len() <= 30, "{text}");
     for word in [
         "CAPACITY  16 shards, durable, 512 B records, 3 groups    (search)",
         "sustains 637,000 records/s [571,000, 702,000] with response.p99 within 10.0 ms (48 trials, soak of",

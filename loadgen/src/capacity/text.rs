@@ -68,15 +68,15 @@ impl Plan {
     fn line(&self, out: &mut String, answer: &Answer) -> fmt::Result {
         write!(out, "  {:<TITLE$}", self.title(answer))?;
         let word = answer.verdict.word();
+        let says = self.in_short(answer);
         let indent = 2 + TITLE + WORD;
         match answer.verdict {
-            // A command is to be copied: it stays in one piece.
-            Verdict::NotMeasured => writeln!(out, "{}", answer.line()),
+            Verdict::Known => wrapped(out, 2 + TITLE, indent, &says),
             _ if word.len() < WORD => {
                 write!(out, "{word:<WORD$}")?;
-                wrapped(out, indent, indent, &answer.says)
+                wrapped(out, indent, indent, &says)
             }
-            _ => wrapped(out, 2 + TITLE, indent, &answer.line()),
+            _ => wrapped(out, 2 + TITLE, indent, &format!("{word}: {says}")),
         }
     }
 
@@ -149,18 +149,16 @@ impl Plan {
         bullets(out, "WHAT THE MACHINE DOES TO THE FIGURES", lints)
     }
 
-    /// Runs that would answer better what is answered; what is not at all names its run on the first page.
+    /// Runs that would answer more. A command is to be copied: it stays in one piece.
     fn more(&self, out: &mut String) -> fmt::Result {
-        let more = || {
-            let known = self.answers.iter().filter(|a| a.verdict != Verdict::NotMeasured);
-            known.filter_map(|answer| Some((answer, answer.command.as_deref()?)))
-        };
-        if more().next().is_none() {
+        let proposals = self.proposals();
+        if proposals.is_empty() {
             return Ok(());
         }
-        heading(out, "TO KNOW BETTER, RUN THESE AND PLAN AGAIN WITH WHAT THEY WRITE")?;
-        for (answer, command) in more() {
-            writeln!(out, "  {:<TITLE$}{command}", answer.question.title())?;
+        heading(out, "TO KNOW MORE, RUN THESE AND PLAN AGAIN WITH WHAT THEY WRITE")?;
+        for proposal in proposals {
+            writeln!(out, "  ({}) {}", proposal.number, proposal.titles())?;
+            writeln!(out, "      {}", proposal.command)?;
         }
         Ok(())
     }

@@ -28,7 +28,10 @@ pub fn catch_up(facts: &Facts<'_>) -> Answer {
         return Answer::not_measured(question, facts.commands.backlog());
     };
     let demand = facts.demand;
-    if demand.rate > drain.arrival * MORE_ARRIVALS {
+    let fewer = demand.rate > drain.arrival * MORE_ARRIVALS;
+    // Who drains too little beside more arrivals than asked for may drain enough beside fewer.
+    let too_hard = drain.rate.value <= demand.rate && drain.arrival > demand.rate * MORE_ARRIVALS;
+    if fewer || too_hard {
         let says = format!(
             "catching up was measured beside {} records/s, not beside {}",
             rate(drain.arrival),

@@ -104,10 +104,14 @@ fn about(mut answer: Answer, facts: &Facts<'_>, capacity: &Capacity) -> Answer {
             others.join(" or ")
         ));
     }
-    match &capacity.search {
-        Some(search) if search.recovers == Some(false) => answer.note(
-            "After an overload the target was slower than before: it does not recover by itself.",
+    match capacity.search.as_ref().map(|search| (search.recovers, search.slower)) {
+        Some((Some(false), _)) => answer.note(
+            "After an overload the target missed its goals at rates that it had met them at: it does not recover by itself.",
         ),
+        Some((_, Some(factor))) => answer.note(format!(
+            "After an overload the goals were met as before, but p99 was {factor:.1} times what it had been at the same \
+             rates: look whether that passes before you rely on it."
+        )),
         _ => answer,
     }
 }

@@ -266,7 +266,9 @@ fn what_is_no_run_and_what_is_of_another_version_is_named() {
     assert!(error.contains("no run.json, search.json or sweep.json"), "{error}");
     let path = dir.path().join("run.json");
     fs::write(&path, "{\"schema\":").unwrap();
-    assert!(matches!(read(&[dir.path()]), Err(EvidenceError::Json { .. })));
+    let error = read(&[dir.path()]).unwrap_err();
+    assert!(matches!(error, EvidenceError::Json { .. }));
+    assert_eq!(error.to_string().matches("line 1").count(), 1, "{error}");
     let mut report = crate::report::fixture::plain();
     report.schema = "highwater-load/0".into();
     json(&path, &report);

@@ -222,6 +222,25 @@ fn a_rate_known_roughly_is_told_to_be() {
 }
 
 #[test]
+fn what_an_overload_leaves_behind_is_told() {
+    for (recovers, slower, words) in [
+        (None, None, None),
+        (Some(true), None, None),
+        (Some(true), Some(3.04), Some("p99 was 3.0 times what it had been")),
+        (Some(false), Some(3.04), Some("does not recover by itself")),
+    ] {
+        let mut evidence = measured();
+        (evidence.sustained[0].recovers, evidence.sustained[0].slower) = (recovers, slower);
+        let plan = planned(&evidence, &asked());
+        let notes = &answer(&plan, Question::Headroom).notes;
+        let after: Vec<&String> =
+            notes.iter().filter(|note| note.starts_with("After an overload")).collect();
+        assert_eq!(after.len(), usize::from(words.is_some()), "{notes:?}");
+        assert!(words.is_none_or(|words| after[0].contains(words)), "{notes:?}");
+    }
+}
+
+#[test]
 fn a_recording_of_another_server_is_told() {
     let mut evidence = measured();
     let mut other = source("prod.rec", SourceKind::Recording);
