@@ -81,8 +81,7 @@ pub use report::{
     STEAL_MAX, ScenarioKind, Slo, WarmUp, WorkloadSummary, shell_words,
 };
 pub use run::{DOUBT_MAX, Stop, run, run_on};
-pub(crate) use rundir::write_whole;
-pub use rundir::{RunDir, RunDirError, RunFiles, RunReadError, read_run, rebuild};
+pub use rundir::{RunDir, RunDirError, RunFiles, RunReadError, read_run, rebuild, write_whole};
 pub use schedule::Profile;
 pub use target::{Highwater, Null, Target};
 pub use workload::{Keys, Workload};

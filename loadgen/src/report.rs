@@ -28,7 +28,7 @@ use crate::pauses::Longest;
 use crate::{Environment, Lint, LoadOptions, RunFiles};
 
 pub use account::Account;
-pub(crate) use explain::notes;
+pub(crate) use explain::{KEEPS_UP, notes};
 pub use pages::shell_words;
 pub(crate) use pages::{micro, quoted};
 

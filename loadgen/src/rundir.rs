@@ -19,6 +19,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+pub(crate) use read::read_samples;
 pub use read::{RunFiles, RunReadError, read_run};
 
 use crate::environment::{Place, lint_place};
@@ -226,8 +227,11 @@ fn write_report(dir: &Path, report: &Report) -> Result<(), RunDirError> {
     write_whole(&path, &json)
 }
 
-/// Writes a file that appears only once it is whole and on disk.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
+/// Writes a file that appears only once it is whole and on disk; until then it is `path` with `.unfinished` behind it.
+///
+/// # Errors
+/// What the system refused, as [`RunDirError::Io`]; what was at `path` before is there still.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".");
     unfinished.push(UNFINISHED);

@@ -163,7 +163,7 @@ pub enum Unit {
 impl Unit {
     /// The number for people.
     pub fn show(self, value: f64) -> String {
-        use crate::report::figures::{bytes, percent, rate, seconds, time};
+        use crate::report::figures::{bytes, percent, rate, time};
         if !value.is_finite() {
             return "never".to_owned();
         }
@@ -185,9 +185,7 @@ impl Unit {
             Unit::DriveWritesPerDay if value < 10.0 => {
                 format!("{value:.2} writes of the drive a day")
             }
-            Unit::DriveWritesPerDay => {
-                format!("{} writes of the drive a day", seconds(value).replace(" s", ""))
-            }
+            Unit::DriveWritesPerDay => format!("{} writes of the drive a day", rate(value)),
         }
     }
 }
@@ -423,6 +421,9 @@ mod tests {
             (Unit::Ratio, 0.0427, "0.0427"),
             (Unit::Ratio, 0.000_104_4, "0.000104"),
             (Unit::DriveWritesPerDay, 0.611, "0.61 writes of the drive a day"),
+            (Unit::DriveWritesPerDay, 12.34, "12.3 writes of the drive a day"),
+            (Unit::DriveWritesPerDay, 1_728.0, "1,728 writes of the drive a day"),
+            (Unit::DriveWritesPerDay, 7_200.0, "7,200 writes of the drive a day"),
             (Unit::Seconds, 86_400.0, "24 h"),
             (Unit::Seconds, 600.0, "10 min"),
             (Unit::Seconds, 3.5 * 86_400.0, "3.5 days"),

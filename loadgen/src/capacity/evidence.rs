@@ -261,7 +261,9 @@ pub struct Drain {
     pub what: String,
     /// What it holds for, where known.
     pub setup: Option<Setup>,
-    /// Records a second that the group read, with the interval where there is one.
+    /// Groups that caught up at once.
+    pub paused: u32,
+    /// Records a second that one of them read, with the interval where there is one.
     pub rate: Range,
     /// Whether that interval holds 95 %. Otherwise it is the slowest and the fastest second, or only the value.
     pub measured_interval: bool,

@@ -58,7 +58,7 @@ formulas! {
         "asymptotic bound, X <= 1 / D (Denning and Buzen, 1978)",
         "an upper bound; delay grows well before it";
     /// Throughput of N shards.
-    USL = "usl": "X(N) = gN / (1 + a(N - 1) + bN(N - 1)); peak at sqrt((1 - a) / b)",
+    USL = "usl": "X(N) = gN / (1 + a(N - 1) + bN(N - 1)); peak at sqrt((1 - a) / b), at 1 if that is less or a > 1",
         "N. J. Gunther, Guerrilla Capacity Planning, 2007",
         "a fit, not a law; nothing is read off beyond twice the largest N measured, or above what the device does";
     /// Shards for a target.
@@ -70,8 +70,9 @@ formulas! {
         "the curve's shape, by which the safe rate is carried over from n to N shards",
         "takes what is safe to be the same share of the curve at every number of shards";
     /// Cores for a target.
-    CORES = "cores": "ceil(cores x share in use x max(average / 0.7, peak) / rate)",
-        "utilisation law", "a straight line from the load recorded";
+    CORES = "cores": "ceil(CPU time of all cores a second x max(average / 0.7, peak) / rate)",
+        "utilisation law",
+        "a straight line from the load recorded; takes shards and connections to spread evenly over the cores";
     /// Seconds until a consumer is back at the head.
     CATCH_UP = "catch-up": "(arrival x outage) / (drain - arrival)",
         "fluid queue; the drain rate was measured while producers wrote",
@@ -111,7 +112,7 @@ formulas! {
     RATIO = "ratio": "one / the other",
         "definition", "where two runs are compared, they differ in nothing else";
     /// What the device could do over what is asked of it.
-    DEVICE_ROOM = "device-room": "probe bytes/s / bytes on disk a second at R*",
+    DEVICE_ROOM = "device-room": "probe bytes/s / bytes on disk a second at the safe rate",
         "asymptotic bound", "the probe writes one file and does nothing else; an engine shares the CPU with it";
 }
 

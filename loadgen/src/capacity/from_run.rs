@@ -2,12 +2,11 @@
 
 use super::evidence::{Ceiling, Drain, Evidence, Point, Range};
 use super::read::setup;
+use crate::report::KEEPS_UP;
 use crate::report::figures::seconds;
 use crate::stats::{BLOCK_S, Resampled};
 use crate::{Mode, Phase, Progress, Report};
 
-/// A run that acknowledged less than this share of what was due did not keep up.
-pub const KEPT_UP: f64 = 0.98;
 /// A shorter interval, in seconds, says nothing about what a second can be like.
 const WHOLE_S: f64 = 0.75;
 
@@ -58,7 +57,7 @@ fn point(name: &str, report: &Report, setup: super::evidence::Setup) -> Point {
     };
     let read = report.consumers == 0
         || report.consumed_per_s
-            >= KEPT_UP * report.records_per_s * f64::from(report.groups)
+            >= KEEPS_UP * report.records_per_s * f64::from(report.groups)
         // A group that was away reads less in the window; the backlog report judges it.
         || report.backlog.is_some();
     Point {
@@ -70,7 +69,7 @@ fn point(name: &str, report: &Report, setup: super::evidence::Setup) -> Point {
         response_us: three(&report.latency_us.response),
         propagation_us: three(&report.latency_us.propagation),
         met: judged(report),
-        kept_up: read && report.records_per_s >= KEPT_UP * report.offered_rate,
+        kept_up: read && report.records_per_s >= KEEPS_UP * report.offered_rate,
         stands: true,
     }
 }
@@ -107,6 +106,7 @@ fn drain(
         from: name.to_owned(),
         what: format!("{away} away for {}", seconds(backlog.outage_s)),
         setup: Some(setup.clone()),
+        paused: backlog.groups_paused.max(1),
         // The interval of the seconds around the mean that was counted.
         rate: match interval {
             Some(range) => {

@@ -1,8 +1,8 @@
 //! A search, or a point of a sweep, as evidence.
 
 use super::evidence::{Ceiling, Evidence, Point, Range, Setup, Sustained};
-use super::from_run::KEPT_UP;
 use super::read::setup;
+use crate::report::KEEPS_UP;
 use crate::report::figures::{counted, percent, time, whole};
 use crate::report::{quoted, shell_words};
 use crate::search::{
@@ -162,14 +162,29 @@ fn unanswered(
     }
 }
 
+/// What a plan, and whoever measures for one, take from a trial.
+impl TrialRecord {
+    /// Whether no more than the share `stable` of what was offered piled up, and nearly all of it was acknowledged.
+    pub fn kept_up(&self, stable: f64) -> bool {
+        self.backlog.is_none_or(|b| !b.significant || b.growth <= stable)
+            && self.delivered_rate >= KEEPS_UP * self.offered_rate
+    }
+
+    /// Whether `goals`, those of its search, are met; absent if a share of late records is not known.
+    pub fn meets(&self, goals: &[Goal]) -> Option<bool> {
+        let mut met = true;
+        for (at, goal) in goals.iter().enumerate() {
+            met &= self.share_over(at)? <= goal.allowed;
+        }
+        Some(met)
+    }
+}
+
 fn trial_point(name: &str, file: &SearchFile, trial: &TrialRecord, setup: &Setup) -> Point {
     let three = |d: &crate::Distribution| {
         let all = d.percentiles();
         [all[0], all[2], all[3]]
     };
-    let shares = file.settings.goals.iter().enumerate();
-    let met: Option<Vec<bool>> =
-        shares.map(|(i, goal)| Some(trial.share_over(i)? <= goal.allowed)).collect();
     Point {
         from: format!("{name} trial {}", whole(u64::from(trial.number))),
         setup: setup.clone(),
@@ -178,9 +193,8 @@ fn trial_point(name: &str, file: &SearchFile, trial: &TrialRecord, setup: &Setup
         consumed: 0.0,
         response_us: three(&trial.response),
         propagation_us: three(&trial.propagation),
-        met: met.filter(|met| !met.is_empty()).map(|met| met.into_iter().all(|met| met)),
-        kept_up: trial.backlog.is_none_or(|b| !b.significant || b.growth <= file.settings.stable)
-            && trial.delivered_rate >= KEPT_UP * trial.offered_rate,
+        met: trial.meets(&file.settings.goals).filter(|_| !file.settings.goals.is_empty()),
+        kept_up: trial.kept_up(file.settings.stable),
         // Seconds of a search that promises nothing, or has not come to its end, are no promise either.
         stands: file.result.as_ref().is_some_and(|result| result.published_rate.is_some()),
     }
@@ -188,9 +202,6 @@ fn trial_point(name: &str, file: &SearchFile, trial: &TrialRecord, setup: &Setup
 
 /// Adds a point of a sweep of which only the summary is there.
 pub fn point(evidence: &mut Evidence, name: &str, file: &SweepFile, point: &SweepPoint) {
-    let skew = 0.0;
-    let setup =
-        setup(&file.load, point.shards, point.groups, &point.ack, point.mean_payload_bytes, skew);
     // What else was varied cannot be told from the summary.
     let told = |name: &str| matches!(name, "shards" | "groups" | "ack" | "size" | "streams");
     if let Some(axis) = file.vary.iter().find(|axis| !told(&axis.name)) {
@@ -198,7 +209,20 @@ pub fn point(evidence: &mut Evidence, name: &str, file: &SweepFile, point: &Swee
         evidence.left_out.push(format!("{name}: {why}"));
         return;
     }
+    let mut load = file.load.clone();
+    // The point has the shards of a stream.
+    if let Some(streams) = point.settings.iter().find(|setting| setting.name == "streams") {
+        let Ok(streams) = streams.value.parse() else {
+            evidence.left_out.push(format!("{name}: streams={} is no number", streams.value));
+            return;
+        };
+        load.streams = streams;
+    }
+    let (bytes, skew) = (point.mean_payload_bytes, 0.0);
+    let setup = setup(&load, point.shards, point.groups, &point.ack, bytes, skew);
     let Some(rate) = point.rate else { return };
+    // Where nothing gave out, a search has no estimate, and its summary the published rate in the place of one.
+    let estimate = Some(range(rate)).filter(|rate| rate.low < rate.high);
     let response = point.response.percentiles();
     let propagation = point.propagation.percentiles();
     match &file.mode {
@@ -208,11 +232,11 @@ pub fn point(evidence: &mut Evidence, name: &str, file: &SweepFile, point: &Swee
             setup,
             goals: goals(&settings.goals).0,
             bounds: goals(&settings.goals).1,
-            estimate: Some(range(rate)),
+            estimate,
             safe: point.published_rate,
             binding: None,
             remark: String::new(),
-            open_above: false,
+            open_above: estimate.is_none(),
             unreachable: false,
             longer: None,
             trials: 0,
@@ -238,7 +262,7 @@ pub fn point(evidence: &mut Evidence, name: &str, file: &SweepFile, point: &Swee
             response_us: [response[0], response[2], response[3]],
             propagation_us: [propagation[0], propagation[2], propagation[3]],
             met: None,
-            kept_up: rate.value >= KEPT_UP * offered,
+            kept_up: rate.value >= KEEPS_UP * offered,
             stands: true,
         }),
     }

@@ -11,8 +11,9 @@ use super::probe::{PROBE_SCHEMA, ProbeFile};
 use super::recorded::Recorded;
 use super::{from_run, from_search};
 use crate::report::figures::whole;
+use crate::rundir::read_samples;
 use crate::search::{SEARCH_FILE, SEARCH_SCHEMA, SWEEP_FILE, SWEEP_SCHEMA, SearchFile, SweepFile};
-use crate::{LoadOptions, Progress, Report, SCHEMA};
+use crate::{LoadOptions, Progress, Report, RunReadError, SCHEMA};
 
 /// What a run directory's report is called.
 const RUN_FILE: &str = "run.json";
@@ -128,11 +129,25 @@ impl Evidence {
             self.add_sweep(path, &name, schema, &file, other)?;
         } else if path.join(RUN_FILE).exists() {
             let (report, schema) = versioned(&path.join(RUN_FILE), SCHEMA, other)?;
-            self.add_run(&name, schema, &report, &samples(path));
+            let samples = self.seconds_of(&name, path);
+            self.add_run(&name, schema, &report, &samples);
         } else {
             return Err(EvidenceError::Nothing { path: path.to_owned() });
         }
         Ok(())
+    }
+
+    /// The seconds of the run `name` in `dir`; none where they cannot be read, which is told: they narrow intervals down.
+    fn seconds_of(&mut self, name: &str, dir: &Path) -> Vec<Progress> {
+        read_samples(dir).unwrap_or_else(|error| {
+            let why = match error {
+                RunReadError::Missing { file, .. } => format!("it has no {file}"),
+                error => error.to_string(),
+            };
+            self.left_out
+                .push(format!("the seconds of {name} and the intervals of its rates: {why}"));
+            vec![]
+        })
     }
 
     /// Adds a run with its seconds.
@@ -166,6 +181,7 @@ impl Evidence {
                 whole(seen.backlog as u64)
             ),
             setup: None,
+            paused: 1,
             rate: Range::exactly(seen.read),
             measured_interval: false,
             arrival: seen.arrival,
@@ -218,7 +234,8 @@ impl Evidence {
             } else if dir.join(RUN_FILE).exists() {
                 let (report, found) = versioned(&dir.join(RUN_FILE), SCHEMA, other)?;
                 self.sources[at].other_schema(found, SCHEMA);
-                from_run::run(self, &label, &report, &samples(&dir));
+                let samples = self.seconds_of(&label, &dir);
+                from_run::run(self, &label, &report, &samples);
             } else {
                 from_search::point(self, &label, file, point);
             }
@@ -239,11 +256,6 @@ impl Source {
             self.schema = found;
         }
     }
-}
-
-/// The seconds of a run; none where they cannot be read: they only narrow intervals down.
-fn samples(dir: &Path) -> Vec<Progress> {
-    crate::read_run(dir).map(|run| run.samples).unwrap_or_default()
 }
 
 fn run_source(name: &str, schema: String, report: &Report) -> Source {

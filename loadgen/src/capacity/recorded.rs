@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_wire::telemetry::{Distribution, Snapshot};
+use highwater_wire::telemetry::{Distribution, ShardSnapshot, Snapshot};
 use serde::Serialize;
 
 use super::demand::{Demand, Peak};
@@ -36,6 +36,8 @@ pub struct Window {
     pub disk_bytes: f64,
     /// CPU time of the busiest core over the time, 0 to 1.
     pub busy: f64,
+    /// CPU time of all cores over the time: so many were busy.
+    pub cores_busy: f64,
     /// Unread records of all groups at its end, less those at its start, per second.
     pub backlog_growth: f64,
     /// 99th percentile of the propagation delay in microseconds; 0 if nothing was delivered.
@@ -167,28 +169,95 @@ impl Recorded {
     }
 }
 
+/// What shards have done.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    records_in: u64,
+    bytes_in: u64,
+    records_out: u64,
+    disk_bytes: u64,
+}
+
+impl Counts {
+    fn of(shard: &ShardSnapshot) -> Counts {
+        Counts {
+            records_in: shard.records_in,
+            bytes_in: shard.bytes_in,
+            records_out: shard.records_out,
+            disk_bytes: shard.disk_bytes,
+        }
+    }
+
+    /// What came on top of `before`; all of it if this is of another shard by the same name, which began anew.
+    fn since(self, before: Counts) -> Counts {
+        let of = |new: u64, old: u64| new.checked_sub(old).unwrap_or(new);
+        Counts {
+            records_in: of(self.records_in, before.records_in),
+            bytes_in: of(self.bytes_in, before.bytes_in),
+            records_out: of(self.records_out, before.records_out),
+            disk_bytes: of(self.disk_bytes, before.disk_bytes),
+        }
+    }
+
+    fn plus(self, more: Counts) -> Counts {
+        Counts {
+            records_in: self.records_in.saturating_add(more.records_in),
+            bytes_in: self.bytes_in.saturating_add(more.bytes_in),
+            records_out: self.records_out.saturating_add(more.records_out),
+            disk_bytes: self.disk_bytes.saturating_add(more.disk_bytes),
+        }
+    }
+}
+
+/// A shard: name and number of its stream, and its own.
+type ShardKey = (String, u32, u32);
+
+/// What all shards did in a life of the server since it was first seen. One whose stream is deleted is told no more, but
+/// what it did was done.
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    sum: Counts,
+    /// As each was last told, and its records in since it was first seen.
+    shards: BTreeMap<ShardKey, (Counts, u64)>,
+}
+
+impl Tally {
+    /// From this moment on.
+    fn from(snapshot: &Snapshot) -> Tally {
+        let shards = snapshot.shards.iter().map(|shard| (key(shard), (Counts::of(shard), 0)));
+        Tally { sum: Counts::default(), shards: shards.collect() }
+    }
+
+    fn take(&mut self, snapshot: &Snapshot) {
+        for shard in &snapshot.shards {
+            let (told, records) = self.shards.entry(key(shard)).or_default();
+            let now = Counts::of(shard);
+            let more = now.since(std::mem::replace(told, now));
+            *records = records.saturating_add(more.records_in);
+            self.sum = self.sum.plus(more);
+        }
+    }
+}
+
+fn key(shard: &ShardSnapshot) -> ShardKey {
+    (shard.stream.clone(), shard.stream_id, shard.shard)
+}
+
 /// Counters of a moment.
 #[derive(Clone, Debug, Default)]
 struct Moment {
     at_ns: u64,
     uptime_ns: u64,
-    records_in: u64,
-    bytes_in: u64,
-    records_out: u64,
-    disk_bytes: u64,
+    counts: Counts,
     busy_ns: BTreeMap<u32, u64>,
     backlog: u64,
     propagation: Distribution,
     write: Distribution,
-    shards: BTreeMap<(String, u32), u64>,
     refused: u64,
 }
 
 impl Moment {
-    fn of(snapshot: &Snapshot) -> Moment {
-        let sum = |of: fn(&highwater_wire::telemetry::ShardSnapshot) -> u64| {
-            snapshot.shards.iter().map(of).fold(0u64, u64::saturating_add)
-        };
+    fn of(snapshot: &Snapshot, counts: Counts) -> Moment {
         let (mut propagation, mut write) = (Distribution::default(), Distribution::default());
         for core in &snapshot.cores {
             propagation.merge(&core.propagation);
@@ -197,19 +266,11 @@ impl Moment {
         Moment {
             at_ns: snapshot.taken_ns,
             uptime_ns: snapshot.uptime_ns,
-            records_in: sum(|s| s.records_in),
-            bytes_in: sum(|s| s.bytes_in),
-            records_out: sum(|s| s.records_out),
-            disk_bytes: sum(|s| s.disk_bytes),
+            counts,
             busy_ns: snapshot.cores.iter().map(|core| (core.core, core.busy_ns)).collect(),
             backlog: snapshot.groups.iter().map(|g| g.backlog_records).fold(0, u64::saturating_add),
             propagation,
             write,
-            shards: snapshot
-                .shards
-                .iter()
-                .map(|shard| ((shard.stream.clone(), shard.shard), shard.records_in))
-                .collect(),
             refused: snapshot.cores.iter().map(|core| core.refused).fold(0, u64::saturating_add),
         }
     }
@@ -223,6 +284,8 @@ pub struct Watch {
     first: Moment,
     window: Moment,
     last: Moment,
+    /// Of the life of the server that goes on.
+    tally: Tally,
     groups: Groups,
     /// Sums over the lives of the server before this one.
     total: Total,
@@ -236,7 +299,7 @@ struct Total {
     records_out: f64,
     disk_bytes: f64,
     busy_s: BTreeMap<u32, f64>,
-    shards: BTreeMap<(String, u32), f64>,
+    shards: BTreeMap<ShardKey, f64>,
     propagation: Distribution,
     write: Distribution,
 }
@@ -244,11 +307,17 @@ struct Total {
 impl Watch {
     /// The next snapshot.
     pub fn take(&mut self, snapshot: &Snapshot) {
-        let moment = Moment::of(snapshot);
         let again = self.started_ns.is_some_and(|started| started == snapshot.started_ns);
-        if again && moment.uptime_ns <= self.last.uptime_ns {
+        if again && snapshot.uptime_ns <= self.last.uptime_ns {
             return;
         }
+        if again {
+            self.tally.take(snapshot);
+        } else {
+            self.end_life();
+            self.tally = Tally::from(snapshot);
+        }
+        let moment = Moment::of(snapshot, self.tally.sum);
         self.so_far.samples += 1;
         if again {
             self.groups.take(snapshot);
@@ -257,7 +326,6 @@ impl Watch {
                 self.window = moment.clone();
             }
         } else {
-            self.end_life();
             self.so_far.restarts += usize::from(self.started_ns.is_some());
             if self.started_ns.is_none() {
                 self.so_far.began_ns = moment.at_ns;
@@ -283,17 +351,16 @@ impl Watch {
         let (a, b) = (&self.first, &self.last);
         let more = |old: u64, new: u64| new.saturating_sub(old) as f64;
         self.total.span_s += seconds(a, b);
-        self.total.records_in += more(a.records_in, b.records_in);
-        self.total.bytes_in += more(a.bytes_in, b.bytes_in);
-        self.total.records_out += more(a.records_out, b.records_out);
-        self.total.disk_bytes += more(a.disk_bytes, b.disk_bytes);
+        self.total.records_in += more(a.counts.records_in, b.counts.records_in);
+        self.total.bytes_in += more(a.counts.bytes_in, b.counts.bytes_in);
+        self.total.records_out += more(a.counts.records_out, b.counts.records_out);
+        self.total.disk_bytes += more(a.counts.disk_bytes, b.counts.disk_bytes);
         for (core, busy) in &b.busy_ns {
             let before = a.busy_ns.get(core).copied().unwrap_or_default();
             *self.total.busy_s.entry(*core).or_default() += more(before, *busy) / 1e9;
         }
-        for (shard, records) in &b.shards {
-            let before = a.shards.get(shard).copied().unwrap_or_default();
-            *self.total.shards.entry(shard.clone()).or_default() += more(before, *records);
+        for (shard, (_, records)) in std::mem::take(&mut self.tally).shards {
+            *self.total.shards.entry(shard).or_default() += records as f64;
         }
         self.total.propagation.merge(&b.propagation.since(&a.propagation));
         self.total.write.merge(&b.write.since(&a.write));
@@ -314,7 +381,8 @@ impl Watch {
         }
         let per_s = |count: f64| count / total.span_s;
         let most = total.busy_s.values().copied().fold(0.0, f64::max);
-        let mean = total.busy_s.values().sum::<f64>() / total.busy_s.len().max(1) as f64;
+        let all: f64 = total.busy_s.values().sum();
+        let mean = all / total.busy_s.len().max(1) as f64;
         so_far.span_s = total.span_s;
         so_far.mean = Window {
             at_ns: so_far.ended_ns,
@@ -324,6 +392,7 @@ impl Watch {
             records_out: per_s(total.records_out),
             disk_bytes: per_s(total.disk_bytes),
             busy: per_s(most),
+            cores_busy: per_s(all),
             backlog_growth: 0.0,
             propagation_p99_us: p99_us(&total.propagation),
         };
@@ -346,18 +415,18 @@ fn between(a: &Moment, b: &Moment) -> Option<Window> {
         return None;
     }
     let per_s = |old: u64, new: u64| new.saturating_sub(old) as f64 / span_s;
-    let busy = b
-        .busy_ns
-        .iter()
-        .map(|(core, busy)| per_s(a.busy_ns.get(core).copied().unwrap_or_default(), *busy) / 1e9);
+    let before = |core| a.busy_ns.get(core).copied().unwrap_or_default();
+    let busy = b.busy_ns.iter().map(|(core, busy)| per_s(before(core), *busy) / 1e9);
+    let busy: Vec<f64> = busy.collect();
     Some(Window {
         at_ns: b.at_ns,
         span_s,
-        records_in: per_s(a.records_in, b.records_in),
-        bytes_in: per_s(a.bytes_in, b.bytes_in),
-        records_out: per_s(a.records_out, b.records_out),
-        disk_bytes: per_s(a.disk_bytes, b.disk_bytes),
-        busy: busy.fold(0.0, f64::max),
+        records_in: per_s(a.counts.records_in, b.counts.records_in),
+        bytes_in: per_s(a.counts.bytes_in, b.counts.bytes_in),
+        records_out: per_s(a.counts.records_out, b.counts.records_out),
+        disk_bytes: per_s(a.counts.disk_bytes, b.counts.disk_bytes),
+        busy: busy.iter().copied().fold(0.0, f64::max),
+        cores_busy: busy.iter().sum(),
         backlog_growth: (b.backlog as f64 - a.backlog as f64) / span_s,
         propagation_p99_us: p99_us(&b.propagation.since(&a.propagation)),
     })
@@ -373,10 +442,10 @@ fn percentiles(distribution: &Distribution) -> Option<[f64; 3]> {
 }
 
 /// The largest, over streams of several shards, of the busiest shard over the mean.
-fn skew(shards: &BTreeMap<(String, u32), f64>) -> f64 {
-    let mut streams: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for ((stream, _), records) in shards {
-        streams.entry(stream).or_default().push(*records);
+fn skew(shards: &BTreeMap<ShardKey, f64>) -> f64 {
+    let mut streams: BTreeMap<(&str, u32), Vec<f64>> = BTreeMap::new();
+    for ((stream, number, _), records) in shards {
+        streams.entry((stream, *number)).or_default().push(*records);
     }
     let of = |records: &Vec<f64>| {
         let mean = records.iter().sum::<f64>() / records.len() as f64;

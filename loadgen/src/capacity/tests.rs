@@ -94,6 +94,7 @@ fn measured() -> Evidence {
             from: "backlog".into(),
             what: "a group away for 300 s".into(),
             setup: Some(setup()),
+            paused: 1,
             rate: Range { value: 900e3, low: 850e3, high: 950e3 },
             measured_interval: true,
             arrival: 400e3,

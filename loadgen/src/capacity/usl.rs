@@ -197,11 +197,15 @@ impl Usl {
         Ok((value, (value - half).max(0.0), value + half))
     }
 
-    /// Where the curve is highest: N = sqrt((1 - α) / β), and the throughput there. `None` if it never falls.
-    /// Whether that lies within reach of what was measured is the caller's to see.
+    /// Where the curve is highest from N = 1 on, and the throughput there: it rises while 1 - α > βN². `None` if it
+    /// never falls. Whether that lies within reach of what was measured is the caller's to see.
     pub fn peak(&self) -> Option<(f64, f64)> {
-        let n = ((1.0 - self.alpha) / self.beta).sqrt();
-        (self.beta > 0.0 && n.is_finite() && n >= 1.0).then(|| (n, curve(self.params(), n)))
+        let n = match self.alpha + self.beta {
+            // One is already more than is best.
+            falls if falls > 1.0 => 1.0,
+            _ => ((1.0 - self.alpha) / self.beta).sqrt(),
+        };
+        n.is_finite().then(|| (n, curve(self.params(), n)))
     }
 
     /// The smallest whole N, within reach, at which the curve comes to `throughput`.
@@ -418,6 +422,24 @@ mod tests {
         let fit = Usl::fit(&better).unwrap();
         assert_eq!((fit.alpha, fit.beta, fit.peak()), (0.0, 0.0, None));
         assert_eq!(fit.pays_until(0.5), 16.0);
+    }
+
+    /// `sqrt((1 - α) / β)` is no number for α > 1, and lies below 1 for some below it: one was then said to be too few.
+    #[test]
+    fn a_curve_that_falls_from_the_first_on_peaks_there() {
+        for (params, peak) in [
+            ([1.5, 0.0, 100.0], Some((1.0, 100.0))),
+            ([1.2, 0.01, 100.0], Some((1.0, 100.0))),
+            ([0.5, 0.8, 100.0], Some((1.0, 100.0))),
+            ([0.75, 0.25, 100.0], Some((1.0, 100.0))),
+            ([0.0, 0.25, 100.0], Some((2.0, 200.0 / 1.5))),
+            ([1.0, 0.0, 100.0], None),
+            ([0.5, 0.0, 100.0], None),
+        ] {
+            let points = [1.0, 2.0, 4.0, 8.0].map(|n| (n, curve(params, n)));
+            let fit = Usl::of(params, [true; 3], 0.0, &points);
+            assert_eq!(fit.peak(), peak, "{params:?}");
+        }
     }
 
     proptest! {

@@ -22,7 +22,7 @@ const MATTERS_US: f64 = 100.0;
 const OWN_SHARE: f64 = 0.1;
 /// A target that acknowledges less than this share of what is due does not keep up. Some of what is due in the
 /// last moments is always acknowledged after the window.
-const KEEPS_UP: f64 = 0.98;
+pub(crate) const KEEPS_UP: f64 = 0.98;
 /// Steps in which the correction of a closed run fills in what one answer held up: bounds its time, and is
 /// still finer than any percentile of it needs.
 const STEPS: u64 = 256;

@@ -91,7 +91,7 @@ pub enum RunReadError {
 /// Reads the run in the directory `path`. Needs `run.json`, so a run that was killed cannot be read.
 pub fn read_run(path: &Path) -> Result<RunFiles, RunReadError> {
     let report = report(path)?;
-    let samples = samples(path)?;
+    let samples = read_samples(path)?;
     let grid = Grid::new(report.started_ns, report.duration_s);
     let series = hlog::read(open(path, LOG)?, grid)
         .map_err(|source| RunReadError::Log { path: path.join(LOG), source })?;
@@ -132,7 +132,8 @@ fn report(dir: &Path) -> Result<Report, RunReadError> {
     serde_json::from_slice(&text).map_err(json)
 }
 
-fn samples(dir: &Path) -> Result<Vec<Progress>, RunReadError> {
+/// Reads what was measured second by second in the directory `dir`, of whatever schema its report is.
+pub(crate) fn read_samples(dir: &Path) -> Result<Vec<Progress>, RunReadError> {
     let path = dir.join(SAMPLES);
     let mut file = open(dir, SAMPLES)?;
     let (mut samples, mut text) = (Vec::new(), Vec::new());

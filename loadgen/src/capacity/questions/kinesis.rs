@@ -2,7 +2,8 @@
 
 use crate::capacity::answer::{Answer, Figure, Question, Unit, Verdict};
 use crate::capacity::facts::Facts;
-use crate::capacity::formula::{self, KINESIS_RECORDS, Kinesis};
+use crate::capacity::formula::{self, Kinesis};
+use crate::capacity::recorded::Recorded;
 use crate::report::figures::{percent, rate, whole};
 
 /// How many shards is this, and what would they refuse?
@@ -64,22 +65,15 @@ pub fn equivalent(facts: &Facts<'_>) -> Answer {
             &from,
         ));
     }
-    if let Some((from, recorded)) =
-        facts.recording().filter(|_| demand.from.starts_with("recorded"))
+    let recording = facts.recording().filter(|_| demand.from.starts_with("recorded"));
+    if let Some((from, share)) =
+        recording.and_then(|(from, recorded)| Some((from, in_bursts(recorded, size, shards)?)))
     {
-        // By the windows that were seen: bursts count, where the mean hides them.
-        let (mut offered, mut over) = (0.0, 0.0);
-        for window in &recorded.windows {
-            offered += window.records_in * window.span_s;
-            over += (window.records_in - shards * KINESIS_RECORDS).max(0.0) * window.span_s;
-        }
-        if offered > 0.0 {
-            answer = answer.note(format!(
-                "Over the stretches of ten seconds in {from}, {} for the average would have refused {} of the records.",
-                counted_shards(shards),
-                percent(over / offered)
-            ));
-        }
+        answer = answer.note(format!(
+            "Over the stretches of ten seconds in {from}, {} for the average would have refused {} of the records.",
+            counted_shards(shards),
+            percent(share)
+        ));
     }
     if demand.groups > 2 {
         answer = answer.note(
@@ -88,6 +82,20 @@ pub fn equivalent(facts: &Facts<'_>) -> Answer {
         );
     }
     answer
+}
+
+/// The share of all records that `shards` would have refused window by window: bursts count, where the mean hides them.
+/// `size` is what a record counts in the mean; a recording has it with its framing. `None` if nothing came in.
+fn in_bursts(recorded: &Recorded, size: f64, shards: f64) -> Option<f64> {
+    let counts = size / recorded.batch_bytes_per_record()?;
+    let (mut offered, mut over) = (0.0, 0.0);
+    for window in recorded.windows.iter().filter(|window| window.records_in > 0.0) {
+        let records = window.records_in * window.span_s;
+        let load = formula::kinesis(window.records_in, window.bytes_in * counts, 0.0);
+        offered += records;
+        over += load.refused(shards) * records;
+    }
+    (offered > 0.0).then_some(over / offered)
 }
 
 fn counted_shards(shards: f64) -> String {

@@ -155,13 +155,13 @@ fn live(mut answer: Answer, drain: &Drain) -> Answer {
         );
     }
     if !drain.measured_interval {
-        let interval = match drain.rate.low < drain.rate.high {
-            true => "the interval is the slowest and the fastest second of it, not one of 95 %",
-            false => "there is no interval",
-        };
-        answer = answer.note(format!(
-            "Catching up was measured for less than 30 s: {interval}. A longer outage gives one."
-        ));
+        answer = answer.note(match drain.rate.low < drain.rate.high {
+            true => {
+                "Catching up was measured for less than 30 s: the interval is the slowest and the fastest second of it, not \
+                 one of 95 %. A longer outage gives one."
+            }
+            false => "No whole second of catching up is known: there is no interval.",
+        });
     }
     match drain.generator_busy {
         Some(busy) if busy >= AT_END => {

@@ -378,10 +378,11 @@ pub fn groups(facts: &Facts<'_>) -> Answer {
         (p.delivered * f64::from(p.setup.groups), p.setup.groups, p.delivered, p.from.clone())
     });
     let drained = facts.evidence.drains.iter().map(|drain| {
-        // The group that catches up, and those that follow meanwhile.
-        let live = drain.setup.as_ref().map_or(0, |setup| setup.groups.saturating_sub(1));
-        let read = drain.rate.value + drain.arrival * f64::from(live);
-        (read, live + 1, drain.arrival, drain.from.clone())
+        // Those that catch up, and those that follow meanwhile.
+        let all = drain.setup.as_ref().map_or(0, |setup| setup.groups).max(drain.paused);
+        let live = f64::from(all - drain.paused);
+        let read = drain.rate.value * f64::from(drain.paused) + drain.arrival * live;
+        (read, all, drain.arrival, drain.from.clone())
     });
     let recorded = facts.evidence.recorded.iter().filter_map(|(from, recorded)| {
         let window = recorded.borne()?;

@@ -183,15 +183,18 @@ pub fn one_more(facts: &Facts<'_>, scaling: Option<&Scaling>) -> Answer {
     };
     let largest = fit.largest();
     let now = facts.shards().map_or(largest, |(n, _)| f64::from(n));
-    let (here, there) = match (fit.at(now), fit.at(now + 1.0)) {
-        (Ok(here), Ok(there)) => (here, there),
+    let device = scaling.device.as_ref().map_or(f64::INFINITY, |(most, _)| *most);
+    // Nothing is read off above what the device does.
+    let at = |n: f64| fit.at(n).map(|(x, low, high)| [x, low, high].map(|x| x.min(device)));
+    let (here, there) = match (at(now), at(now + 1.0)) {
+        (Ok([here, ..]), Ok(there)) => (here, there),
         (Err(error), _) | (_, Err(error)) => {
             let answer = Answer::new(question, Verdict::BeyondMeasured, error.to_string());
             return notes(answer, facts, scaling, fit).better(facts.commands.sweep_shards());
         }
     };
-    let device = scaling.device.as_ref().map_or(f64::INFINITY, |(most, _)| *most);
-    let gain = there.0.min(device) - here.0.min(device);
+    let [next, low, high] = there;
+    let gain = next - here;
     let pays = fit.pays_until(PAYS);
     let until = match fit.peak() {
         _ if pays >= (largest * REACH).floor() => {
@@ -211,7 +214,7 @@ pub fn one_more(facts: &Facts<'_>, scaling: Option<&Scaling>) -> Answer {
         whole(now as u64 + 1),
         if gain < 0.0 { "-" } else { "+" },
         rate(gain.abs()),
-        gain / here.0 * 100.0
+        gain / here * 100.0
     );
     let verdict = if gain > 0.0 { Verdict::Known } else { Verdict::No };
     let fitted = |figure: Figure| {
@@ -224,11 +227,11 @@ pub fn one_more(facts: &Facts<'_>, scaling: Option<&Scaling>) -> Answer {
         .figure(fitted(
             Figure::new(
                 format!("rate of {} shards", rate(now + 1.0)),
-                there.0.min(device),
+                next,
                 Unit::RecordsPerS,
                 formula::USL,
             )
-            .within(there.1, there.2),
+            .within(low, high),
         ))
         .figure(fitted(Figure::new("one more brings", gain, Unit::RecordsPerS, formula::USL)));
     if let Some((n, x)) = fit.peak().filter(|(n, _)| *n <= largest * REACH) {
@@ -426,12 +429,11 @@ fn cores(answer: Answer, facts: &Facts<'_>) -> Answer {
             rate(target)
         ));
     }
-    let cores = facts.recording().map_or(1, |(_, recorded)| recorded.cores.max(1));
-    let needed = (f64::from(cores) * window.busy * target / window.records_in).ceil().max(1.0);
+    // Of all of them: the busiest says what gives out first, and not how much work there is.
+    let needed = (window.cores_busy * target / window.records_in).ceil().max(1.0);
     let mut answer = answer.figure(
         Figure::new("cores of the server", needed, Unit::Count, formula::CORES)
-            .from("cores", f64::from(cores), Unit::Count, from)
-            .from("busiest core, share in use", window.busy, Unit::Share, from)
+            .from("CPU time of all cores a second", window.cores_busy, Unit::Seconds, from)
             .from("rate", window.records_in, Unit::RecordsPerS, from)
             .from("target", target, Unit::RecordsPerS, &facts.demand.from),
     );

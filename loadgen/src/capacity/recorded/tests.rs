@@ -1,7 +1,7 @@
 //! Made-up servers, and what is seen of them.
 
 use super::*;
-use highwater_wire::telemetry::{CoreSnapshot, GroupSnapshot, ShardSnapshot};
+use highwater_wire::telemetry::{CoreSnapshot, GroupSnapshot};
 
 /// A server of two cores and two shards: 1,000 and 500 records/s of 200 bytes each, 250 on the device; what one
 /// group has read is `position`.
@@ -58,6 +58,8 @@ fn rates_shares_and_percentiles_are_of_what_happened_meanwhile() {
     assert_eq!((found.mean.records_out, found.mean.disk_bytes), (3_000.0, 375_000.0));
     assert_eq!(found.disk_bytes_per_record(), Some(250.0));
     assert_eq!(found.batch_bytes_per_record(), Some(200.0));
+    assert!((found.mean.cores_busy - 0.9).abs() < 1e-9);
+    assert!((found.windows[0].cores_busy - 0.9).abs() < 1e-9);
     assert!((found.mean.busy - 0.6).abs() < 1e-9 && (found.core_skew - 60.0 / 45.0).abs() < 1e-9);
     // 1,000 of 1,500 over two shards.
     assert!((found.shard_skew - 1_000.0 / 750.0).abs() < 1e-9);
@@ -94,6 +96,49 @@ fn a_restart_and_a_repeated_snapshot_are_no_time() {
     assert_eq!((again.samples, again.span_s), (21, 20.0));
     assert_eq!(watched([at(5_000, 100, 0)]), None);
     assert_eq!(watched([]), None);
+}
+
+/// A stream that is deleted takes its counters out of the sums of all shards: what it took was then missing.
+#[test]
+fn what_a_deleted_stream_took_stays() {
+    let with = |snapshot: Snapshot, stream_id: u32, born: u64| {
+        let mut other = at(5_000, snapshot.uptime_ns / 1_000_000_000 - born, 0).shards;
+        for shard in &mut other {
+            (shard.stream, shard.stream_id) = ("t".into(), stream_id);
+        }
+        Snapshot { shards: [snapshot.shards, other].concat(), ..snapshot }
+    };
+    // Beside `s`, one that is there from 110 to 120 (told as long as it is), and one by its name from 125 on.
+    let seen = |second: u64| {
+        let snapshot = at(5_000, second, 0);
+        match second {
+            110..=120 => with(snapshot, 7, 110),
+            125.. => with(snapshot, 8, 125),
+            _ => snapshot,
+        }
+    };
+    let found = watched((100..141).map(seen)).unwrap();
+    // 40 s of 1,500/s, 10 s and 15 s more of it.
+    assert_eq!(found.mean.records_in, 1_500.0 * 65.0 / 40.0);
+    assert_eq!(found.mean.bytes_in, 200.0 * found.mean.records_in);
+    assert_eq!(found.mean.records_out, 2.0 * found.mean.records_in);
+    assert_eq!(found.mean.disk_bytes, 250.0 * found.mean.records_in);
+    let windows: Vec<f64> = found.windows.iter().map(|window| window.records_in).collect();
+    assert_eq!(windows, [1_500.0, 3_000.0, 2_250.0, 3_000.0]);
+    assert!((found.shard_skew - 1_000.0 / 750.0).abs() < 1e-9);
+    // All that was there is deleted: what `load run --delete-stream` leaves.
+    let gone = (100..121).map(|second| match second {
+        120 => Snapshot { shards: vec![], ..at(5_000, 120, 0) },
+        second => at(5_000, second, 0),
+    });
+    let found = watched(gone).unwrap();
+    assert_eq!(found.mean.records_in, 1_500.0 * 19.0 / 20.0);
+    // By the same name and number, one that counts less began anew.
+    let anew = (100..121).map(|second| Snapshot {
+        shards: if second < 110 { at(5_000, second, 0) } else { at(5_000, second - 110, 0) }.shards,
+        ..at(5_000, second, 0)
+    });
+    assert_eq!(watched(anew).unwrap().mean.records_in, 1_500.0 * 19.0 / 20.0);
 }
 
 #[test]

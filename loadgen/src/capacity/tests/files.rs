@@ -6,8 +6,9 @@ use std::path::Path;
 use super::{asked, near};
 use crate::capacity::*;
 use crate::search::{
-    Backlog, Bound, Ended, Goal, GoalResult, Interval, Proof, SEARCH_SCHEMA, SearchFile,
-    SearchResult, SearchSettings, Soak, Stage, TrialRecord,
+    AxisValues, Backlog, Bound, Ended, Goal, GoalResult, Interval, Proof, SEARCH_SCHEMA,
+    SWEEP_SCHEMA, SearchFile, SearchResult, SearchSettings, Setting, Soak, Stage, SweepFile,
+    SweepMode, SweepPoint, TrialRecord,
 };
 use crate::{Distribution, Environment, LoadOptions, Mode};
 
@@ -100,6 +101,46 @@ fn search() -> SearchFile {
             hysteresis: None,
             notes: vec![],
         }),
+    }
+}
+
+/// A search of a sweep over one setting, which is kept in its summary only.
+fn swept(name: &str, value: &str, shards: u32, rate: Interval) -> SweepPoint {
+    SweepPoint {
+        turn: 1,
+        settings: vec![Setting { name: name.into(), value: value.into() }],
+        dir: format!("point-{value}"),
+        done: true,
+        void_reason: None,
+        missed: None,
+        shards,
+        groups: 1,
+        ack: "durable".into(),
+        mean_payload_bytes: 1_024.0,
+        rate: Some(rate),
+        published_rate: Some(rate.low),
+        bytes_per_s: None,
+        response: Distribution::default(),
+        propagation: Distribution::default(),
+    }
+}
+
+fn sweep(points: Vec<SweepPoint>) -> SweepFile {
+    let values = points.iter().map(|point| point.settings[0].value.clone()).collect();
+    let of = search();
+    SweepFile {
+        schema: SWEEP_SCHEMA.into(),
+        command: vec![],
+        target: of.target,
+        server: of.server,
+        started_ns: 1,
+        seed: 1,
+        vary: vec![AxisValues { name: points[0].settings[0].name.clone(), values }],
+        mode: SweepMode::Search { settings: of.settings },
+        load: of.load,
+        environment: of.environment,
+        lints: vec![],
+        points,
     }
 }
 
@@ -236,6 +277,80 @@ fn overload_has_the_extent_of_its_seconds() {
     assert_eq!((ceiling.lasted_s, ceiling.generator_busy), (10.0, Some(0.97)));
 }
 
+/// Where nothing gave out, the summary has the published rate in the place of an estimate: that was taken for one.
+#[test]
+fn a_point_of_which_only_the_summary_is_left_is_as_open_as_its_search() {
+    let dir = tempfile::tempdir().unwrap();
+    for (rate, open, verdict) in [
+        (Interval { value: 9e3, low: 9e3, high: 9e3 }, true, Verdict::BeyondMeasured),
+        (Interval { value: 10e3, low: 9e3, high: 11e3 }, false, Verdict::No),
+    ] {
+        json(&dir.path().join("sweep.json"), &sweep(vec![swept("shards", "2", 2, rate)]));
+        let evidence = read(&[dir.path()]).unwrap();
+        let found = &evidence.sustained[0];
+        assert_eq!((found.open_above, found.estimate.is_none()), (open, open));
+        assert_eq!(found.safe, Some(9e3));
+        let plan = plan(&evidence, &Demand::of(20e3), &PlanOptions::default()).unwrap();
+        assert_eq!(plan.answers[0].verdict, verdict);
+    }
+}
+
+/// Every point had the streams of the first then.
+#[test]
+fn streams_that_were_varied_are_known_from_the_summary() {
+    let dir = tempfile::tempdir().unwrap();
+    let rate = Interval { value: 10e3, low: 9e3, high: 11e3 };
+    let points = ["1", "4", "all"].map(|streams| swept("streams", streams, 2, rate));
+    json(&dir.path().join("sweep.json"), &sweep(points.into()));
+    let evidence = read(&[dir.path()]).unwrap();
+    let shards: Vec<u32> = evidence.sustained.iter().map(|found| found.setup.shards).collect();
+    assert_eq!(shards, [2, 8]);
+    assert!(evidence.left_out[0].contains("streams=all"), "{:?}", evidence.left_out);
+}
+
+/// Anything wrong with any file of a run took its seconds away without a word.
+#[test]
+fn the_seconds_of_a_run_need_nothing_else_and_are_missed_aloud() {
+    let dir = tempfile::tempdir().unwrap();
+    let [.., backlog] = crate::report::fixture::all();
+    let path = dir.path().join("b");
+    json(&path.join("run.json"), &backlog.report);
+    fs::write(path.join("latency.hlog"), "damaged").unwrap();
+    let lines = backlog.samples.iter().map(|sample| serde_json::to_string(sample).unwrap() + "\n");
+    let lines = lines.collect::<String>();
+    let mut known = Evidence::default();
+    known.add_run("b", String::new(), &backlog.report, &backlog.samples);
+    let known = known.drains[0].rate;
+    assert!(known.low < known.high, "{known:?}");
+    for (samples, missing) in [
+        (Some(lines.clone()), None),
+        (Some(format!("{{}}\n{lines}")), Some("samples.jsonl: line 1")),
+        (None, Some("it has no samples.jsonl")),
+    ] {
+        match &samples {
+            Some(text) => fs::write(path.join("samples.jsonl"), text).unwrap(),
+            None => fs::remove_file(path.join("samples.jsonl")).unwrap(),
+        }
+        let evidence = read(&[&path]).unwrap();
+        let (found, left_out) = (evidence.drains[0].rate, &evidence.left_out);
+        match missing {
+            None => {
+                near(found.low, known.low);
+                near(found.high, known.high);
+                assert!(left_out.is_empty(), "{left_out:?}");
+            }
+            Some(why) => {
+                assert_eq!(found, Range::exactly(found.value));
+                assert!(left_out[0].contains(why), "{left_out:?}");
+                let demand = Demand::of(evidence.drains[0].arrival);
+                let plan = plan(&evidence, &demand, &PlanOptions::default()).unwrap();
+                let mut notes = plan.answers.iter().flat_map(|answer| &answer.notes);
+                assert!(notes.any(|note| note.contains("there is no interval")), "{plan}");
+            }
+        }
+    }
+}
+
 #[test]
 fn runs_are_points_drains_and_ceilings() {
     let dir = tempfile::tempdir().unwrap();
@@ -251,6 +366,7 @@ fn runs_are_points_drains_and_ceilings() {
     let found = backlog.report.backlog.unwrap();
     near(evidence.drains[0].rate.value, found.drain_rate / f64::from(found.groups_paused));
     assert_eq!(evidence.drains[0].arrival, found.arrival_rate);
+    assert_eq!(evidence.drains[0].paused, found.groups_paused);
     assert!(evidence.points.iter().any(|p| p.offered == steady.report.offered_rate));
     // With its seconds, the drain has an interval.
     let mut with_seconds = Evidence::default();
