@@ -47,7 +47,8 @@ impl Done {
     fn write(&self) -> Result<(), Failure> {
         let address = self.address.iter().map(|address| format!("server {address}"));
         let lines: Vec<String> = address.chain(self.steps.iter().cloned()).collect();
-        fs::write(&self.path, lines.join("\n") + "\n")
-            .map_err(|e| Failure::doing(format!("cannot write {}", self.path.display()), e))
+        let text = lines.join("\n") + "\n";
+        // Half an address is one to listen on, too.
+        highwater_loadgen::write_whole(&self.path, text.as_bytes()).map_err(Failure::failed)
     }
 }

@@ -168,12 +168,16 @@ fn found(late: f64, answer: impl FnOnce(SearchResult) -> SearchResult) -> Search
 }
 
 /// A program that keeps the words it is started with in `calls`, leaves `found` where a search is asked for, and ends that
-/// with `code`.
+/// with `code`. Asked to record, it does until it is interrupted, or fails at once while there is a file `full`; what is
+/// recorded begins when that does.
 fn pretending(dir: &Path, found: &SearchFile, code: i32) -> PathBuf {
     let kept = dir.join("found.json");
     fs::write(&kept, serde_json::to_vec(found).unwrap()).unwrap();
     let script = format!(
-        "#!/bin/sh\n[ \"$1\" != record ] || exec sleep 600\necho \"$*\" >>'{0}/calls'\nkind=$2\n\
+        "#!/bin/sh\nif [ \"$1\" = record ]; then [ ! -e '{0}/full' ] || exit 1\n\
+         trap 'rm \"$5.on\"; exit 0' INT; : >\"$5\"; : >\"$5.on\"; while :; do sleep 0.01; done; fi\n\
+         echo \"$*\" >>'{0}/calls'\nkind=$2\n\
+         case $kind in run|backlog) until [ -e '{0}/m/{RECORDING}.on' ] || [ -e '{0}/full' ]; do sleep 0.01; done; esac\n\
          while [ $# -gt 0 ]; do [ \"$1\" != -o ] || mkdir -p \"$2\"; [ \"$1\" != -o ] || out=$2; shift; done\n\
          [ \"$kind\" = search ] || exit 0\ncp '{1}' \"$out/{SEARCH_FILE}\"\nexit {code}\n",
         dir.display(),
@@ -237,6 +241,47 @@ fn a_search_that_was_not_finished_ends_the_measurement() {
     let said = worker.against("h:1").unwrap_err().to_string();
     assert!(said.contains("load search") && said.contains("goes on where it was"), "{said}");
     assert!(!worker.done.has(&job.search("h:1")));
+}
+
+/// A step was done though nothing was recorded: no later try made up for it, and the plan ended at the missing file.
+#[test]
+fn a_step_without_its_recording_is_not_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = Job { dir: dir.path().join("m"), ..job(&[0, 1]) };
+    fs::create_dir(&job.dir).unwrap();
+    let file = found(0.0, |result| SearchResult { published_rate: Some(18e3), ..result });
+    let program = pretending(dir.path(), &file, 0);
+    let (stop, mut done) = (Stop::new(), Done::open(&job.dir.join(DONE)).unwrap());
+    let mut worker = Worker { job: &job, program: &program, stop: &stop, done: &mut done };
+    let runs = || {
+        let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
+        calls.lines().filter(|line| line.starts_with("load run ")).count()
+    };
+    fs::write(dir.path().join("full"), "").unwrap();
+    let said = worker.against("h:1").unwrap_err().to_string();
+    assert!(said.contains("the recorder failed") && said.contains("record -t h:1"), "{said}");
+    assert_eq!(runs(), 1);
+    fs::remove_file(dir.path().join("full")).unwrap();
+    worker.against("h:1").unwrap();
+    assert_eq!(runs(), 2);
+    worker.against("h:1").unwrap();
+    assert_eq!(runs(), 2, "all is done");
+    fs::remove_file(job.dir.join(RECORDING)).unwrap();
+    worker.against("h:1").unwrap();
+    assert_eq!(runs(), 3, "the recording is missing");
+}
+
+/// What is noted replaces what was, whole: an address that is cut short is one to listen on, too.
+#[test]
+fn what_is_done_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, before) = (dir.path().join(DONE), dir.path().join("before"));
+    let mut done = Done::open(&path).unwrap();
+    done.at("127.0.0.1:4711").unwrap();
+    fs::hard_link(&path, &before).unwrap();
+    done.add(&job(&[0, 1]).probe()).unwrap();
+    assert_eq!(fs::read_to_string(before).unwrap(), "server 127.0.0.1:4711\n");
+    assert!(Done::open(&path).unwrap().has(&job(&[0, 1]).probe()));
 }
 
 #[test]

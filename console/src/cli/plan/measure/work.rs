@@ -16,11 +16,12 @@ use crate::signals::Stop;
 
 /// What follows the search is measured at this share of what it publishes, if more is asked for.
 const OF_SAFE: f64 = 0.7;
-/// A trial that delivered less than this share of what was due did not keep up.
-const KEPT_UP: f64 = 0.98;
 
 /// What the server's figures are recorded in.
 pub(super) const RECORDING: &str = "load.rec";
+
+/// What a step that failed is told with.
+const GOES_ON: &str = "the same command goes on where it was";
 
 /// Exit code of a measurement that does not count.
 const VOID: i32 = 5;
@@ -67,28 +68,51 @@ impl Worker<'_> {
             note!("{why}: what follows is measured at {}/s", human::count(rate));
         }
         for step in self.job.others(target, rate) {
-            let recorder = if step.recorded && !self.done.has(&step) {
-                let file = self.job.path(RECORDING);
-                let words = ["record", "-t", target, "-o", &file].map(str::to_owned);
-                Some(Running::start(self.program, &words, Stdio::null())?)
-            } else {
-                None
-            };
-            self.carry_out(&step)?;
-            if let Some(recorder) = recorder {
-                recorder.stop()?;
+            match step.recorded {
+                true => self.recorded(&step, target)?,
+                false => self.carry_out(&step)?,
             }
         }
         Ok(())
     }
 
-    /// Runs a step unless it is done. A void measurement is one, and so is one whose answer is no: the plan says so.
+    /// Runs a step unless it is done.
     pub fn carry_out(&mut self, step: &Step) -> Result<(), Failure> {
-        let path = self.job.dir.join(step.leaves);
-        // Somebody who removes what a step left wants it again.
-        if self.done.has(step) && path.exists() {
+        if self.is_done(step) {
             return Ok(());
         }
+        self.measure(step)?;
+        self.done.add(step)
+    }
+
+    /// The same, and records the server at `target` meanwhile. Without the recording the step is not done.
+    fn recorded(&mut self, step: &Step, target: &str) -> Result<(), Failure> {
+        if self.is_done(step) {
+            return Ok(());
+        }
+        let file = self.job.path(RECORDING);
+        let words = ["record", "-t", target, "-o", &file].map(str::to_owned);
+        let recorder = Running::start(self.program, &words, Stdio::null())?;
+        self.measure(step)?;
+        let status = recorder.stop()?;
+        if !status.success() {
+            let line = shell_line(&words);
+            return Err(Failure::Failed(format!(
+                "the recorder failed ({status}): highwater {line}; {GOES_ON}"
+            )));
+        }
+        self.done.add(step)
+    }
+
+    /// Somebody who removes what a step left wants it again.
+    fn is_done(&self, step: &Step) -> bool {
+        let has = |name: &str| self.job.dir.join(name).exists();
+        self.done.has(step) && has(step.leaves) && (!step.recorded || has(RECORDING))
+    }
+
+    /// Runs a step. A void measurement is one, and so is one whose answer is no: the plan says so.
+    fn measure(&self, step: &Step) -> Result<(), Failure> {
+        let path = self.job.dir.join(step.leaves);
         note!("{}", step.line());
         let partly = self.job.dir.join("unfinished");
         let stdout = if step.printed {
@@ -99,16 +123,15 @@ impl Worker<'_> {
             Stdio::null()
         };
         let status = Running::start(self.program, &step.words, stdout)?.wait(self.stop)?;
-        let on = "the same command goes on where it was";
         if self.stop.requested() {
-            return Err(Failure::Failed(format!("interrupted; {on}")));
+            return Err(Failure::Failed(format!("interrupted; {GOES_ON}")));
         }
         match status.code() {
             Some(0 | VOID) => {}
             Some(FAILED) if answered(&path) => {}
             _ => {
                 return Err(Failure::Failed(format!(
-                    "this step failed ({status}): {}; {on}",
+                    "this step failed ({status}): {}; {GOES_ON}",
                     step.line()
                 )));
             }
@@ -117,7 +140,7 @@ impl Worker<'_> {
             fs::rename(&partly, &path)
                 .map_err(|e| Failure::doing(format!("cannot write {}", path.display()), e))?;
         }
-        self.done.add(step)
+        Ok(())
     }
 }
 
@@ -152,16 +175,10 @@ fn goes_on_at(found: &SearchFile, demand: f64) -> (f64, Option<String>) {
 /// The highest rate of a trial that counts at which every goal was met and nothing piled up; if no trial met the goals, of
 /// one at which nothing piled up.
 fn kept_up(found: &SearchFile) -> Option<f64> {
-    let steady = found.trials.iter().filter(|trial| {
-        let grew = trial.backlog.is_some_and(|b| b.significant && b.growth > found.settings.stable);
-        let all = trial.delivered_rate >= KEPT_UP * trial.offered_rate;
-        trial.void_reason.is_none() && !grew && all
-    });
+    let counts = |trial: &&TrialRecord| trial.void_reason.is_none();
+    let steady = found.trials.iter().filter(counts).filter(|t| t.kept_up(found.settings.stable));
     let steady: Vec<&TrialRecord> = steady.collect();
-    let met = steady.iter().filter(|trial| {
-        let mut goals = found.settings.goals.iter().enumerate();
-        goals.all(|(at, goal)| trial.share_over(at).is_some_and(|share| share <= goal.allowed))
-    });
+    let met = steady.iter().filter(|trial| trial.meets(&found.settings.goals) == Some(true));
     let highest = met.map(|trial| trial.rate).max_by(f64::total_cmp);
     highest.or_else(|| steady.iter().map(|trial| trial.rate).max_by(f64::total_cmp))
 }
