@@ -112,7 +112,9 @@ impl SearchFlags {
 
     /// The words that repeat a search of `base`, after `highwater load COMMAND`.
     pub fn words(&self, command: &str, base: &Request, settings: &SearchSettings) -> Vec<String> {
-        let duration = |s: f64| echo::duration(Duration::from_secs_f64(s));
+        // What no clock knows is refused, by its name, once there is a request to check.
+        let duration =
+            |s: f64| echo::duration(Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX));
         let mut words = echo::words(base);
         if let Some(word) = words.get_mut(2) {
             *word = command.to_owned();

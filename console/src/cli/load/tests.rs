@@ -34,6 +34,26 @@ fn refused(line: &str, says: &[&str]) {
     }
 }
 
+/// So many seconds were a panic before they were refused.
+#[test]
+fn a_time_beyond_all_clocks_is_refused() {
+    const EVER: &str = "18446744073709551615s";
+    for (line, flag) in [
+        ("search --budget", Some("--budget")),
+        ("search -d", Some("--duration")),
+        ("sweep --vary shards=1,2 -o d --budget", None),
+    ] {
+        let cli = Cli::try_parse_from(words(&format!("{line} {EVER}"))).unwrap();
+        let Command::Load(args) = cli.command else { panic!("not a load command") };
+        match (args.check(), flag) {
+            (Err(Failure::Usage(said)), Some(flag)) => assert!(said.contains(flag), "{said}"),
+            // A sweep's is refused when its first search is.
+            (Err(Failure::Usage(_)) | Ok(()), None) => {}
+            (result, _) => panic!("{line}: {result:?}"),
+        }
+    }
+}
+
 fn same(a: &LoadOptions, b: &LoadOptions) {
     assert_eq!(serde_json::to_value(a).unwrap(), serde_json::to_value(b).unwrap());
 }
