@@ -58,7 +58,8 @@ formulas! {
         "asymptotic bound, X <= 1 / D (Denning and Buzen, 1978)",
         "an upper bound; delay grows well before it";
     /// Throughput of N shards.
-    USL = "usl": "X(N) = gN / (1 + a(N - 1) + bN(N - 1)); peak at sqrt((1 - a) / b), at 1 if that is less or a > 1",
+    USL = "usl":
+        "X(N) = gN / (1 + a(N - 1) + bN(N - 1)); highest at a whole N beside sqrt((1 - a) / b), at 1 if that is less or a > 1",
         "N. J. Gunther, Guerrilla Capacity Planning, 2007",
         "a fit, not a law; nothing is read off beyond twice the largest N measured, or above what the device does";
     /// Shards for a target.

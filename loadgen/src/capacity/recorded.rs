@@ -92,7 +92,8 @@ pub struct Recorded {
     pub groups: u32,
     /// Busiest core's share over the mean of the cores; 1 is even.
     pub core_skew: f64,
-    /// Busiest shard's records over the mean of its stream, the largest of all streams; 0 without any.
+    /// Busiest shard's records over the mean of its stream, the largest of all streams with a hundredth of the records;
+    /// 0 without any.
     pub shard_skew: f64,
     /// Propagation delay over the whole: percentiles 50, 99 and 99.9, in microseconds.
     pub propagation_us: Option<[f64; 3]>,
@@ -441,16 +442,21 @@ fn percentiles(distribution: &Distribution) -> Option<[f64; 3]> {
     Some([at(0.5)?, at(0.99)?, at(0.999)?])
 }
 
-/// The largest, over streams of several shards, of the busiest shard over the mean.
+/// A stream with less than this share of all records says nothing about the keys: a single one on four shards has a skew
+/// of 4.
+const FEW: f64 = 0.01;
+
+/// The largest, over streams, of the busiest shard over the mean.
 fn skew(shards: &BTreeMap<ShardKey, f64>) -> f64 {
     let mut streams: BTreeMap<(&str, u32), Vec<f64>> = BTreeMap::new();
     for ((stream, number, _), records) in shards {
         streams.entry((stream, *number)).or_default().push(*records);
     }
+    let few = shards.values().sum::<f64>() * FEW;
     let of = |records: &Vec<f64>| {
-        let mean = records.iter().sum::<f64>() / records.len() as f64;
+        let all: f64 = records.iter().sum();
         let most = records.iter().copied().fold(0.0, f64::max);
-        (mean > 0.0).then_some(most / mean)
+        (all > few).then_some(most / all * records.len() as f64)
     };
     streams.values().filter_map(of).fold(0.0, f64::max)
 }

@@ -208,6 +208,14 @@ impl Usl {
         n.is_finite().then(|| (n, curve(self.params(), n)))
     }
 
+    /// The whole N at which the curve is highest, and the throughput there. As [`Usl::peak`].
+    pub fn best(&self) -> Option<(f64, f64)> {
+        let (n, _) = self.peak()?;
+        let at = |n: f64| (n, curve(self.params(), n));
+        let (below, above) = (at(n.floor()), at(n.ceil()));
+        Some(if above.1 > below.1 { above } else { below })
+    }
+
     /// The smallest whole N, within reach, at which the curve comes to `throughput`.
     pub fn reaches(&self, throughput: f64) -> Option<f64> {
         let most = (self.largest() * REACH).floor() as u64;
@@ -439,6 +447,16 @@ mod tests {
             let points = [1.0, 2.0, 4.0, 8.0].map(|n| (n, curve(params, n)));
             let fit = Usl::of(params, [true; 3], 0.0, &points);
             assert_eq!(fit.peak(), peak, "{params:?}");
+        }
+    }
+
+    #[test]
+    fn the_best_number_is_a_whole_one_beside_the_peak() {
+        // Peaks at sqrt(0.69 / 0.24) = 1.70, where 2 do more than 1; at 1.34, where they do less; and at 30.8.
+        for (alpha, beta, best) in [(0.31, 0.24, 2.0), (0.55, 0.25, 1.0), (0.05, 0.001, 31.0)] {
+            let points = [1.0, 2.0, 4.0, 8.0].map(|n| (n, curve([alpha, beta, 100.0], n)));
+            let fit = Usl::of([alpha, beta, 100.0], [true; 3], 0.0, &points);
+            assert_eq!(fit.best(), Some((best, curve([alpha, beta, 100.0], best))), "{alpha}");
         }
     }
 

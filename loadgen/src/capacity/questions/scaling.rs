@@ -8,7 +8,7 @@ use crate::capacity::evidence::{Evidence, Setup};
 use crate::capacity::facts::{AVERAGE_FILL, Capacity, Facts};
 use crate::capacity::formula;
 use crate::capacity::usl::{REACH, SIZES_GOOD, SIZES_MIN, Usl, UslError};
-use crate::report::figures::{percent, rate, whole};
+use crate::report::figures::{counted, percent, rate, whole};
 
 /// One more shard no longer pays when it brings less than this share of what the first brought.
 const PAYS: f64 = 0.25;
@@ -139,7 +139,7 @@ fn notes(mut answer: Answer, facts: &Facts<'_>, scaling: &Scaling, fit: &Usl) ->
     if scaling.setup.groups < groups {
         answer = answer.note(format!(
             "The curve is of {}: {groups} are asked for, and each reads everything once more.",
-            crate::report::figures::counted(u64::from(scaling.setup.groups), "group")
+            counted(u64::from(scaling.setup.groups), "group")
         ));
     }
     if fit.residuals.len() < SIZES_GOOD {
@@ -196,17 +196,18 @@ pub fn one_more(facts: &Facts<'_>, scaling: Option<&Scaling>) -> Answer {
     let [next, low, high] = there;
     let gain = next - here;
     let pays = fit.pays_until(PAYS);
-    let until = match fit.peak() {
+    let shards = |n: f64| counted(n as u64, "shard");
+    let until = match fit.best() {
         _ if pays >= (largest * REACH).floor() => {
-            format!("pays up to {} shards at least, twice what was measured", rate(pays))
+            format!("pays up to {} at least, twice what was measured", shards(pays))
         }
         Some((n, x)) if n <= largest * REACH => format!(
-            "pays up to {} shards; most is {} records/s at {}",
-            rate(pays),
+            "pays up to {}; most is {} records/s at {}",
+            shards(pays),
             rate(x.min(device)),
-            rate(n.round())
+            rate(n)
         ),
-        _ => format!("pays up to {} shards", rate(pays)),
+        _ => format!("pays up to {}", shards(pays)),
     };
     let says = format!(
         "{} -> {}: {}{} records/s ({:+.1} %); {until}",
@@ -234,7 +235,7 @@ pub fn one_more(facts: &Facts<'_>, scaling: Option<&Scaling>) -> Answer {
             .within(low, high),
         ))
         .figure(fitted(Figure::new("one more brings", gain, Unit::RecordsPerS, formula::USL)));
-    if let Some((n, x)) = fit.peak().filter(|(n, _)| *n <= largest * REACH) {
+    if let Some((n, x)) = fit.best().filter(|(n, _)| *n <= largest * REACH) {
         answer = answer
             .figure(fitted(Figure::new("most shards that help", n, Unit::Count, formula::USL)))
             .figure(fitted(Figure::new(
@@ -405,7 +406,7 @@ fn shards_by_curve(
     }
     let reach = fit.largest() * REACH;
     let top = fit
-        .peak()
+        .best()
         .filter(|(n, _)| *n <= reach)
         .map_or_else(|| fit.at(reach).map_or(fit.gamma, |at| at.0), |(_, x)| x);
     let says = format!(
@@ -437,7 +438,6 @@ fn cores(answer: Answer, facts: &Facts<'_>) -> Answer {
             .from("rate", window.records_in, Unit::RecordsPerS, from)
             .from("target", target, Unit::RecordsPerS, &facts.demand.from),
     );
-    answer.says +=
-        &format!("; {} by the recording", crate::report::figures::counted(needed as u64, "core"));
+    answer.says += &format!("; {} by the recording", counted(needed as u64, "core"));
     answer
 }

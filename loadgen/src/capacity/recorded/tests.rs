@@ -141,6 +141,25 @@ fn what_a_deleted_stream_took_stays() {
     assert_eq!(watched(anew).unwrap().mean.records_in, 1_500.0 * 19.0 / 20.0);
 }
 
+/// One record in a stream of two shards made its skew of 2 that of all keys.
+#[test]
+fn a_stream_with_next_to_nothing_in_it_has_no_skew() {
+    let seen = |second: u64| {
+        let mut snapshot = at(5_000, second, 0);
+        let tried = |shard: u32| ShardSnapshot {
+            stream: "tried".into(),
+            stream_id: 9,
+            shard,
+            records_in: u64::from(shard == 0 && second > 105),
+            ..ShardSnapshot::default()
+        };
+        snapshot.shards.extend([tried(0), tried(1)]);
+        snapshot
+    };
+    let found = watched((100..121).map(seen)).unwrap();
+    assert!((found.shard_skew - 1_000.0 / 750.0).abs() < 1e-9, "{}", found.shard_skew);
+}
+
 #[test]
 fn a_short_recording_is_one_window() {
     let found = watched((100..103).map(|s| at(5_000, s, 0))).unwrap();
