@@ -38,7 +38,7 @@ pub struct Window {
     pub busy: f64,
     /// CPU time of all cores over the time: so many were busy.
     pub cores_busy: f64,
-    /// Unread records of all groups at its end, less those at its start, per second.
+    /// Unread records of all groups at its end, less those at its start, per second; of one that is gone, as last told.
     pub backlog_growth: f64,
     /// 99th percentile of the propagation delay in microseconds; 0 if nothing was delivered.
     pub propagation_p99_us: f64,
@@ -213,23 +213,30 @@ impl Counts {
 /// A shard: name and number of its stream, and its own.
 type ShardKey = (String, u32, u32);
 
-/// What all shards did in a life of the server since it was first seen. One whose stream is deleted is told no more, but
-/// what it did was done.
+/// What all shards did in a life of the server since it was first seen, and what groups have not read. One whose stream is
+/// deleted is told no more, but what it did was done, and what was unread was not read.
 #[derive(Clone, Debug, Default)]
 struct Tally {
     sum: Counts,
     /// As each was last told, and its records in since it was first seen.
     shards: BTreeMap<ShardKey, (Counts, u64)>,
+    /// Unread records as last told, by group, stream and shard.
+    unread: BTreeMap<(String, String, u32), u64>,
 }
 
 impl Tally {
     /// From this moment on.
     fn from(snapshot: &Snapshot) -> Tally {
         let shards = snapshot.shards.iter().map(|shard| (key(shard), (Counts::of(shard), 0)));
-        Tally { sum: Counts::default(), shards: shards.collect() }
+        Tally {
+            sum: Counts::default(),
+            shards: shards.collect(),
+            unread: unread(snapshot).collect(),
+        }
     }
 
     fn take(&mut self, snapshot: &Snapshot) {
+        self.unread.extend(unread(snapshot));
         for shard in &snapshot.shards {
             let (told, records) = self.shards.entry(key(shard)).or_default();
             let now = Counts::of(shard);
@@ -242,6 +249,11 @@ impl Tally {
 
 fn key(shard: &ShardSnapshot) -> ShardKey {
     (shard.stream.clone(), shard.stream_id, shard.shard)
+}
+
+fn unread(snapshot: &Snapshot) -> impl Iterator<Item = ((String, String, u32), u64)> {
+    let groups = snapshot.groups.iter();
+    groups.map(|g| ((g.group.clone(), g.stream.clone(), g.shard), g.backlog_records))
 }
 
 /// Counters of a moment.
@@ -258,7 +270,7 @@ struct Moment {
 }
 
 impl Moment {
-    fn of(snapshot: &Snapshot, counts: Counts) -> Moment {
+    fn of(snapshot: &Snapshot, tally: &Tally) -> Moment {
         let (mut propagation, mut write) = (Distribution::default(), Distribution::default());
         for core in &snapshot.cores {
             propagation.merge(&core.propagation);
@@ -267,9 +279,9 @@ impl Moment {
         Moment {
             at_ns: snapshot.taken_ns,
             uptime_ns: snapshot.uptime_ns,
-            counts,
+            counts: tally.sum,
             busy_ns: snapshot.cores.iter().map(|core| (core.core, core.busy_ns)).collect(),
-            backlog: snapshot.groups.iter().map(|g| g.backlog_records).fold(0, u64::saturating_add),
+            backlog: tally.unread.values().copied().fold(0, u64::saturating_add),
             propagation,
             write,
             refused: snapshot.cores.iter().map(|core| core.refused).fold(0, u64::saturating_add),
@@ -318,7 +330,7 @@ impl Watch {
             self.end_life();
             self.tally = Tally::from(snapshot);
         }
-        let moment = Moment::of(snapshot, self.tally.sum);
+        let moment = Moment::of(snapshot, &self.tally);
         self.so_far.samples += 1;
         if again {
             self.groups.take(snapshot);

@@ -160,6 +160,19 @@ fn a_stream_with_next_to_nothing_in_it_has_no_skew() {
     assert!((found.shard_skew - 1_000.0 / 750.0).abs() < 1e-9, "{}", found.shard_skew);
 }
 
+/// What a group had not read was gone with its stream: a load that was not borne seemed to be.
+#[test]
+fn a_backlog_that_is_deleted_was_not_read() {
+    let seen = |second: u64| match second {
+        ..115 => at(5_000, second, 0),
+        _ => Snapshot { shards: vec![], groups: vec![], ..at(5_000, second, 0) },
+    };
+    let found = watched((100..141).map(seen)).unwrap();
+    assert_eq!(found.windows[1].records_in, 600.0);
+    assert_eq!(found.windows[1].backlog_growth, 400.0);
+    assert_eq!(found.borne(), None);
+}
+
 #[test]
 fn a_short_recording_is_one_window() {
     let found = watched((100..103).map(|s| at(5_000, s, 0))).unwrap();
