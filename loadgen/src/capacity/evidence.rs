@@ -175,7 +175,8 @@ pub struct Sustained {
     pub goals: String,
     /// The same as (percentile, bound in microseconds).
     pub bounds: Vec<(String, f64)>,
-    /// The highest rate that meets them; absent if none was found.
+    /// The highest rate that meets them; absent if none was found. With a safe rate: nothing gave out at any rate tried, and
+    /// there may be more.
     pub estimate: Option<Range>,
     /// What may be relied on.
     pub safe: Option<f64>,
@@ -183,8 +184,6 @@ pub struct Sustained {
     pub binding: Option<String>,
     /// Why there is no rate, or what was seen, in words.
     pub remark: String,
-    /// Whether a goal was met at all rates tried: there may be more.
-    pub open_above: bool,
     /// Whether no rate tried met the goals.
     pub unreachable: bool,
     /// The command that would find a rate to rely on: the same search with a budget that should do, or where it was

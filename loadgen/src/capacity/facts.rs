@@ -30,12 +30,10 @@ pub struct Capacity {
     pub goals: String,
     /// What may be relied on, in records per second.
     pub safe: f64,
-    /// The estimate around it; absent for what runs kept up.
+    /// The estimate around it; absent for what runs kept up, and where nothing gave out at any rate tried.
     pub estimate: Option<Range>,
     /// The lowest rate above `safe` that was tried and did not hold; absent if none was.
     pub missed: Option<f64>,
-    /// Nothing gave out at the highest rate tried.
-    pub open_above: bool,
     /// What is delivered when more is offered.
     pub served: Option<Ceiling>,
     /// What all rates were multiplied with: skew measured over the skew of the keys, at most 1.
@@ -220,8 +218,7 @@ fn capacity(evidence: &Evidence, search: &Sustained, aside: &[&Sustained]) -> Op
         goals: search.goals.clone(),
         safe,
         estimate: search.estimate,
-        missed: (!search.open_above).then(|| search.estimate.map_or(safe, |e| e.high)),
-        open_above: search.open_above,
+        missed: search.estimate.map(|estimate| estimate.high),
         served: served(evidence, &search.setup, &search.from),
         for_keys: 1.0,
         search: Some(search.clone()),
@@ -236,8 +233,7 @@ fn bearable(evidence: &Evidence, capacity: Option<&Capacity>) -> Option<f64> {
         let most = evidence.ceilings.iter().map(|ceiling| ceiling.rate.value);
         return most.max_by(f64::total_cmp).map(|most| most * AVERAGE_FILL);
     };
-    let estimate = || capacity.estimate.filter(|_| !capacity.open_above);
-    let most = capacity.served.as_ref().map(|served| served.rate).or_else(estimate);
+    let most = capacity.served.as_ref().map(|served| served.rate).or(capacity.estimate);
     Some(most.map_or(capacity.safe, |most| capacity.safe.max(most.value * AVERAGE_FILL)))
 }
 
@@ -270,7 +266,6 @@ fn by_runs(evidence: &Evidence, demand: &Demand) -> Option<Capacity> {
         safe: best.delivered,
         estimate: None,
         missed,
-        open_above: missed.is_none(),
         served: served(evidence, &best.setup, &best.from),
         for_keys: 1.0,
         search: None,
@@ -290,7 +285,6 @@ fn by_recording(evidence: &Evidence) -> Option<Capacity> {
         safe: window.records_in,
         estimate: None,
         missed: None,
-        open_above: true,
         served: None,
         for_keys: 1.0,
         search: None,

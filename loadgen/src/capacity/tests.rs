@@ -50,7 +50,6 @@ fn sustained(name: &str, setup: Setup, rate: f64) -> Sustained {
         safe: Some(rate * 0.9),
         binding: Some("response.p99".into()),
         remark: String::new(),
-        open_above: false,
         unreachable: false,
         longer: None,
         trials: 48,
@@ -380,7 +379,7 @@ fn nothing_is_extrapolated_beyond_what_was_measured() {
     assert_eq!(answer(&plan, Question::Headroom).verdict, Verdict::BeyondMeasured);
     // A search that met its goals at all rates it tried.
     let mut open = measured();
-    open.sustained[0].open_above = true;
+    open.sustained[0].estimate = None;
     open.ceilings.clear();
     let plan = planned(&open, &Demand::of(800e3));
     assert_eq!(answer(&plan, Question::Headroom).verdict, Verdict::BeyondMeasured);

@@ -177,7 +177,7 @@ pub fn fits(asked: &Demand, capacity: &Capacity) -> (Verdict, String) {
             format!("{of_safe}; more than 70 % leaves little for what is not average"),
         ),
         _ if capacity.missed.is_some_and(|missed| demand >= missed) => (Verdict::No, of_safe),
-        _ if capacity.estimate.is_some() && !capacity.open_above => {
+        _ if capacity.estimate.is_some() => {
             let found = capacity.estimate.map_or(capacity.safe, |range| range.value);
             let known = match demand < found {
                 true => {
@@ -230,8 +230,7 @@ fn highest(facts: &Facts<'_>) -> Answer {
         return answer(Verdict::Fits, says);
     }
     // What serves a peak is what is delivered under overload; the goal is missed then either way.
-    let estimated = || capacity.estimate.filter(|_| !capacity.open_above);
-    let served = capacity.served.as_ref().map(|served| served.rate).or_else(estimated);
+    let served = capacity.served.as_ref().map(|served| served.rate).or(capacity.estimate);
     let Some(served) = served else {
         let says = format!(
             "nothing above {} records/s was measured, and nothing is extrapolated",

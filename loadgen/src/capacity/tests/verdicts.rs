@@ -117,7 +117,7 @@ fn what_gave_out_is_not_said_of_what_had_room() {
     }
     // That nothing above was tried is no sign that anything gave out.
     let mut open = measured();
-    open.sustained[0].open_above = true;
+    open.sustained[0].estimate = None;
     let plan = planned(&open, &Demand { groups: 3, ..Demand::of(600e3) });
     assert_eq!(answer(&plan, Question::FirstLimit).verdict, Verdict::Known);
 }
