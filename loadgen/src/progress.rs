@@ -52,6 +52,10 @@ pub struct Progress {
     pub errors: u64,
     /// Records due and not yet sent: the generator is late, or the target does not take them.
     pub unsent: u64,
+    /// Records due whose fate is not known yet: not acknowledged, refused, dropped, sampled out, or given up as unknown.
+    /// Absent in samples of before it was counted.
+    #[serde(default)]
+    pub unanswered: Option<u64>,
     /// Records acknowledged and not yet read, over all groups, in the shards that are read; 0 without
     /// consumers.
     pub backlog: u64,

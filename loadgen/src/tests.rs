@@ -177,6 +177,17 @@ fn refusals_and_doubts_are_counted_apart_and_resolved() {
 }
 
 #[test]
+fn records_of_unknown_fate_wait_no_longer_once_the_run_is_over() {
+    let faults: Vec<(usize, Fault)> = (0..200).map(|batch| (batch, Fault::Doubt)).collect();
+    let mut last = None;
+    let mut watching = Watching(|progress: &Progress| last = Some(progress.clone()));
+    let report = run_on(Memory::with_faults(&faults), options(), &mut watching, &Stop::new());
+    assert_eq!(report.unwrap().unknown, 200);
+    let last = last.unwrap();
+    assert_eq!((last.offered, last.acked, last.unanswered), (600, 400, Some(0)));
+}
+
+#[test]
 fn what_retention_took_is_trimmed_not_lost() {
     // Whether the consumer was there first is chance: what it missed must be called trimmed.
     let report = with_fault(Fault::Trim);

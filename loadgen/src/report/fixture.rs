@@ -95,6 +95,7 @@ fn run(seconds: impl Fn(i64) -> Second) -> Run {
             refused: 0,
             errors: 0,
             unsent: 0,
+            unanswered: Some(offered - acked),
             backlog: s.backlog,
             offered_per_s: due as f64,
             sent_per_s: due as f64,

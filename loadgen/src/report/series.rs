@@ -124,8 +124,9 @@ pub fn over_time(report: &Report, samples: &[Progress]) -> Vec<Chart> {
         ));
     }
 
-    let outstanding = |p: &Progress| Some(p.offered.saturating_sub(p.acked + p.refused) as f64);
-    let mut lines = vec![line("due, not acknowledged", 0, samples, outstanding)];
+    let unanswered = |p: &Progress| p.unanswered.map(|records| records as f64);
+    let mut lines = vec![line("due, not answered", 0, samples, unanswered)];
+    lines.retain(|line| !line.pieces.is_empty());
     if report.consumers > 0 {
         lines.push(line("acknowledged, not read", 1, samples, |p| Some(p.backlog as f64)));
     }

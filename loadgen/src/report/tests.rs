@@ -236,6 +236,28 @@ fn a_long_run_makes_no_longer_lines() {
     assert!(acked.pieces.iter().flatten().any(|(_, rate)| *rate == 0.0));
 }
 
+/// Beyond a quota a stream may drop half of what is offered: nothing of that waits.
+#[test]
+fn records_that_were_shed_are_no_backlog() {
+    let mut run = fixture::steady();
+    let last = run.samples.len() - 1;
+    for sample in &mut run.samples {
+        (sample.acked, sample.unanswered) = (sample.offered / 2, Some(7));
+    }
+    let line = |run: &Run| {
+        let charts = series::over_time(&run.report, &run.samples);
+        let backlog = charts.into_iter().find(|chart| chart.title == "Backlog over time").unwrap();
+        let lines = backlog.plot.lines.into_iter();
+        lines.map(|line| (line.name, line.pieces.concat())).find(|(name, _)| name.contains("due"))
+    };
+    let (name, points) = line(&run).unwrap();
+    assert_eq!(name, "due, not answered");
+    assert!(points.len() == last + 1 && points.iter().all(|(_, waits)| *waits == 7.0));
+    // Samples of before it was counted have no such line, rather than a wrong one.
+    run.samples.iter_mut().for_each(|sample| sample.unanswered = None);
+    assert!(line(&run).is_none());
+}
+
 #[test]
 fn percentiles_with_too_few_records_are_left_out() {
     let mut histogram = Histogram::<u64>::new(3).unwrap();

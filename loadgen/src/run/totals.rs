@@ -24,6 +24,11 @@ impl Totals {
         c.acked + c.dropped + c.sampled_out + c.refused + c.unknown
     }
 
+    /// Records due whose fate is not known yet.
+    pub fn unanswered(&self) -> u64 {
+        self.due.max(self.counts.sent).saturating_sub(self.answered())
+    }
+
     /// Records read, over all groups.
     pub fn consumed(&self) -> u64 {
         self.consumed_by(0..self.reads.len())
@@ -61,13 +66,13 @@ impl Totals {
         self.of(groups).iter().map(|reads| acked.saturating_sub(reads.consumed_bytes)).sum()
     }
 
-    /// Records in the system: due and not answered, or acknowledged and not read by the slowest of these
+    /// Records in the system: unanswered, or acknowledged and not read by the slowest of these
     /// groups.
     pub fn waiting(&self, groups: Range<usize>) -> u64 {
         let acked = self.counts.acked;
         let unread = |reads: &Reads| acked.saturating_sub(reads.consumed);
         let slowest = self.of(groups).iter().map(unread).max().unwrap_or(0);
-        self.due.max(self.counts.sent).saturating_sub(self.answered()) + slowest
+        self.unanswered() + slowest
     }
 
     /// Whether every one of the groups `paused` has as good as caught up: it lags behind by no more than
@@ -118,6 +123,22 @@ mod tests {
         assert_eq!((now.consumed(), now.consumed_bytes()), (231, 2_310));
         let late = Totals { due: 130, ..now };
         assert_eq!((late.waiting(0..2), late.waiting(0..0)), (40, 30));
+    }
+
+    /// A stream beyond its quota that drops the newest answers every record at once.
+    #[test]
+    fn what_was_refused_shed_or_given_up_as_unknown_waits_no_longer() {
+        let counts = Counts {
+            sent: 100,
+            acked: 40,
+            refused: 10,
+            dropped: 20,
+            sampled_out: 15,
+            unknown: 5,
+            ..Counts::default()
+        };
+        let now = Totals { due: 120, counts, ..Totals::default() };
+        assert_eq!((now.answered(), now.unanswered(), now.waiting(0..0)), (90, 30, 30));
     }
 
     #[test]

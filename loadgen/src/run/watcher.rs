@@ -284,6 +284,7 @@ impl Watcher {
             refused: now.counts.refused,
             errors: now.counts.errors,
             unsent: now.due.saturating_sub(now.counts.sent),
+            unanswered: Some(now.unanswered()),
             backlog: now.backlog(),
             offered_per_s: rate(now.due, told.due),
             sent_per_s: rate(now.counts.sent, told.counts.sent),

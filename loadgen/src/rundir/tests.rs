@@ -99,6 +99,7 @@ pub(crate) fn tick(dir: &mut RunDir, second: u64, rate: f64, response: &Histogra
         refused: 0,
         errors: 0,
         unsent: 0,
+        unanswered: Some(0),
         backlog: 0,
         offered_per_s: rate,
         sent_per_s: rate,

@@ -201,7 +201,7 @@ impl Observer for Gauge<'_> {
             found.map_or((0, 0), |(_, histogram)| beyond(histogram, *bound_ns))
         });
         let seen: Vec<(u64, u64)> = seen.collect();
-        let waits = p.offered.saturating_sub(p.acked + p.refused) + p.backlog;
+        let waits = p.unanswered.unwrap_or_default() + p.backlog;
         let due = p.offered_per_s * p.interval_s;
         let second = Second { seconds: p.interval_s, due, seen };
         if p.phase == Phase::Measure && p.interval_s >= WHOLE_S {
@@ -305,17 +305,24 @@ pub fn check(load: &LoadOptions, settings: &SearchSettings) -> Option<(&'static 
         return Some(("slo", format!("{}: without consumers nothing is read", goal.of)));
     }
     time("budget", settings.budget_s, 20.0, 7.0 * 86_400.0)
-        .or_else(|| time("duration", settings.trial_s, 2.0, settings.budget_s / 10.0))
+        .or_else(|| time("duration", settings.trial_s, 2.0, longest_trial_s(settings.budget_s)))
         .or_else(|| within("precision", settings.precision, 0.01, 1.0, "of the rate"))
         .or_else(|| within("stable", settings.stable, 1e-4, 0.5, "of the rate"))
         .or_else(|| within("max-rate", settings.max_rate, 1.0, 1e9, "records/s"))
         .or_else(|| within("rate", settings.start_rate, 1.0, settings.max_rate, "records/s"))
 }
 
+/// The longest window of a trial: a tenth of the budget, to the millisecond that is shown and typed.
+fn longest_trial_s(budget_s: f64) -> f64 {
+    (budget_s * 100.0).round() / 1e3
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::fixture;
     use crate::rundir::tests::report;
+    use crate::{Distributions, Progress};
 
     fn second(due: f64, over: u64, seen: u64) -> Second {
         Second { seconds: 1.0, due, seen: vec![(over, seen)] }
@@ -341,6 +348,32 @@ mod tests {
         assert_eq!(sums(|block| block.records), [1_000; 3]);
         // 2,998 of 3,000 were seen: two are missing, at the end.
         assert_eq!(sums(|block| block.over[0]), [1, 0, 4]);
+    }
+
+    /// A stream with a quota of 1,000 a second that drops the newest: of 2,000 offered half are shed, and none waits.
+    #[test]
+    fn records_that_were_shed_do_not_wait_and_end_no_trial() {
+        let (search, mut nobody) = (Stop::new(), ());
+        let mut gauge = Gauge::new(&[], 2_000.0, 1, &search, &mut nobody);
+        let some = fixture::steady().samples.last().unwrap().clone();
+        let none = Histogram::new(3).unwrap();
+        let names = Distributions::default().named().map(|(name, _)| name);
+        for second in 1..=10 {
+            let progress = Progress {
+                phase: Phase::Measure,
+                t_s: second as f64,
+                offered: 2_000 * second,
+                acked: 1_000 * second,
+                refused: 0,
+                unanswered: Some(20),
+                backlog: 10,
+                ..some.clone()
+            };
+            let histograms = names.map(|name| (name, &none));
+            gauge.tick(&Tick { progress: &progress, start_ns: 0, end_ns: 1, histograms });
+        }
+        assert!(gauge.waits.iter().all(|(_, waits)| *waits == 30.0), "{:?}", gauge.waits);
+        assert!(!gauge.overrun && gauge.waits.len() == 10);
     }
 
     #[test]
