@@ -1,6 +1,7 @@
 //! Turns what was measured and seen into the report.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use highwater_wire::AckMode;
@@ -8,16 +9,16 @@ use highwater_wire::AckMode;
 use crate::consumer::Way;
 use crate::environment::{Before, Environment, Setting, lint};
 use crate::integrity::{Reach, Verdict};
-use crate::latency::Set;
+use crate::latency::{Counts, Reads, Set};
 use crate::pauses::Longest;
 use crate::plan::Plan;
 use crate::report::notes;
 use crate::schedule::{Gaps, Profile};
 use crate::timeline::{BUSY, CALM, DRAINING, PAUSED, Timeline};
 use crate::{
-    Account, AckPauses, Arrivals, BacklogReport, BurstReport, Distribution, Lateness, LiveLatency,
-    LoadError, LoadOptions, Mode, Rate, Report, SCHEMA, Scenario, ScenarioKind, WarmUp, Workload,
-    WorkloadSummary,
+    Account, AckPauses, Arrivals, BacklogReport, BurstReport, Distribution, Lateness, Lint,
+    LiveLatency, LoadError, LoadOptions, Mode, Rate, Report, SCHEMA, Scenario, ScenarioKind,
+    WarmUp, Workload, WorkloadSummary,
 };
 
 use super::totals::Totals;
@@ -58,75 +59,53 @@ pub struct Case<'a> {
 
 /// The report.
 pub fn judge(case: Case<'_>) -> Result<Report, LoadError> {
+    let window = case.watcher.window()?;
+    let mut report = report(case, &window);
+    report.void_reason = void::reason(&report);
+    report.valid = report.void_reason.is_none();
+    report.notes = notes(&report, Some(&window.response));
+    Ok(report)
+}
+
+/// What was found, not yet judged. Every field in its place, once: long, and nothing is forgotten.
+fn report(case: Case<'_>, window: &Set) -> Report {
     let Case { plan, watcher, .. } = case;
-    let o = &plan.options;
-    let verdict = verdict(plan, &case.reached);
-    let (now, times, window) = (watcher.now(), plan.times(), watcher.window()?);
-    let c = now.counts;
-    let measured = times.window();
-    let seconds = (measured.end - measured.start) as f64 / 1e9;
-    let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
-    let sum = |of: fn(&crate::latency::Reads) -> u64| now.reads.iter().map(of).sum::<u64>();
-    let late = Distribution::of(&window.late);
-    let durable = plan.streams.iter().all(|stream| stream.config.ack == AckMode::Durable);
-    let ack = if durable { AckMode::Durable } else { AckMode::Written };
-    let environment = Environment::read(data_dir(&o.target), case.before);
-    let setting = Setting {
-        cores: &o.cores,
-        engine_cores: &o.engine_cores,
-        embedded: o.target.starts_with("embedded"),
-        ack,
-    };
-    let first = plan.streams.first();
-    let mut report = Report {
+    let (o, c, verdict) = (&plan.options, watcher.now().counts, verdict(plan, &case.reached));
+    let (ack, first) = (ack(plan), plan.streams.first());
+    let (measured, consumed) = (plan.times().window(), Consumed::of(watcher.now()));
+    let per_second = |count: u64| per_second(count, &measured);
+    let (environment, lints) = machine(o, ack, case.before);
+    Report {
         schema: SCHEMA.to_owned(),
         valid: true,
         void_reason: None,
         slo: Vec::new(),
         interrupted: case.interrupted,
         ended_early: case.ended_early,
-        scenario: match o.scenario {
-            Scenario::Run => ScenarioKind::Run,
-            Scenario::Burst => ScenarioKind::Burst,
-            Scenario::Backlog { .. } => ScenarioKind::Backlog,
-        },
+        scenario: scenario(o.scenario),
         mode: plan.mode,
         target: case.target,
         server: case.server,
         stream: first.map(|stream| stream.name.clone()).unwrap_or_default(),
         streams: o.streams,
         shards: first.map_or(0, |stream| stream.shards.len() as u32),
-        ack: if durable { "durable" } else { "written" }.to_owned(),
+        ack: ack.to_string(),
         groups: plan.readers() as u32,
         consumers: plan.consumers as u32,
         seed: o.seed,
         run_id: plan.run,
-        // Without a window, when it would have begun is unknown: the run's own beginning stands for it.
-        started_ns: if measured.start == u64::MAX { times.start_ns } else { measured.start },
-        warmup: WarmUp {
-            duration_s: measured.start.min(times.end_ns).saturating_sub(times.start_ns) as f64
-                / 1e9,
-            steady: case.timeline.steady(),
-        },
-        duration_s: seconds,
-        workload: WorkloadSummary {
-            name: plan.material.name().to_owned(),
-            mean_payload_bytes: match c.acked {
-                0 => 0.0,
-                records => c.acked_bytes as f64 / records as f64,
-            },
-            keys: u64::from(plan.material.key_count()),
-            key_distribution: key_distribution(o),
-            shard_skew: shard_skew(plan),
-        },
+        started_ns: started_ns(plan),
+        warmup: warm_up(plan, case.timeline),
+        duration_s: seconds(&measured),
+        workload: workload(plan, &c),
         arrivals: arrivals(plan, &case.gaps),
         offered_rate: per_second(c.window_due),
         achieved_rate: per_second(c.window_sent),
         acked_records: c.window_acked,
         records_per_s: per_second(c.acked_within),
         bytes_per_s: per_second(c.acked_within_bytes),
-        consumed_records: sum(|reads| reads.window_consumed),
-        consumed_per_s: per_second(sum(|reads| reads.consumed_within)),
+        consumed_records: consumed.records,
+        consumed_per_s: per_second(consumed.within),
         checked: plan.read(),
         checked_records: if plan.read() { verdict.acked } else { 0 },
         lost: verdict.lost,
@@ -151,26 +130,109 @@ pub fn judge(case: Case<'_>) -> Result<Report, LoadError> {
         latency_us: window.distributions(),
         ack_pause_ms: AckPauses::of(&case.pauses, &plan.streams),
         delivery_before_arrival: c.delivery_before_arrival,
-        generator_late: Lateness {
-            p99_us: late.p99,
-            max_us: late.max,
-            bound_us: o.late_bound.as_secs_f64() * 1e6,
-        },
+        generator_late: lateness(o, window),
         generator_busy: watcher.busy(),
         steal: environment.steal,
         workers: case.workers,
         burst: burst(plan, watcher),
         backlog: backlog(plan, watcher, case.timeline, case.outage.as_ref()),
         notes: Vec::new(),
-        lints: lint(&environment, &setting),
         environment,
+        lints,
         command: Vec::new(),
         options: o.clone(),
+    }
+}
+
+fn scenario(scenario: Scenario) -> ScenarioKind {
+    match scenario {
+        Scenario::Run => ScenarioKind::Run,
+        Scenario::Burst => ScenarioKind::Burst,
+        Scenario::Backlog { .. } => ScenarioKind::Backlog,
+    }
+}
+
+/// What a stretch of time in nanoseconds comes to in seconds.
+fn seconds(stretch: &Range<u64>) -> f64 {
+    (stretch.end - stretch.start) as f64 / 1e9
+}
+
+/// 0 in no time.
+fn per_second(count: u64, stretch: &Range<u64>) -> f64 {
+    let seconds = seconds(stretch);
+    if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
+}
+
+/// When the measured window began.
+fn started_ns(plan: &Plan) -> u64 {
+    let times = plan.times();
+    // Without a window, when it would have begun is unknown: the run's own beginning stands for it.
+    Some(times.window().start).filter(|start| *start != u64::MAX).unwrap_or(times.start_ns)
+}
+
+fn warm_up(plan: &Plan, timeline: &Timeline) -> WarmUp {
+    let times = plan.times();
+    let end_ns = times.window().start.min(times.end_ns);
+    WarmUp {
+        duration_s: end_ns.saturating_sub(times.start_ns) as f64 / 1e9,
+        steady: timeline.steady(),
+    }
+}
+
+/// What all streams promise: as little as the one that promises least.
+fn ack(plan: &Plan) -> AckMode {
+    let durable = plan.streams.iter().all(|stream| stream.config.ack == AckMode::Durable);
+    if durable { AckMode::Durable } else { AckMode::Written }
+}
+
+fn workload(plan: &Plan, counts: &Counts) -> WorkloadSummary {
+    WorkloadSummary {
+        name: plan.material.name().to_owned(),
+        mean_payload_bytes: match counts.acked {
+            0 => 0.0,
+            records => counts.acked_bytes as f64 / records as f64,
+        },
+        keys: u64::from(plan.material.key_count()),
+        key_distribution: key_distribution(&plan.options),
+        shard_skew: shard_skew(plan),
+    }
+}
+
+/// Records of the window that were read, over all groups.
+struct Consumed {
+    /// Whenever they were.
+    records: u64,
+    /// Within it.
+    within: u64,
+}
+
+impl Consumed {
+    fn of(now: &Totals) -> Consumed {
+        let sum = |of: fn(&Reads) -> u64| now.reads.iter().map(of).sum();
+        Consumed {
+            records: sum(|reads| reads.window_consumed),
+            within: sum(|reads| reads.consumed_within),
+        }
+    }
+}
+
+fn lateness(options: &LoadOptions, window: &Set) -> Lateness {
+    let late = Distribution::of(&window.late);
+    let bound_us = options.late_bound.as_secs_f64() * 1e6;
+    Lateness { p99_us: late.p99, max_us: late.max, bound_us }
+}
+
+/// The machine, and what about it makes figures of such a run worse.
+fn machine(options: &LoadOptions, ack: AckMode, before: &Before) -> (Environment, Vec<Lint>) {
+    let environment = Environment::read(data_dir(&options.target), before);
+    let setting = Setting {
+        cores: &options.cores,
+        engine_cores: &options.engine_cores,
+        embedded: options.target.starts_with("embedded"),
+        ack,
     };
-    report.void_reason = void::reason(&report);
-    report.valid = report.void_reason.is_none();
-    report.notes = notes(&report, Some(&window.response));
-    Ok(report)
+    let lints = lint(&environment, &setting);
+    (environment, lints)
 }
 
 /// Where an engine in this process keeps its data; without a name, below the current directory.
