@@ -8,11 +8,16 @@
 //! how often its 95 % interval holds the truth, how many searches publish a rate, the published rate as a share of the
 //! truth, and how often a later run of two minutes at it keeps the goal.
 
+// What it is included for is seen from it as the modules around it are in the library.
+#[path = "../src/search/sim.rs"]
+mod sim;
+
 use std::error::Error;
 
 use highwater_loadgen::search::fit::PROMISE_S;
-use highwater_loadgen::search::sim::{Kind, Target, truth};
-use highwater_loadgen::search::{Goal, Next, Search, SearchSettings};
+use highwater_loadgen::search::{Block, Goal, Next, Search, SearchSettings, controller};
+
+use sim::{Kind, Target, truth};
 
 const CAPACITY: f64 = 1e6;
 const BOUND_S: f64 = 0.02;

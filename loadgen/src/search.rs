@@ -1,7 +1,7 @@
 //! The highest rate a target sustains under a goal, found by trials; and the same over a grid of settings.
 //!
-//! [`search`] carries trials out, [`controller`] chooses them and is pure, [`fit`] is the statistics, [`sim`] has
-//! targets of known truth to try both on.
+//! [`search`] carries trials out, [`controller`] chooses them and is pure, [`fit`] is the statistics, `sim` has
+//! targets of known truth for the tests of both.
 
 mod conduct;
 pub mod controller;
@@ -9,7 +9,8 @@ mod file;
 pub mod fit;
 mod measure;
 mod promise;
-pub mod sim;
+#[cfg(test)]
+mod sim;
 mod store;
 mod sweep;
 #[cfg(test)]

@@ -6,8 +6,8 @@
 //! below that in shuffled order; then tries rates around the estimate of [`super::fit`], spread evenly over an interval
 //! that shrinks with what is known. All goals are judged by all trials. When
 //! the estimate is as good as was asked, or the time left is what the rest needs, it overloads the target
-//! on purpose and comes down again in three steps: one that recovers behaves as before. The rest of the
-//! time is one long trial at the rate to be published.
+//! on purpose and comes down again in three steps, each begun once nothing waits any more: one that recovers behaves
+//! as before. The rest of the time is one long trial at the rate to be published.
 
 mod belief;
 
@@ -29,8 +29,6 @@ pub struct Step {
     pub settle_s: f64,
     /// The settling may end sooner, once rate and latency are steady.
     pub until_steady: bool,
-    /// Follows the one before at once.
-    pub at_once: bool,
 }
 
 /// What comes next.
@@ -221,7 +219,6 @@ impl Search {
             seconds,
             settle_s: (seconds.min(trial_s) * SETTLE).max(1.0),
             until_steady: false,
-            at_once: false,
         };
         Next::Trial(match &self.phase {
             Phase::Ramp(rate) => {
@@ -241,9 +238,7 @@ impl Search {
             Phase::Refine => of(Stage::Refine, self.refined(), trial_s),
             Phase::Overload(rate) => of(Stage::Overload, *rate, (trial_s / 2.0).max(4.0)),
             Phase::Descent(left) => match left.last() {
-                Some(rate) => {
-                    Step { at_once: true, ..of(Stage::Descent, *rate, (trial_s / 2.0).max(4.0)) }
-                }
+                Some(rate) => of(Stage::Descent, *rate, (trial_s / 2.0).max(4.0)),
                 None => return Next::Done(Ended::Budget),
             },
             Phase::Soak { rate, seconds } => of(Stage::Soak, *rate, *seconds),

@@ -3,9 +3,11 @@
 //! What a trial leaves is simulated, not each of its records. Time above a bound is computed exactly, and what makes a
 //! real target hard to measure is there: slow records come in clusters, neighbouring seconds are alike, a
 //! target that was overloaded has a backlog to get rid of first.
+//!
+//! For tests only: those of this module, and `loadgen/examples/search.rs`, which includes this file.
 
-use super::controller::{Outcome, Step};
-use super::file::Block;
+use super::Block;
+use super::controller::{Outcome, Step, growth};
 
 /// What limits the target.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -107,12 +109,9 @@ impl Target {
                 blocks.push(self.counted(step.rate, std::mem::take(&mut block)));
             }
         }
-        let backlog = super::controller::growth(&waits, step.rate);
+        let backlog = growth(&waits, step.rate);
         // What waits is worked off before the next trial.
-        let drain_s = self.wait_s;
-        if !step.at_once {
-            self.pass(0.0, drain_s + 0.1);
-        }
+        self.pass(0.0, self.wait_s + 0.1);
         Outcome {
             void: None,
             measured_s: seconds as f64,
