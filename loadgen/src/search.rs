@@ -18,7 +18,7 @@ mod tests;
 pub(crate) mod text;
 mod verdict;
 
-pub use conduct::{SearchError, SearchRequest, Spectator, kept, search};
+pub use conduct::{SearchError, SearchRequest, Spectator, kept, search, validate};
 pub use controller::{Next, Search, Step};
 pub use file::{
     AxisValues, Backlog, Block, Bound, Curve, Ended, Goal, GoalResult, Hysteresis, Interval, Proof,
@@ -26,5 +26,5 @@ pub use file::{
     Setting, Soak, Stage, SweepFile, SweepMode, SweepPoint, TrialRecord, Walk,
 };
 pub use store::{StoreError, read_search, read_sweep, rebuild_search, rebuild_sweep};
-pub use sweep::{SweepRequest, SweepSpectator, grid, sweep};
+pub use sweep::{PointRequest, SweepRequest, SweepSpectator, grid, sweep};
 pub use text::about;

@@ -18,6 +18,7 @@ mod search;
 mod slo;
 mod sweep;
 mod trace;
+mod typed;
 mod verdict;
 mod words;
 

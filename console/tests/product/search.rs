@@ -39,6 +39,23 @@ fn what_cannot_be_searched_is_refused_with_field_value_and_limit() {
         (&["sweep", "-o", "x", "--vary", "ack=never"], &["--vary", "never", "durable"]),
         (&["sweep", "-o", "x", "--vary", "shards=0"], &["--shards", "0"]),
         (&["sweep", "-o", "x", "--vary", "size=1K", "--vary", "size=2K"], &["size", "twice"]),
+        (
+            &["sweep", "-o", "x", "--vary", "shards=1,2", "--budget", "10s", "--dry-run"],
+            &["--budget", "10 s", "20 to"],
+        ),
+        (
+            &["sweep", "-o", "x", "--vary", "consumers=0,1", "--slo", "propagation.p99=1ms"],
+            &["propagation", "consumers"],
+        ),
+        // What would be ignored is refused.
+        (
+            &["sweep", "-o", "x", "--vary", "shards=1,2", "-r", "10k", "--budget", "60s"],
+            &["--budget", "searches", "rate"],
+        ),
+        (&["sweep", "-o", "x", "--vary", "rate=1k,2k", "--precision", "5%"], &["--precision"]),
+        (&["sweep", "-o", "x", "--vary", "rate=1k,2k", "--slo", "p99=1ms"], &["--slo"]),
+        (&["compare", "a", "b", "-r", "5k"], &["--rate", "--abba"]),
+        (&["compare", "a", "b", "--delete-stream"], &["--delete-stream", "--abba"]),
         (&["compare", "--abba", "null", "null"], &["--output"]),
         (&["compare", "--abba", "null", "no/such", "-o", "x"], &["no/such", "no program"]),
         (
@@ -48,6 +65,16 @@ fn what_cannot_be_searched_is_refused_with_field_value_and_limit() {
     ] {
         refused(&load(args).output().unwrap(), 2, words);
     }
+}
+
+/// Without an end in sight it took all memory: 25.6 thousand million points.
+#[test]
+fn a_grid_that_is_too_large_is_counted_and_not_made() {
+    let numbers: Vec<String> = (1..=20).map(|n| n.to_string()).collect();
+    let names = "batch connections groups inflight keys producers shards streams";
+    let vary = names.split(' ').map(|name| format!("--vary={name}={}", numbers.join(",")));
+    let grid = load(&["sweep", "-o", "x", "--dry-run"]).args(vary).output().unwrap();
+    refused(&grid, 2, &["--vary", "25,600,000,000 points", "at most 1000"]);
 }
 
 #[test]

@@ -86,15 +86,20 @@ pub fn sweep(file: &SweepFile) -> Document {
         ),
     };
     let missed = file.points.iter().filter(|point| point.missed.is_some()).count();
+    let damaged = file.points.iter().filter(|point| point.damaged).count();
     let tone = match void == 0 && done == file.points.len() {
+        _ if damaged > 0 => Tone::Bad,
         true if missed > 0 && missed == done => Tone::Bad,
         true => Tone::Good,
         false => Tone::Unsure,
     };
-    let reason = match missed {
-        0 => format!("{void} of them void"),
-        _ => format!("{void} of them void; {missed} meet the goals at no rate"),
-    };
+    let mut reason = format!("{void} of them void");
+    if missed > 0 {
+        reason += &format!("; {missed} meet the goals at no rate");
+    }
+    if damaged > 0 {
+        reason += &format!("; at {damaged} the records are not as they were sent");
+    }
     let word = format!("{done} of {} measured", counted(file.points.len() as u64, "point"));
     let mut blocks = vec![Block::Heading("Points".into()), table(text::points(file))];
     lints(&file.lints, &mut blocks);
@@ -136,7 +141,7 @@ const WHAT_IS_WHAT: &str = "A goal gives out at the rate where, in the long run,
     column is: a two-minute run there keeps the goal with 95 %, the uncertainty of the curve included.";
 
 const HOW: &str = "Void trials count for nothing and were repeated. Growth is that of everything that waits (due and not \
-    acknowledged, or acknowledged and not read, over all groups) per second, as a share of the offered rate; drain is \
+    answered, or acknowledged and not read, over all groups) per second, as a share of the offered rate; drain is \
     from the end of the window until nothing waited.";
 
 fn plain(text: &str) -> Remark {

@@ -89,11 +89,19 @@ impl SearchRequest {
     /// # Errors
     /// The first field that is out of its range.
     pub fn validate(&self) -> Result<(), SearchError> {
-        self.load.validate()?;
-        match measure::check(&self.load, &self.settings) {
-            Some((field, what)) => Err(SearchError::Setting { field, what }),
-            None => Ok(()),
-        }
+        validate(&self.load, &self.settings)
+    }
+}
+
+/// Whether a search of `load` can be.
+///
+/// # Errors
+/// The first field that is out of its range.
+pub fn validate(load: &LoadOptions, settings: &SearchSettings) -> Result<(), SearchError> {
+    load.validate()?;
+    match measure::check(load, settings) {
+        Some((field, what)) => Err(SearchError::Setting { field, what }),
+        None => Ok(()),
     }
 }
 

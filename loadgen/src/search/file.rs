@@ -73,7 +73,7 @@ pub enum Stage {
     Refine,
     /// Beyond what the target sustains, on purpose: what follows shows whether it recovers.
     Overload,
-    /// Down again from there, without a pause.
+    /// Down again from there; what waited is worked off before each.
     Descent,
     /// Long, at the rate that is to be published.
     Soak,
@@ -91,7 +91,7 @@ pub struct Block {
     pub over: Vec<u64>,
 }
 
-/// How what waits (due and not acknowledged, or acknowledged and not read, summed over all groups) changed in the
+/// How what waits (due and not answered, or acknowledged and not read, summed over all groups) changed in the
 /// last two thirds of a trial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Backlog {
@@ -424,6 +424,10 @@ pub struct SweepPoint {
     /// Of a search whose trials count: what keeps it from having a rate, a goal that was missed at every rate tried.
     #[serde(default)]
     pub missed: Option<String>,
+    /// Whether records were lost, doubled, reordered or damaged in its run: `void_reason` says which. A search that meets
+    /// that ends the sweep.
+    #[serde(default)]
+    pub damaged: bool,
     /// Shards of the stream.
     pub shards: u32,
     /// Consumer groups.

@@ -163,7 +163,8 @@ impl Store {
         }
         let file = read_search(&self.path)?;
         let mut free = request.by_chance.clone();
-        free.push("rate");
+        // The window of trials is among the settings.
+        free.extend(["rate", "duration_s"]);
         same(&path, "load", &file.load, &request.load, &free)?;
         let free: &[&str] = if request.by_chance.contains(&"seed") { &["seed"] } else { &[] };
         same(&path, "settings", &file.settings, &request.settings, free)?;

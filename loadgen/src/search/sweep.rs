@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use super::conduct::{SearchError, SearchRequest, Spectator, search};
+use super::conduct::{SearchError, SearchRequest, Spectator, search, validate};
 use super::file::{
     AxisValues, Ended, Interval, SWEEP_FILE, SWEEP_SCHEMA, SearchFile, SearchResult, Setting,
     SweepFile, SweepMode, SweepPoint,
 };
 use super::store::{Store, StoreError, read_sweep, same};
+use super::text::with_flag;
 use crate::report::figures::seconds;
 use crate::run::Session;
 use crate::{
@@ -38,8 +39,8 @@ pub struct SweepRequest {
     pub vary: Vec<AxisValues>,
     /// What all points have in common.
     pub load: LoadOptions,
-    /// Every point of the grid: its settings and all its options, but for the stream, which each gets of its own.
-    pub points: Vec<(Vec<Setting>, LoadOptions)>,
+    /// Every point of the grid.
+    pub points: Vec<PointRequest>,
     /// What is done at each.
     pub mode: SweepMode,
     /// Seed of the order.
@@ -48,6 +49,18 @@ pub struct SweepRequest {
     pub command: Vec<String>,
     /// As in [`SearchRequest::by_chance`].
     pub by_chance: Vec<&'static str>,
+}
+
+/// A point that is asked for.
+#[derive(Clone, Debug)]
+pub struct PointRequest {
+    /// One setting per axis, in their order.
+    pub settings: Vec<Setting>,
+    /// All options. Stream and seed are not taken from here: the seed is that of the sweep, the stream one of the point's
+    /// own.
+    pub load: LoadOptions,
+    /// The command that makes the search or the run of this point alone; stream and seed are put in as well.
+    pub command: Vec<String>,
 }
 
 /// All combinations of the axes' values, the last axis changing fastest.
@@ -65,18 +78,32 @@ pub fn grid(vary: &[AxisValues]) -> Vec<Vec<Setting>> {
 }
 
 impl SweepRequest {
-    /// The options of each point, by its settings; the stream is the point's own.
-    fn options(&self, file: &SweepFile, point: &SweepPoint) -> Option<LoadOptions> {
-        let (_, load) = self.points.iter().find(|(settings, _)| *settings == point.settings)?;
-        let stream = format!("{}-p{}", file.load.stream, point.turn);
-        Some(LoadOptions { stream, seed: file.load.seed, ..load.clone() })
+    /// Whether it can be.
+    ///
+    /// # Errors
+    /// The first field of a point, or of its search, that is out of its range.
+    pub fn validate(&self) -> Result<(), SearchError> {
+        self.points.iter().try_for_each(|point| match &self.mode {
+            SweepMode::Search { settings } => validate(&point.load, settings),
+            SweepMode::Rate { .. } => Ok(point.load.validate()?),
+        })
+    }
+
+    /// What a point of `file` is asked for, with the stream of its own.
+    fn of_point(&self, file: &SweepFile, point: &SweepPoint) -> Option<PointRequest> {
+        let asked = self.points.iter().find(|asked| asked.settings == point.settings)?.clone();
+        let (stream, seed) = (format!("{}-p{}", file.load.stream, point.turn), file.load.seed);
+        let command = with_flag(&asked.command, "--stream", stream.clone());
+        let command = with_flag(&command, "--seed", seed.to_string());
+        let load = LoadOptions { stream, seed, ..asked.load };
+        Some(PointRequest { load, command, ..asked })
     }
 
     fn new_file(&self) -> SweepFile {
         let mut order: Vec<usize> = (0..self.points.len()).collect();
         fastrand::Rng::with_seed(self.seed).shuffle(&mut order);
         let points = order.into_iter().enumerate().filter_map(|(turn, at)| {
-            let (settings, load) = self.points.get(at)?;
+            let PointRequest { settings, load, .. } = self.points.get(at)?;
             let turn = turn as u32 + 1;
             Some(SweepPoint {
                 turn,
@@ -85,6 +112,7 @@ impl SweepRequest {
                 done: false,
                 void_reason: None,
                 missed: None,
+                damaged: false,
                 shards: load.shards,
                 groups: load.groups as u32,
                 ack: load.ack.to_string(),
@@ -117,7 +145,10 @@ impl SweepRequest {
         let path = store.below(SWEEP_FILE);
         let Some(dir) = path.parent().filter(|_| path.exists()) else { return Ok(None) };
         let file = read_sweep(dir)?;
-        same(&path, "load", &file.load, &self.load, &self.by_chance)?;
+        let mut free = self.by_chance.clone();
+        // The mode says how long.
+        free.push("duration_s");
+        same(&path, "load", &file.load, &self.load, &free)?;
         let seed: &[&str] = if self.by_chance.contains(&"seed") { &["seed"] } else { &[] };
         match (&file.mode, &self.mode) {
             (SweepMode::Search { settings: was }, SweepMode::Search { settings: is }) => {
@@ -141,9 +172,8 @@ pub fn sweep(
     spectator: &mut dyn SweepSpectator,
     stop: &Stop,
 ) -> Result<SweepFile, SearchError> {
-    for (_, load) in &request.points {
-        load.validate()?;
-    }
+    // Before anything is written: what is kept goes on only as it began.
+    request.validate()?;
     let store = Store::open_sweep(dir)?;
     let mut file = request.resume(&store)?.unwrap_or_else(|| request.new_file());
     store.write_sweep(&file)?;
@@ -151,7 +181,7 @@ pub fn sweep(
         let Some(point) = file.points.get(at).filter(|point| !point.done).cloned() else {
             continue;
         };
-        let Some(load) = request.options(&file, &point) else { continue };
+        let Some(asked) = request.of_point(&file, &point) else { continue };
         if stop.level() > 0 {
             break;
         }
@@ -160,9 +190,9 @@ pub fn sweep(
         let found = match &file.mode {
             SweepMode::Search { settings } => {
                 let asked = SearchRequest {
-                    load,
+                    load: asked.load,
                     settings: settings.clone(),
-                    command: file.command.clone(),
+                    command: asked.command,
                     by_chance: Vec::new(),
                 };
                 searched(&asked, of, spectator, stop)
@@ -171,8 +201,9 @@ pub fn sweep(
                 let rate = rate.map_or(Rate::Max, Rate::PerSecond);
                 // A rate among the settings goes before the one for all.
                 let varied = point.settings.iter().any(|setting| setting.name == "rate");
-                let rate = if varied { load.rate } else { rate };
-                ran(LoadOptions { rate, ..load }, of, spectator, stop)
+                let rate = if varied { asked.load.rate } else { rate };
+                let load = LoadOptions { rate, ..asked.load };
+                ran(PointRequest { load, ..asked }, of, spectator, stop)
             }
         };
         let none_yet = file.points.iter().all(|point| !point.done || point.void_reason.is_some());
@@ -211,6 +242,7 @@ struct Found {
     lints: Vec<Lint>,
     void_reason: Option<String>,
     missed: Option<String>,
+    damaged: bool,
     shards: u32,
     groups: u32,
     ack: String,
@@ -222,10 +254,34 @@ struct Found {
 }
 
 impl Found {
+    /// Of a run at one rate.
+    fn of_run(report: Report) -> Found {
+        let damaged = !report.intact();
+        let why = damaged.then(|| report.integrity_in_words());
+        let rate = report.records_per_s;
+        Found {
+            void_reason: why.or(report.void_reason),
+            missed: None,
+            damaged,
+            server: report.server,
+            environment: report.environment,
+            lints: report.lints,
+            shards: report.shards,
+            groups: report.groups,
+            ack: report.ack,
+            mean_payload_bytes: report.workload.mean_payload_bytes,
+            rate: Some(Interval { value: rate, low: rate, high: rate }),
+            published_rate: None,
+            response: report.latency_us.response,
+            propagation: report.latency_us.propagation,
+        }
+    }
+
     fn fill(self, point: SweepPoint) -> SweepPoint {
         SweepPoint {
             void_reason: self.void_reason,
             missed: self.missed,
+            damaged: self.damaged,
             shards: self.shards,
             groups: self.groups,
             ack: self.ack,
@@ -261,6 +317,8 @@ fn searched(
         lints: file.lints.clone(),
         void_reason: void,
         missed,
+        // That would have been the end of it.
+        damaged: false,
         shards: file.shards,
         groups: file.groups,
         ack: file.ack.clone(),
@@ -298,68 +356,24 @@ impl Observer for Both<'_> {
 }
 
 fn ran(
-    load: LoadOptions,
+    asked: PointRequest,
     dir: &Path,
     spectator: &mut dyn SweepSpectator,
     stop: &Stop,
 ) -> Result<Option<Found>, SearchError> {
     let mut both = Both(spectator, RunDir::create(dir)?);
-    let session = Session::open(&load)?;
-    let mut report: Report = session.run(load, &mut both, stop)?;
+    let session = Session::open(&asked.load)?;
+    let mut report: Report = session.run(asked.load, &mut both, stop)?;
     report.notes.extend(session.close());
+    report.command = asked.command;
     let Both(_, dir) = both;
     dir.describe(&mut report);
     dir.finish(&report)?;
     if report.interrupted {
         return Ok(None);
     }
-    let damaged = (!report.intact()).then(|| report.integrity_in_words());
-    let rate = report.records_per_s;
-    Ok(Some(Found {
-        void_reason: damaged.or(report.void_reason),
-        missed: None,
-        server: report.server,
-        environment: report.environment,
-        lints: report.lints,
-        shards: report.shards,
-        groups: report.groups,
-        ack: report.ack,
-        mean_payload_bytes: report.workload.mean_payload_bytes,
-        rate: Some(Interval { value: rate, low: rate, high: rate }),
-        published_rate: None,
-        response: report.latency_us.response,
-        propagation: report.latency_us.propagation,
-    }))
+    Ok(Some(Found::of_run(report)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::search::{Goal, Search, SearchSettings};
-
-    /// A measured no is an answer, and says something about the setting; a void point does not.
-    #[test]
-    fn a_goal_out_of_reach_is_no_void_point() {
-        let nothing = Search::new(SearchSettings {
-            goals: vec![Goal { of: "response.p99".into(), bound_us: 1e4, allowed: 0.01 }],
-            stable: 0.005,
-            budget_s: 480.0,
-            precision: 0.1,
-            trial_s: 16.0,
-            start_rate: 1e4,
-            max_rate: 1e9,
-            seed: 1,
-        })
-        .result();
-        let of = |ended, needs_s, published_rate, counted| {
-            let result = SearchResult { ended, needs_s, published_rate, ..nothing.clone() };
-            let (void, missed) = without_rate(&result, counted);
-            (void.is_some(), missed.is_some())
-        };
-        assert_eq!(of(Ended::Precision, None, Some(1e4), true), (false, false));
-        assert_eq!(of(Ended::Unreachable, None, None, true), (false, true));
-        assert_eq!(of(Ended::NotReached, Some(60.0), None, true), (true, false));
-        assert_eq!(of(Ended::Void, None, None, true), (true, false));
-        assert_eq!(of(Ended::Void, None, None, false), (true, false));
-    }
-}
+mod tests;

@@ -10,13 +10,17 @@ use crate::report::shell_words;
 /// `command` with another budget, as it can be typed.
 pub(crate) fn longer(command: &[String], budget_s: f64) -> String {
     let budget = humantime::format_duration(Duration::from_secs_f64(budget_s.round()));
-    let budget = budget.to_string().replace(' ', "");
+    shell_words(&with_flag(command, "--budget", budget.to_string().replace(' ', "")))
+}
+
+/// `command` with another `value` for `flag`.
+pub(super) fn with_flag(command: &[String], flag: &str, value: String) -> Vec<String> {
     let mut words = command.to_vec();
-    match words.iter().position(|word| word == "--budget").and_then(|at| words.get_mut(at + 1)) {
-        Some(value) => *value = budget,
-        None => words.extend(["--budget".to_owned(), budget]),
+    match words.iter().position(|word| word == flag).and_then(|at| words.get_mut(at + 1)) {
+        Some(before) => *before = value,
+        None => words.extend([flag.to_owned(), value]),
     }
-    shell_words(&words)
+    words
 }
 
 /// A rate with as many digits as an estimate has: three.

@@ -7,6 +7,7 @@ use highwater_loadgen::{CompareError, CompareOptions, Metric, Verdict};
 
 use super::abba::{self, AbbaFlags};
 use super::flags::LoadFlags;
+use super::typed::Typed;
 use crate::failure::{Failure, chain};
 use crate::{output, units};
 
@@ -38,11 +39,28 @@ pub struct CompareArgs {
     #[command(flatten, next_help_heading = "Runs made in turn")]
     abba: AbbaFlags,
     #[command(flatten, next_help_heading = "Runs made in turn: the load")]
-    load: LoadFlags,
+    load: Typed<LoadFlags>,
+}
+
+impl CompareArgs {
+    /// Runs that were kept are as they are: a load that is typed all the same was meant for others.
+    fn refuse_load(&self) -> Result<(), Failure> {
+        // The seed is the resampling's as well.
+        let typed = self.load.names().find(|flag| *flag != "--seed");
+        match typed.filter(|_| !self.abba.abba) {
+            Some(flag) => Err(Failure::Usage(format!(
+                "{flag} is for runs that are made, by --abba; {} and {} are there already",
+                self.a.display(),
+                self.b.display()
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Carries it out.
 pub fn run(args: &CompareArgs) -> Result<(), Failure> {
+    args.refuse_load()?;
     let options = CompareOptions {
         margin: args.margin,
         metrics: args.on.clone(),

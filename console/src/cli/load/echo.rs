@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use highwater_loadgen::schedule::Profile;
+use highwater_loadgen::search::SearchSettings;
 use highwater_loadgen::{Arrival, LoadOptions, Scenario};
 
 use super::flags::Request;
+use super::search::MAX_RATE;
 use super::slo;
 use super::words::{PayloadSize, WorkloadName, warmup_word};
 use crate::units::Cores;
@@ -15,22 +17,60 @@ pub fn of_options(options: &LoadOptions) -> Vec<String> {
     words(&Request { options: options.clone(), workload: None, slo: Vec::new() })
 }
 
-/// The command for `request`, word by word.
+/// Which command a load is made by.
+#[derive(Clone, Copy, Debug)]
+pub enum Made<'a> {
+    /// `run`, `burst` or `backlog`, as its options say.
+    Once,
+    /// `search`.
+    BySearch(&'a SearchSettings),
+    /// `sweep`, a run at each point.
+    ByRuns,
+    /// `sweep`, a search at each point.
+    BySearches(&'a SearchSettings),
+}
+
+impl<'a> Made<'a> {
+    fn word(self, scenario: Scenario) -> &'static str {
+        match (self, scenario) {
+            (Made::Once, Scenario::Run) => "run",
+            (Made::Once, Scenario::Burst) => "burst",
+            (Made::Once, Scenario::Backlog { .. }) => "backlog",
+            (Made::BySearch(_), _) => "search",
+            (Made::ByRuns | Made::BySearches(_), _) => "sweep",
+        }
+    }
+
+    fn search(self) -> Option<&'a SearchSettings> {
+        match self {
+            Made::Once | Made::ByRuns => None,
+            Made::BySearch(settings) | Made::BySearches(settings) => Some(settings),
+        }
+    }
+}
+
+/// The command for the run of `request`, word by word.
 pub fn words(request: &Request) -> Vec<String> {
+    command(Made::Once, request)
+}
+
+/// The command that makes the load of `request`; what a sweep varies is not in it.
+pub fn command(made: Made<'_>, request: &Request) -> Vec<String> {
     let o = &request.options;
-    let command = match o.scenario {
-        Scenario::Run => "run",
-        Scenario::Burst => "burst",
-        Scenario::Backlog { .. } => "backlog",
-    };
-    let mut words = Words(vec!["highwater".into(), "load".into(), command.into()]);
+    let mut words = Words(vec!["highwater".into(), "load".into(), made.word(o.scenario).into()]);
     words.add("-t", &o.target);
-    // A trace says its rate itself.
-    if !matches!(o.profile, Profile::Trace(_)) {
+    // A trace says its rate itself; and given one, a sweep makes runs.
+    if !matches!(o.profile, Profile::Trace(_)) && !matches!(made, Made::BySearches(_)) {
         words.add("-r", o.rate);
     }
-    words.add("-d", duration(o.duration));
-    words.add("--warmup", warmup_word(o.warmup));
+    match made.search() {
+        // Trials warm up as they must.
+        Some(settings) => words.add("-d", seconds(settings.trial_s)),
+        None => {
+            words.add("-d", duration(o.duration));
+            words.add("--warmup", warmup_word(o.warmup));
+        }
+    }
     if let Some(workload) = &request.workload {
         words.add("-w", workload);
     }
@@ -100,6 +140,9 @@ pub fn words(request: &Request) -> Vec<String> {
     for slo in &request.slo {
         words.add("--slo", slo);
     }
+    if let Some(settings) = made.search() {
+        words.search(settings);
+    }
     words.0
 }
 
@@ -108,6 +151,16 @@ struct Words(Vec<String>);
 impl Words {
     fn add(&mut self, flag: &str, value: impl std::fmt::Display) {
         self.0.extend([flag.to_owned(), value.to_string()]);
+    }
+
+    fn search(&mut self, settings: &SearchSettings) {
+        let share = |share: f64| format!("{}%", (share * 1e6).round() / 1e4);
+        self.add("--stable", share(settings.stable));
+        self.add("--budget", seconds(settings.budget_s));
+        self.add("--precision", share(settings.precision));
+        if settings.max_rate < MAX_RATE {
+            self.add("--max-rate", settings.max_rate);
+        }
     }
 
     fn arrivals(&mut self, scenario: Scenario, arrival: Arrival, profile: &Profile) {
@@ -136,6 +189,11 @@ impl Words {
 /// Words as a line for a shell.
 pub fn line(words: &[String]) -> String {
     highwater_loadgen::shell_words(words)
+}
+
+fn seconds(seconds: f64) -> String {
+    // What no clock knows is refused, by its name, once there is a request to check.
+    duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// Without spaces, so that it needs no quotes.

@@ -11,9 +11,10 @@ use highwater_loadgen::search::{
 use highwater_loadgen::{Observer, Rate, Tick};
 
 use super::burst::BurstSpacing;
+use super::echo::{self, Made};
 use super::flags::{ArrivalFlags, Kind, LoadFlags, Request};
 use super::run::{ResultFlags, View, stop_on_signals, tell};
-use super::{echo, live, refusal};
+use super::{live, refusal};
 use crate::failure::{Failure, chain};
 use crate::{human, output, units};
 
@@ -56,11 +57,13 @@ pub struct SearchFlags {
 }
 
 /// Trials of a search: between these, unless it is said how long.
-const TRIAL_S: (f64, f64) = (4.0, 30.0);
+const TRIAL: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(30));
 /// Trials a budget should have room for.
-const TRIALS: f64 = 30.0;
+const TRIALS: u32 = 30;
+/// No trial is longer than this part of the budget.
+const LONGEST: u32 = 10;
 /// The highest rate the generator knows.
-const MAX_RATE: f64 = 1e9;
+pub const MAX_RATE: f64 = 1e9;
 
 /// A search that was asked for and can be.
 pub struct Asked {
@@ -94,47 +97,20 @@ impl SearchFlags {
             None | Some(units::Rate::Max) => MAX_RATE,
             Some(units::Rate::PerSecond(rate)) => rate,
         };
-        let budget_s = self.budget.unwrap_or(budget).as_secs_f64();
-        let fitting = (budget_s / TRIALS).clamp(TRIAL_S.0, TRIAL_S.1).min(budget_s / 10.0);
-        let trial_s = load.duration().map_or(fitting, |d| d.as_secs_f64());
+        let budget = self.budget.unwrap_or(budget);
+        let fitting = (budget / TRIALS).clamp(TRIAL.0, TRIAL.1).min(budget / LONGEST);
+        let trial = load.duration().unwrap_or(fitting);
         Ok(SearchSettings {
             goals,
             stable: self.stable,
-            budget_s,
+            budget_s: budget.as_secs_f64(),
             precision: self.precision,
-            // As it is echoed: nobody types nanoseconds.
-            trial_s: (trial_s * 1e3).round() / 1e3,
+            // As it is echoed: nobody types nanoseconds. Never more than there is room for.
+            trial_s: trial.as_millis() as f64 / 1e3,
             start_rate: start_rate.min(max_rate),
             max_rate,
             seed: base.options.seed,
         })
-    }
-
-    /// The words that repeat a search of `base`, after `highwater load COMMAND`.
-    pub fn words(&self, command: &str, base: &Request, settings: &SearchSettings) -> Vec<String> {
-        // What no clock knows is refused, by its name, once there is a request to check.
-        let duration =
-            |s: f64| echo::duration(Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX));
-        let mut words = echo::words(base);
-        if let Some(word) = words.get_mut(2) {
-            *word = command.to_owned();
-        }
-        if let Some(at) = words.iter().position(|word| word == "--warmup") {
-            words.drain(at..at + 2);
-        }
-        if let Some(at) = words.iter().position(|word| word == "-d")
-            && let Some(value) = words.get_mut(at + 1)
-        {
-            *value = duration(settings.trial_s);
-        }
-        let share = |share: f64| format!("{}%", (share * 1e6).round() / 1e4);
-        words.extend(["--stable".to_owned(), share(settings.stable)]);
-        words.extend(["--budget".to_owned(), duration(settings.budget_s)]);
-        words.extend(["--precision".to_owned(), share(settings.precision)]);
-        if settings.max_rate < MAX_RATE {
-            words.extend(["--max-rate".to_owned(), settings.max_rate.to_string()]);
-        }
-        words
     }
 }
 
@@ -157,7 +133,7 @@ impl SearchArgs {
         let settings = self.search.settings(&self.load, &base, budget)?;
         let request = SearchRequest {
             load: base.options.clone(),
-            command: self.search.words("search", &base, &settings),
+            command: echo::command(Made::BySearch(&settings), &base),
             settings,
             by_chance: self.load.by_chance(),
         };

@@ -4,16 +4,18 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, FromArgMatches};
+use highwater_loadgen::Rate;
 use highwater_loadgen::search::{
-    self, AxisValues, Setting, SweepFile, SweepMode, SweepPoint, SweepRequest, SweepSpectator,
-    about,
+    self, AxisValues, PointRequest, Setting, SweepFile, SweepMode, SweepPoint, SweepRequest,
+    SweepSpectator, about,
 };
-use highwater_loadgen::{LoadOptions, Rate};
 
+use super::echo::{self, Made};
 use super::flags::{Kind, LoadFlags, Request};
+use super::live;
 use super::run::{ResultFlags, View, stop_on_signals, tell};
 use super::search::{Lines, SearchFlags, failure, steady};
-use super::{echo, live};
+use super::typed::Typed;
 use crate::failure::Failure;
 use crate::{human, output};
 
@@ -29,9 +31,9 @@ pub struct SweepArgs {
     #[arg(long, required = true, value_name = "NAME=VALUE,VALUE...")]
     vary: Vec<Vary>,
     #[command(flatten)]
-    load: LoadFlags,
+    load: Typed<LoadFlags>,
     #[command(flatten, next_help_heading = "Search")]
-    search: SearchFlags,
+    search: Typed<SearchFlags>,
     #[command(flatten, next_help_heading = "Results")]
     results: ResultFlags,
 }
@@ -58,7 +60,7 @@ const VARIABLE: [&str; 18] = [
     "workload",
 ];
 /// More points than anybody waits for are a slip.
-const MOST: usize = 1_000;
+const MOST: u64 = 1_000;
 
 /// `shards=1,2,4`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,64 +112,29 @@ impl std::fmt::Display for Vary {
     }
 }
 
+/// What a search needs for a point, unless it is said otherwise: half of a search's own budget is enough for a p99 to be
+/// promised where nothing gives out.
+const BUDGET: Duration = Duration::from_secs(8 * 60);
+
 impl SweepArgs {
     /// Every point, checked.
     pub fn asked(&self) -> Result<(SweepRequest, Request), Failure> {
-        let vary: Vec<AxisValues> = self.vary.iter().map(|vary| vary.0.clone()).collect();
-        let names = || vary.iter().map(|axis| axis.name.as_str());
-        if let Some(name) =
-            names().enumerate().find(|(at, name)| names().take(*at).any(|n| n == *name))
-        {
-            return Err(Failure::Usage(format!("--vary {} is given twice", name.1)));
-        }
-        let runs = self.load.has_rate() || names().any(|name| name == "rate");
-        let arrival = self.search.arrival();
-        let kind = Kind::Run(&arrival);
-        let base = self.load.request(kind)?;
-        let base = if runs { base } else { steady(base) };
-        let mode = if runs {
-            let rate = match base.options.rate {
-                Rate::PerSecond(rate) => Some(rate),
-                Rate::Max => None,
-            };
-            SweepMode::Rate { rate, duration_s: base.options.duration.as_secs_f64() }
-        } else {
-            self.load.refuse_warmup()?;
-            // Half of it is enough for a p99 to be promised where nothing gives out.
-            let budget = Duration::from_secs(8 * 60);
-            SweepMode::Search { settings: self.search.settings(&self.load, &base, budget)? }
+        let vary = self.axes()?;
+        let runs = self.load.has_rate() || vary.iter().any(|axis| axis.name == "rate");
+        let base = self.request(runs, None)?;
+        let mode = if runs { self.of_runs(&base)? } else { self.of_searches(&base)? };
+        let points = self.points(&vary, &mode, &base)?;
+        let made = match &mode {
+            SweepMode::Search { settings } => Made::BySearches(settings),
+            SweepMode::Rate { .. } => Made::ByRuns,
         };
-        let grid = search::grid(&vary);
-        if grid.len() > MOST {
-            let points = human::grouped(grid.len() as u64);
-            return Err(Failure::Usage(format!("--vary: {points} points; at most {MOST}")));
-        }
-        let points = grid.into_iter().map(|settings| {
-            let over = flags(&settings)?;
-            let point = self.load.request_with(kind, Some(&over))?;
-            let point = if runs { point } else { steady(point) };
-            let (stream, seed) = (base.options.stream.clone(), base.options.seed);
-            Ok((settings, LoadOptions { stream, seed, ..point.options }))
-        });
-        let points = points.collect::<Result<Vec<_>, Failure>>()?;
-        let mut command = match &mode {
-            SweepMode::Search { settings } => self.search.words("sweep", &base, settings),
-            SweepMode::Rate { .. } => {
-                let mut words = echo::words(&base);
-                if let Some(word) = words.get_mut(2) {
-                    *word = "sweep".to_owned();
-                }
-                words
-            }
-        };
-        if matches!(mode, SweepMode::Search { .. })
-            && let Some(at) = command.iter().position(|word| word == "-r")
-        {
-            // With a rate it would be runs.
-            command.drain(at..at + 2);
-        }
+        let mut command = echo::command(made, &base);
         for vary in &self.vary {
             command.extend(["--vary".to_owned(), vary.to_string()]);
+        }
+        // Without it there is no sweep.
+        if let Some(dir) = &self.results.output {
+            command.extend(["-o".to_owned(), dir.display().to_string()]);
         }
         let request = SweepRequest {
             vary,
@@ -179,6 +146,84 @@ impl SweepArgs {
             by_chance: self.load.by_chance(),
         };
         Ok((request, base))
+    }
+
+    /// What is varied; not more than anybody waits for.
+    fn axes(&self) -> Result<Vec<AxisValues>, Failure> {
+        let vary: Vec<AxisValues> = self.vary.iter().map(|vary| vary.0.clone()).collect();
+        let names = || vary.iter().map(|axis| axis.name.as_str());
+        if let Some((_, name)) =
+            names().enumerate().find(|(at, name)| names().take(*at).any(|n| n == *name))
+        {
+            return Err(Failure::Usage(format!("--vary {name} is given twice")));
+        }
+        // Counted, not made: a few axes of many values have more points than fit in memory.
+        let count = vary.iter().try_fold(1u64, |points, axis| {
+            points.checked_mul(u64::try_from(axis.values.len()).ok()?)
+        });
+        match count {
+            Some(..=MOST) => Ok(vary),
+            Some(points) => {
+                let points = human::grouped(points);
+                Err(Failure::Usage(format!("--vary: {points} points; at most {MOST}")))
+            }
+            None => Err(Failure::Usage(format!("--vary: too many points; at most {MOST}"))),
+        }
+    }
+
+    /// What all points have in common, or with the settings of one over it.
+    fn request(&self, runs: bool, over: Option<&LoadFlags>) -> Result<Request, Failure> {
+        let arrival = self.search.arrival();
+        let request = self.load.request_with(Kind::Run(&arrival), over)?;
+        Ok(if runs { request } else { steady(request) })
+    }
+
+    /// A run at each point.
+    fn of_runs(&self, base: &Request) -> Result<SweepMode, Failure> {
+        let slo = self.load.names().find(|flag| *flag == "--slo");
+        // Runs have arrivals as well.
+        let search = self.search.names().find(|flag| *flag != "--arrival");
+        if let Some(flag) = slo.or(search) {
+            let what = "is for searches; with a rate each point is a run at it";
+            return Err(Failure::Usage(format!("{flag} {what}")));
+        }
+        let rate = match base.options.rate {
+            Rate::PerSecond(rate) => Some(rate),
+            Rate::Max => None,
+        };
+        Ok(SweepMode::Rate { rate, duration_s: base.options.duration.as_secs_f64() })
+    }
+
+    /// A search at each point.
+    fn of_searches(&self, base: &Request) -> Result<SweepMode, Failure> {
+        self.load.refuse_warmup()?;
+        let settings = self.search.settings(&self.load, base, BUDGET)?;
+        search::validate(&base.options, &settings).map_err(failure)?;
+        Ok(SweepMode::Search { settings })
+    }
+
+    /// The grid, each point with all its options.
+    fn points(
+        &self,
+        vary: &[AxisValues],
+        mode: &SweepMode,
+        base: &Request,
+    ) -> Result<Vec<PointRequest>, Failure> {
+        let point = |settings: Vec<Setting>| {
+            let over = flags(&settings)?;
+            let mut point = self.request(matches!(mode, SweepMode::Rate { .. }), Some(&over))?;
+            point.options.stream.clone_from(&base.options.stream);
+            point.options.seed = base.options.seed;
+            let command = match mode {
+                SweepMode::Search { settings } => {
+                    search::validate(&point.options, settings).map_err(failure)?;
+                    echo::command(Made::BySearch(settings), &point)
+                }
+                SweepMode::Rate { .. } => echo::words(&point),
+            };
+            Ok(PointRequest { settings, load: point.options, command })
+        };
+        search::grid(vary).into_iter().map(point).collect()
     }
 }
 
@@ -229,6 +274,14 @@ pub fn run(args: &SweepArgs) -> Result<(), Failure> {
 
 /// What the exit code says.
 fn verdict(file: &SweepFile) -> Result<(), Failure> {
+    let mut damaged = file.points.iter().filter(|point| point.damaged);
+    if let Some(first) = damaged.next() {
+        let (turn, points) = (first.turn, human::plural(1 + damaged.count(), "point"));
+        let what = first.void_reason.as_deref().unwrap_or("lost, doubled, reordered or damaged");
+        return Err(Failure::Failed(format!(
+            "records are not as they were sent at {points}; point {turn}: {what}"
+        )));
+    }
     let done = file.points.iter().filter(|point| point.done).count();
     if done < file.points.len() {
         let points = human::plural(file.points.len(), "point");
@@ -300,7 +353,7 @@ fn words(point: &SweepPoint) -> String {
 #[cfg(test)]
 mod tests {
     use highwater_loadgen::search::SWEEP_SCHEMA;
-    use highwater_loadgen::{Distribution, Environment};
+    use highwater_loadgen::{Distribution, Environment, LoadOptions};
 
     use super::*;
 
@@ -320,16 +373,15 @@ mod tests {
         }
     }
 
-    /// A measured no is one: only where nothing was measured nothing can be said.
-    #[test]
-    fn goals_missed_at_every_point_are_a_no_and_void_points_are_none() {
-        let point = |void: bool, missed: bool| SweepPoint {
+    fn point() -> SweepPoint {
+        SweepPoint {
             turn: 1,
             settings: vec![],
             dir: "point-001".into(),
             done: true,
-            void_reason: void.then(|| "only void trials".to_owned()),
-            missed: missed.then(|| "response.p99 <= 1 ms is missed at every rate tried".to_owned()),
+            void_reason: None,
+            missed: None,
+            damaged: false,
             shards: 1,
             groups: 1,
             ack: "durable".into(),
@@ -339,24 +391,49 @@ mod tests {
             bytes_per_s: None,
             response: Distribution::default(),
             propagation: Distribution::default(),
+        }
+    }
+
+    fn verdict_on(points: Vec<SweepPoint>) -> Result<(), Failure> {
+        verdict(&SweepFile {
+            schema: SWEEP_SCHEMA.into(),
+            command: vec![],
+            target: "h:1".into(),
+            server: "0.1.0".into(),
+            started_ns: 1,
+            seed: 1,
+            vary: vec![],
+            mode: SweepMode::Rate { rate: None, duration_s: 1.0 },
+            load: LoadOptions::default(),
+            environment: Environment::default(),
+            lints: vec![],
+            points,
+        })
+    }
+
+    /// What a single run does with exit code 1 a sweep of runs does as well, however many points are sound.
+    #[test]
+    fn records_lost_at_one_point_fail_the_sweep() {
+        let why = "lost 1 duplicated 0 reordered 0 corrupted 0, of 600 acknowledged";
+        let lossy = SweepPoint { turn: 2, damaged: true, void_reason: Some(why.into()), ..point() };
+        for points in [vec![point(), lossy.clone()], vec![lossy.clone()]] {
+            let said = verdict_on(points);
+            assert!(
+                matches!(&said, Err(Failure::Failed(what)) if what.contains("point 2: lost 1 ")),
+                "{said:?}"
+            );
+        }
+    }
+
+    /// A measured no is one: only where nothing was measured nothing can be said.
+    #[test]
+    fn goals_missed_at_every_point_are_a_no_and_void_points_are_none() {
+        let point = |(void, missed): &(bool, bool)| SweepPoint {
+            void_reason: void.then(|| "only void trials".to_owned()),
+            missed: missed.then(|| "response.p99 <= 1 ms is missed at every rate tried".to_owned()),
+            ..point()
         };
-        let said = |points: &[(bool, bool)]| {
-            let file = SweepFile {
-                schema: SWEEP_SCHEMA.into(),
-                command: vec![],
-                target: "h:1".into(),
-                server: "0.1.0".into(),
-                started_ns: 1,
-                seed: 1,
-                vary: vec![],
-                mode: SweepMode::Rate { rate: None, duration_s: 1.0 },
-                load: LoadOptions::default(),
-                environment: Environment::default(),
-                lints: vec![],
-                points: points.iter().map(|(void, missed)| point(*void, *missed)).collect(),
-            };
-            verdict(&file)
-        };
+        let said = |points: &[(bool, bool)]| verdict_on(points.iter().map(point).collect());
         assert!(said(&[(false, false), (true, false), (false, true)]).is_ok());
         assert!(matches!(said(&[(true, false), (true, false)]), Err(Failure::Unmeasured(_))));
         let missed = said(&[(true, false), (false, true)]);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use highwater_loadgen::schedule::{Burst, Profile};
+use highwater_loadgen::search::{SearchRequest, SweepMode, SweepRequest};
 use highwater_loadgen::{Arrival, LoadOptions, Rate, Scenario, WarmUpRule, Workload};
 use proptest::prelude::*;
 
@@ -15,6 +16,22 @@ fn typed(words: impl IntoIterator<Item = String>) -> Result<Request, Failure> {
     let cli = Cli::try_parse_from(words).map_err(|e| Failure::Usage(e.to_string()))?;
     let Command::Load(args) = cli.command else { panic!("not a load command") };
     args.command.request()
+}
+
+fn command(words: impl IntoIterator<Item = String>) -> LoadCommand {
+    let cli = Cli::try_parse_from(words).unwrap();
+    let Command::Load(args) = cli.command else { panic!("not a load command") };
+    args.command
+}
+
+fn search(words: impl IntoIterator<Item = String>) -> Result<SearchRequest, Failure> {
+    let LoadCommand::Search(args) = command(words) else { panic!("no search") };
+    args.asked().map(|asked| asked.request)
+}
+
+fn sweep(words: impl IntoIterator<Item = String>) -> SweepRequest {
+    let LoadCommand::Sweep(args) = command(words) else { panic!("no sweep") };
+    args.asked().unwrap_or_else(|e| panic!("{e}")).0
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -58,6 +75,11 @@ fn same(a: &LoadOptions, b: &LoadOptions) {
     assert_eq!(serde_json::to_value(a).unwrap(), serde_json::to_value(b).unwrap());
 }
 
+/// The same but for the window, which the settings of a search say.
+fn same_trials(a: &LoadOptions, b: &LoadOptions) {
+    same(a, &LoadOptions { duration: a.duration, ..b.clone() });
+}
+
 const ALL: &str = "run -t h:1 -r 20k -d 10s --warmup 0s --size 1KiB --producers 2 --consumers 0 --stream s \
                    --streams 3 --groups 2 --shards 4 --ack written --retention-bytes 1GiB --arrival poisson \
                    --batch 64K --linger 1ms --inflight 2 --connections 2 --compression zstd \
@@ -87,6 +109,55 @@ fn the_echoed_line_is_the_same_run() {
         let again = typed(echo::words(&request)).unwrap_or_else(|e| panic!("{line}: {e}"));
         same(&request.options, &again.options);
         assert_eq!((request.slo, request.workload), (again.slo, again.workload), "{line}");
+    }
+}
+
+#[test]
+fn the_echoed_line_is_the_same_search() {
+    for line in [
+        "search",
+        "search -r 5k --slo p99=10ms --slo propagation.p99.9=1s --budget 10m --precision 5%",
+        "search -d 2500ms --stable 1.5% --max-rate 90k --budget 30s6ms -w iot --arrival poisson",
+    ] {
+        let asked = search(words(line)).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let again = search(asked.command.clone()).unwrap_or_else(|e| panic!("{line}: {e}"));
+        same_trials(&asked.load, &again.load);
+        assert_eq!(asked.settings, again.settings, "{line}");
+        assert_eq!(asked.command, again.command, "{line}");
+    }
+}
+
+/// The report of a point proposed the sweep's own command, without the directory it needs.
+#[test]
+fn a_sweep_and_each_of_its_points_are_echoed_as_what_they_are() {
+    let of_searches =
+        "sweep --vary shards=1,2 --vary size=100,1KiB --budget 60s --slo p99=10ms -o d";
+    let of_runs = "sweep --vary rate=1k,2k --vary ack=durable,written -d 3s --warmup 1s -o d";
+    for line in [of_searches, of_runs] {
+        let asked = sweep(words(line));
+        let again = sweep(asked.command.clone());
+        assert_eq!((&asked.mode, &asked.vary), (&again.mode, &again.vary), "{line}");
+        assert_eq!((asked.points.len(), &asked.command), (4, &again.command), "{line}");
+        for point in asked.points {
+            match &asked.mode {
+                SweepMode::Search { settings } => {
+                    let alone = search(point.command).unwrap();
+                    same_trials(&alone.load, &point.load);
+                    assert_eq!(alone.settings, *settings);
+                }
+                SweepMode::Rate { .. } => same(&typed(point.command).unwrap().options, &point.load),
+            }
+        }
+    }
+}
+
+/// A tenth of 30.006 s is 3.0006 s: rounded up to the millisecond it was more than a trial may take.
+#[test]
+fn whatever_the_budget_the_trials_that_follow_from_it_fit_into_it() {
+    for ms in [20_006, 20_150, 29_999, 30_006, 39_999, 121_987] {
+        let asked = search(words(&format!("search --budget {ms}ms")));
+        let asked = asked.unwrap_or_else(|e| panic!("{ms} ms: {e}")).settings;
+        assert!(asked.trial_s * 10.0 <= asked.budget_s * (1.0 + 1e-12), "{asked:?}");
     }
 }
 

@@ -113,6 +113,7 @@ fn swept(name: &str, value: &str, shards: u32, rate: Interval) -> SweepPoint {
         done: true,
         void_reason: None,
         missed: None,
+        damaged: false,
         shards,
         groups: 1,
         ack: "durable".into(),
