@@ -269,7 +269,8 @@ pub fn shards_and_cores(facts: &Facts<'_>, scaling: Option<&Scaling>) -> Answer 
         .and_then(|(scaling, fit)| Some((scaling, fit, Carried::of(fit, capacity, setup)?)));
     let answer = match carried {
         Some((scaling, fit, carried)) => {
-            let (verdict, says) = shards_by_curve(&need, scaling, fit, carried);
+            let open = capacity.missed.is_none();
+            let (verdict, says) = shards_by_curve(&need, scaling, fit, carried, open);
             let answer = Answer::new(question, verdict, says).figure(need.figure(facts));
             match verdict {
                 Verdict::Known => answer.figure(carried.figure(&need, fit, facts, capacity)),
@@ -394,15 +395,27 @@ impl Carried {
     }
 }
 
+/// `open` if nothing above what is safe was tried.
 fn shards_by_curve(
     need: &Need,
     scaling: &Scaling,
     fit: &Usl,
     carried: Carried,
+    open: bool,
 ) -> (Verdict, String) {
     let device = scaling.device.as_ref().map_or(f64::INFINITY, |(most, _)| *most);
     if let Some(n) = carried.shards(fit, need.target).filter(|_| need.target <= device) {
         return (Verdict::Known, format!("{} by the curve {}", whole(n as u64), need.aim()));
+    }
+    // A rate at which nothing gave out is a bound from below: it says what is enough, and not what is too little.
+    if open && need.target <= device {
+        let says = format!(
+            "nothing gave out at {} records/s with {}, the most that was tried: how many it takes {} is not known",
+            rate(carried.safe),
+            counted(carried.n as u64, "shard"),
+            need.aim()
+        );
+        return (Verdict::BeyondMeasured, says);
     }
     let reach = fit.largest() * REACH;
     let top = fit
