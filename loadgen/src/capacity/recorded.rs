@@ -220,8 +220,8 @@ struct Tally {
     sum: Counts,
     /// As each was last told, and its records in since it was first seen.
     shards: BTreeMap<ShardKey, (Counts, u64)>,
-    /// Unread records as last told, by group, stream and shard.
-    unread: BTreeMap<(String, String, u32), u64>,
+    /// Unread records as last told, by group and shard.
+    unread: BTreeMap<(String, ShardKey), u64>,
 }
 
 impl Tally {
@@ -251,9 +251,16 @@ fn key(shard: &ShardSnapshot) -> ShardKey {
     (shard.stream.clone(), shard.stream_id, shard.shard)
 }
 
-fn unread(snapshot: &Snapshot) -> impl Iterator<Item = ((String, String, u32), u64)> {
-    let groups = snapshot.groups.iter();
-    groups.map(|g| ((g.group.clone(), g.stream.clone(), g.shard), g.backlog_records))
+fn unread(snapshot: &Snapshot) -> impl Iterator<Item = ((String, ShardKey), u64)> {
+    let shards = snapshot.shards.iter();
+    // A stream that was made again under its name is another.
+    let ids: BTreeMap<(&str, u32), u32> =
+        shards.map(|shard| ((shard.stream.as_str(), shard.shard), shard.stream_id)).collect();
+    snapshot.groups.iter().map(move |group| {
+        let id = ids.get(&(group.stream.as_str(), group.shard)).copied().unwrap_or_default();
+        let shard = (group.stream.clone(), id, group.shard);
+        ((group.group.clone(), shard), group.backlog_records)
+    })
 }
 
 /// Counters of a moment.

@@ -167,10 +167,25 @@ fn a_backlog_that_is_deleted_was_not_read() {
         ..115 => at(5_000, second, 0),
         _ => Snapshot { shards: vec![], groups: vec![], ..at(5_000, second, 0) },
     };
-    let found = watched((100..141).map(seen)).unwrap();
-    assert_eq!(found.windows[1].records_in, 600.0);
-    assert_eq!(found.windows[1].backlog_growth, 400.0);
-    assert_eq!(found.borne(), None);
+    // Another one, empty and read, has its name since.
+    let made_again = |second: u64| {
+        let mut snapshot = at(5_000, second, 0);
+        if second >= 115 {
+            for shard in &mut snapshot.shards {
+                let (stream, stream_id) = (shard.stream.clone(), shard.stream_id + 1);
+                *shard =
+                    ShardSnapshot { stream, stream_id, shard: shard.shard, ..Default::default() };
+            }
+            snapshot.groups.iter_mut().for_each(|group| group.backlog_records = 0);
+        }
+        snapshot
+    };
+    for found in [watched((100..141).map(seen)), watched((100..141).map(made_again))] {
+        let found = found.unwrap();
+        assert_eq!(found.windows[1].records_in, 600.0);
+        assert_eq!(found.windows[1].backlog_growth, 400.0);
+        assert_eq!(found.borne(), None);
+    }
 }
 
 #[test]
