@@ -26,13 +26,8 @@ pub struct Server {
 
 impl Server {
     /// Starts `program` with its data in `data`, on a free port unless `more` has another `--listen`; waits for it to say
-    /// where it listens, however long that takes.
-    pub fn start(program: &Path, data: &Path, more: &[&str]) -> Result<Server, Failure> {
-        Server::start_unless(program, data, more, || false)
-    }
-
-    /// The same, but waits only until `stopped`.
-    pub fn start_unless(
+    /// where it listens, however long that takes, or until `stopped`.
+    pub fn start(
         program: &Path,
         data: &Path,
         more: &[&str],
@@ -169,9 +164,9 @@ mod tests {
         );
         let asked = Cell::new(0);
         let stopped = || asked.replace(asked.get() + 1) > 1;
-        let failed = Server::start_unless(&program, dir.path(), &[], stopped).unwrap_err();
+        let failed = Server::start(&program, dir.path(), &[], stopped).unwrap_err();
         assert!(failed.to_string().contains("interrupted"), "{failed}");
-        let failed = Server::start(Path::new("/bin/true"), dir.path(), &[]).unwrap_err();
+        let failed = Server::start(Path::new("/bin/true"), dir.path(), &[], || false).unwrap_err();
         assert!(failed.to_string().contains("did not say where it listens"), "{failed}");
     }
 }

@@ -145,8 +145,7 @@ fn one(party: &Party, options: &LoadOptions, path: &Path, stop: &Stop) -> Result
             let data = tempfile::Builder::new().prefix("highwater-abba-").tempdir_in(".");
             let data = data.map_err(|e| Failure::doing("no temporary directory here", e))?;
             let stopped = || stop.level() > 0;
-            let server =
-                Server::start_unless(program, data.path(), &["--allow-buffered"], stopped)?;
+            let server = Server::start(program, data.path(), &["--allow-buffered"], stopped)?;
             Some((server, data))
         }
         _ => None,

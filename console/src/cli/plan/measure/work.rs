@@ -51,7 +51,7 @@ impl Worker<'_> {
         let words = self.job.serve(&listen);
         note!("{}", shell_line(&words));
         let more: Vec<&str> = words[4..].iter().map(String::as_str).collect();
-        let server = Server::start(self.program, &data, &more)?;
+        let server = Server::start(self.program, &data, &more, || self.stop.requested())?;
         self.done.at(&server.address)?;
         let all = self.against(&server.address);
         drop(server);

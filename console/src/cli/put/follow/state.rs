@@ -73,9 +73,13 @@ impl StateFile {
         // Behind the whole name: what comes after its last dot may be all that two agents' differ in.
         let mut new = self.path.as_os_str().to_owned();
         new.push(".new");
-        let mut file = File::create(&new)?;
+        let mut file = File::options().write(true).create(true).truncate(false).open(&new)?;
         // Before it has the name by which others look for it.
-        ours(&file);
+        if !ours(&file) {
+            let text = format!("{} is another put --follow's state file", new.display());
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+        }
+        file.set_len(0)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
@@ -142,6 +146,17 @@ mod tests {
         fs::write(path("hw.new"), "of somebody else").unwrap();
         a.write(&state("/var/log/a", 1)).unwrap();
         assert_eq!(fs::read(path("hw.new")).unwrap(), b"of somebody else");
+    }
+
+    #[test]
+    fn a_state_file_called_like_a_temporary_one_of_another_is_not_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut a, _) = StateFile::open(dir.path().join("x")).unwrap();
+        let (mut b, _) = StateFile::open(dir.path().join("x.new")).unwrap();
+        b.write(&state("/var/log/b", 1)).unwrap();
+        let refused = a.write(&state("/var/log/a", 1)).unwrap_err().to_string();
+        assert!(refused.contains("is another put --follow's state file"), "{refused}");
+        assert!(!fs::read(dir.path().join("x.new")).unwrap().is_empty());
     }
 
     #[test]
