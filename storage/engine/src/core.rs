@@ -395,12 +395,14 @@ impl<D: Disk> Core<D> {
     /// there is to say.
     pub fn poll(&mut self, now: Now, out: &mut Vec<Output>) {
         self.disk.reap(&mut self.completions);
-        for completion in std::mem::take(&mut self.completions) {
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
             self.complete(now, completion);
         }
+        self.completions = completions;
         self.touched.sort_unstable();
         self.touched.dedup();
-        for id in std::mem::take(&mut self.touched) {
+        for id in self.touched.drain(..) {
             if let Some(shard) = self.shards.get_mut(&id) {
                 shard.pump(now, &mut self.io);
             }

@@ -147,6 +147,8 @@ impl Store {
         let preparer_options = PreparerOptions {
             max_bytes: options.prepared_bytes,
             reserve_bytes,
+            // Every stream begins with it: the first records shall not be the slow ones.
+            prepare: vec![options.core.segments.min],
             ..PreparerOptions::default()
         };
         let preparer =

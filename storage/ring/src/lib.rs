@@ -18,7 +18,7 @@ pub use pin::{PinError, pin_thread, usable_cpus};
 pub use preparer::{
     Counts, JobDone, PoolStatus, Preparer, PreparerHandle, PreparerOptions, Step, spawn_preparer,
 };
-pub use sendbuf::SendBuf;
+pub use sendbuf::{SEND_NOW, SendBuf, send_now};
 pub use sim::{Crash, FaultKind, SimDisk, SimFiles, SimOptions, SimWorld};
 pub use uring::{DiskEvent, Durability, UringDisk, UringError, UringOptions, UringStats, Waker};
 pub use vocab::{BLOCK_ALIGN, Completion, Disk, Done, FileId, Files, Job, Op, OpenMode, Token};

@@ -33,7 +33,8 @@ pub use thread::{PoolStatus, PreparerHandle, spawn_preparer};
 /// Bytes of zeroes written in one step of [`Preparer::idle`] while nothing else goes on.
 const ZERO_STEP: u64 = 1 << 20;
 
-/// The same beside durable writes, which wait behind it: one of 1 MiB takes 2 ms on a device of 500 MB/s.
+/// The same beside durable writes, which wait behind it: one of 1 MiB takes 2 ms on a device of 500 MB/s. How often, by
+/// how fast these are (`preparer/thread.rs`).
 const GENTLE_ZERO_STEP: u64 = 128 << 10;
 
 /// Bytes by which a file that is to go is shortened in one step of [`Preparer::idle`], and at most while much is.
@@ -118,6 +119,8 @@ pub struct Step {
     pub more: bool,
     /// Bytes written whose time on the device it took, about.
     pub cost: u64,
+    /// Whether it removed, and did not fill.
+    pub removed: bool,
 }
 
 impl<F: Files> Preparer<F> {
@@ -344,7 +347,7 @@ impl<F: Files> Preparer<F> {
             Err(e) => {
                 self.last_error = Some(e.to_string());
                 self.abandon();
-                Step { more: false, cost: 0 }
+                Step { more: false, cost: 0, removed: false }
             }
         }
     }
@@ -355,7 +358,7 @@ impl<F: Files> Preparer<F> {
         self.removal_next = !removes;
         if removes {
             self.shrink_gone()?;
-            return Ok(Step { more: true, cost: ZERO_STEP });
+            return Ok(Step { more: true, cost: ZERO_STEP, removed: true });
         }
         let most = if gentle { GENTLE_ZERO_STEP } else { ZERO_STEP };
         // What is short of a smaller size is helped sooner.
@@ -363,7 +366,7 @@ impl<F: Files> Preparer<F> {
         let begins = self.lacking().is_some_and(|capacity| capacity < left);
         let filled = if begins { self.begin_part()? } else { Some(self.fill_part(most)?) };
         let more = !self.parts.is_empty() || self.lacking().is_some() || !self.gone.is_empty();
-        Ok(Step { more, cost: filled.unwrap_or(0) })
+        Ok(Step { more, cost: filled.unwrap_or(0), removed: false })
     }
 
     /// Shortens the file that is to go, or removes what is left of it.

@@ -3,8 +3,7 @@
 //! One ring per thread, made and used on that thread only. Two ways to wait for it:
 //! * bare: [`UringDisk::wait`] blocks in the ring itself, one system call per turn, and is woken by a
 //!   completion, a timeout or a [`Waker`];
-//! * inside an async runtime: [`UringDisk::event_fd`] becomes readable; then clear it (read 8 bytes) and *after
-//!   that* [`Disk::reap`]. Never poll the ring's own descriptor: with DEFER_TASKRUN it loses wake-ups.
+//! * inside an async runtime: [`UringDisk::event`] tells; then [`Disk::reap`]. Never poll the ring's own descriptor: with DEFER_TASKRUN it loses wake-ups.
 //!
 //! Buffers belong to the disk until the kernel has answered; on drop it waits for the answers, and leaks
 //! what does not come.
@@ -173,8 +172,9 @@ impl UringDisk {
     }
 
     /// A descriptor that becomes readable with a completion or a wake, for an async runtime (for tokio's,
-    /// [`UringDisk::event`] does the rest). On readable: read 8 bytes ([`UringDisk::clear_event`]), then
-    /// [`Disk::reap`]. It is a duplicate: closing it takes nothing from the disk. Do not use
+    /// [`UringDisk::event`] does the rest). Who waits for it to *become* readable (edge-triggered) goes on with
+    /// [`Disk::reap`]; who waits for it to *be* readable reads 8 bytes first ([`UringDisk::clear_event`]). It is a
+    /// duplicate: closing it takes nothing from the disk. Do not use
     /// [`UringDisk::wait`] as well, and reap once after the first call: what completed before is not told.
     ///
     /// # Errors
@@ -195,6 +195,19 @@ impl UringDisk {
         let mut count = [0u8; 8];
         // "Would block" when it was clear already.
         let _ = rustix::io::read(&self.port.waker.shared.outside, &mut count);
+    }
+
+    /// Whether [`Disk::reap`] would find something. The event tells of a completion twice, when the kernel has it and
+    /// again when it was fetched; the second time there is nothing to do.
+    pub fn has_news(&mut self) -> bool {
+        let told = !self.ready.is_empty()
+            || !self.port.results.is_empty()
+            || self.port.waker.is_signalled();
+        let queue = self.ring.submission();
+        // The kernel did not take all, or has more to tell.
+        let pending = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        told || pending || self.waiting() > 0 || !self.ring.completion().is_empty()
     }
 
     /// Submits what is queued and blocks until there is something to [`Disk::reap`], somebody calls
@@ -369,7 +382,7 @@ impl UringDisk {
                 self.stats.completed += 1;
                 if let Some(slot) = self.slots.remove(index) {
                     if slot.is_writing() {
-                        bump(&self.port.gauge.ended);
+                        bump(&self.port.gauge.ended, 1);
                     }
                     out.push(Completion { token: slot.token, result });
                 }
@@ -404,9 +417,9 @@ impl UringDisk {
     }
 }
 
-fn bump(counter: &std::sync::atomic::AtomicU64) {
+fn bump(counter: &std::sync::atomic::AtomicU64, by: u64) {
     // One writer: no read-modify-write needed.
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
 /// Errors of `enter` that are over by themselves.

@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use highwater_engine::quota::Quotas;
 use highwater_engine::{CoreSeed, OpenError};
-use highwater_ring::{PinError, pin_thread};
+use highwater_ring::{DiskEvent, PinError, pin_thread};
 use highwater_wire::Limits;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use crate::accept::accept;
@@ -146,7 +145,8 @@ impl CoreThread {
                 return Ok(());
             }
         };
-        let event = match engine.disk().event_fd() {
+        // The descriptor belongs to the runtime it is waited for in.
+        let event = match runtime.block_on(async { engine.disk().event() }) {
             Ok(event) => event,
             Err(e) => {
                 let _ = ready.send(Err((index, StartFailure::Uring(e))));
@@ -222,17 +222,9 @@ impl Served {
         core: Rc<CoreState>,
         listeners: [TcpListener; 2],
         inbox: Inbox,
-        event: std::os::fd::OwnedFd,
+        event: DiskEvent,
         at_rest: &mut AtRest,
     ) {
-        #[allow(
-            deprecated,
-            reason = "its successor is `unsafe`, for descriptors not owned; ours is"
-        )]
-        let event = match AsyncFd::with_interest(event, tokio::io::Interest::READABLE) {
-            Ok(event) => event,
-            Err(e) => return core.fail(&format!("the log's eventfd cannot be waited for: {e}")),
-        };
         watched(&core, "the log task", log(Rc::clone(&core), event));
         watched(&core, "the inbox task", receive(Rc::clone(&core), inbox));
         let mut phase = self.phase.clone();
@@ -333,18 +325,16 @@ fn watched(core: &Rc<CoreState>, name: &'static str, task: impl Future<Output = 
 }
 
 /// Turns the engine when its disk, its clock or a session asks for it.
-async fn log(core: Rc<CoreState>, event: AsyncFd<std::os::fd::OwnedFd>) {
+async fn log(core: Rc<CoreState>, event: DiskEvent) {
     loop {
         let wake = core.engine.borrow().next_wake();
         core.armed.set(wake.unwrap_or(u64::MAX));
         let deadline = core.clock.instant(wake.unwrap_or(0));
         tokio::select! {
-            ready = event.readable() => match ready {
-                Ok(mut ready) => {
-                    // Cleared first, reaped afterwards: a completion in between is not lost.
-                    core.engine.borrow_mut().disk().clear_event();
-                    ready.clear_ready();
-                }
+            told = event.wait() => match told {
+                // It is told of each completion twice.
+                Ok(()) if !core.engine.borrow_mut().disk().has_news() => continue,
+                Ok(()) => {}
                 Err(e) => return core.fail(&format!("waiting for the log's eventfd: {e}")),
             },
             () = core.log_wake.notified() => {}

@@ -18,7 +18,8 @@ pub struct PreparerOptions {
     pub reserve_bytes: u64,
     /// Sizes to prepare from the start, before they are first asked for.
     pub prepare: Vec<u64>,
-    /// Zeroing speed while durable writes are going on, in bytes per second. Without any, full speed.
+    /// Highest zeroing speed while durable writes are going on, in bytes per second: half as fast again as these are, but at
+    /// least 8 MiB/s and at most this. Without any, full speed.
     pub busy_bytes_per_sec: u64,
 }
 

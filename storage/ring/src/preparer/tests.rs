@@ -98,8 +98,8 @@ fn of_a_recycled_file_only_what_was_never_written_is_filled() {
     }
     preparer.handle(Job::Recycle { path: "cold".into() }).unwrap();
     // Before the one that was begun for the pool, of which all is still to be written.
-    assert_eq!(preparer.idle(false), Step { more: true, cost: MIB });
-    assert_eq!(preparer.idle(false), Step { more: true, cost: 0 });
+    assert_eq!(preparer.idle(false), Step { more: true, cost: MIB, removed: false });
+    assert_eq!(preparer.idle(false), Step { more: true, cost: 0, removed: false });
     assert_eq!(preparer.status().ready[&(8 * MIB)], 1);
     assert!(!take(&mut preparer, "warm", 8 * MIB).unwrap());
     assert!(world.files().is_written(Path::new("warm")).unwrap());
@@ -155,11 +155,15 @@ fn beside_durable_writes_zeroes_are_written_in_small_steps() {
     let world = world(1 << 30);
     let mut preparer = start(&world);
     take(&mut preparer, "a", MIB).unwrap();
-    assert_eq!(preparer.idle(true), Step { more: true, cost: 0 }, "the file is made");
+    assert_eq!(
+        preparer.idle(true),
+        Step { more: true, cost: 0, removed: false },
+        "the file is made"
+    );
     for _ in 0..8 {
-        assert_eq!(preparer.idle(true), Step { more: true, cost: MIB / 8 });
+        assert_eq!(preparer.idle(true), Step { more: true, cost: MIB / 8, removed: false });
     }
-    assert_eq!(preparer.idle(true), Step { more: true, cost: 0 }, "and renamed");
+    assert_eq!(preparer.idle(true), Step { more: true, cost: 0, removed: false }, "and renamed");
     assert_eq!(preparer.status().ready[&MIB], 1);
 }
 

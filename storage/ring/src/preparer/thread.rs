@@ -31,11 +31,13 @@ pub struct PoolStatus {
     pub last_error: Option<String>,
 }
 
-/// Writes and syncs a ring has begun and ended. Written by the ring's thread only, read by the preparer.
+/// Writes and syncs a ring has begun and ended, and bytes of the former. Written by the ring's thread only, read by the
+/// preparer.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge {
     pub(crate) begun: AtomicU64,
     pub(crate) ended: AtomicU64,
+    pub(crate) bytes: AtomicU64,
 }
 
 /// A job's result on its way to the ring that asked.
@@ -127,7 +129,9 @@ fn run(
     status: &Mutex<PoolStatus>,
     busy_rate: u64,
 ) {
-    let mut load = Load { ports: Vec::new(), seen: 0, quiet_since: Instant::now() };
+    let now = Instant::now();
+    let mut load = Load { ports: Vec::new(), seen: 0, quiet_since: now };
+    let mut rate = Rate::new(now);
     let mut more = true;
     // When the next step of zeroing may start.
     let mut next_step = Instant::now();
@@ -150,7 +154,9 @@ fn run(
                 let loaded = load.is_busy(started);
                 let step = preparer.idle(loaded);
                 more = step.more;
-                let pace = if loaded { step.cost.saturating_mul(1_000_000) / busy_rate } else { 0 };
+                rate.note(started, load.bytes());
+                let per_s = if step.removed { busy_rate } else { rate.of_zeroes(busy_rate) };
+                let pace = if loaded { step.cost.saturating_mul(1_000_000) / per_s } else { 0 };
                 next_step = started + Duration::from_micros(pace);
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -209,9 +215,84 @@ impl Load {
     }
 }
 
+impl Load {
+    /// Bytes written so far, over all rings there were.
+    fn bytes(&self) -> u64 {
+        let ports = self.ports.iter().filter_map(Weak::upgrade);
+        ports.map(|port| port.gauge.bytes.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+}
+
+/// Bytes a second that are written of late.
+struct Rate {
+    since: Instant,
+    bytes: u64,
+    /// Absent while that is not known.
+    per_s: Option<u64>,
+}
+
+/// How long bytes are counted for a rate, at least and at most.
+const SPAN: Duration = Duration::from_millis(250);
+const LONGEST_SPAN: Duration = Duration::from_secs(1);
+/// Zeroes are written so much faster than files are used up: the pool fills, and no step more than that needs holds up
+/// a durable write. Never slower than the least, bytes a second.
+const FASTER: (u64, u64) = (3, 2);
+const LEAST_PER_S: u64 = 8 << 20;
+
+impl Rate {
+    fn new(now: Instant) -> Rate {
+        Rate { since: now, bytes: 0, per_s: None }
+    }
+
+    /// `bytes` have been written so far.
+    fn note(&mut self, now: Instant, bytes: u64) {
+        let span = now.duration_since(self.since);
+        if span < SPAN {
+            return;
+        }
+        // Fewer than before: a ring is gone.
+        let more = bytes.saturating_sub(self.bytes);
+        let per_s = || (u128::from(more) * 1_000_000 / span.as_micros()) as u64;
+        self.per_s = (span <= LONGEST_SPAN).then(per_s);
+        (self.since, self.bytes) = (now, bytes);
+    }
+
+    /// Bytes a second of zeroes to write meanwhile, at most `most`; that where nothing is known.
+    fn of_zeroes(&self, most: u64) -> u64 {
+        let (times, by) = FASTER;
+        let faster = |per_s: u64| (per_s / by).saturating_mul(times).max(LEAST_PER_S);
+        self.per_s.map_or(most, faster).min(most)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeroes_are_written_a_little_faster_than_files_are_used_up() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        let most = 64 << 20;
+        assert_eq!(rate.of_zeroes(most), most, "nothing is known yet");
+        let mut bytes = 0;
+        let mut after = |span: Duration, more: u64, rate: &mut Rate| {
+            bytes += more;
+            let now = rate.since + span;
+            rate.note(now, bytes);
+            rate.of_zeroes(most)
+        };
+        assert_eq!(after(SPAN / 2, 5 << 20, &mut rate), most, "too short to tell");
+        assert_eq!(after(SPAN, 0, &mut rate), 30 << 20, "5 MiB in a quarter of a second");
+        assert_eq!(after(2 * SPAN, 10 << 20, &mut rate), 30 << 20);
+        assert_eq!(after(SPAN, 100 << 20, &mut rate), most);
+        assert_eq!(after(2 * SPAN, 1 << 20, &mut rate), LEAST_PER_S);
+        assert_eq!(after(LONGEST_SPAN + SPAN, 1 << 20, &mut rate), most, "that was long ago");
+        // A ring that ends takes its count with it.
+        rate.note(rate.since + SPAN, 0);
+        assert_eq!(rate.of_zeroes(most), LEAST_PER_S);
+        assert_eq!(rate.of_zeroes(1 << 20), 1 << 20);
+    }
 
     #[test]
     fn writes_make_it_busy_until_it_was_quiet_for_a_while() {

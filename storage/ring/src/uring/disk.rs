@@ -20,7 +20,8 @@ impl Disk for UringDisk {
         match Slot::new(token, op) {
             Ok(Some(slot)) => {
                 if slot.is_writing() {
-                    bump(&self.port.gauge.begun);
+                    bump(&self.port.gauge.begun, 1);
+                    bump(&self.port.gauge.bytes, slot.len().into());
                 }
                 let need = slot.entries(self.options.durability);
                 let (reads, bytes) = (slot.is_read(), slot.len());

@@ -9,7 +9,7 @@ use tokio::io::unix::AsyncFd;
 use super::UringDisk;
 
 /// Tells a task on a tokio runtime (or tokio-uring's) that its [`UringDisk`] has something to reap. Does not
-/// borrow the disk.
+/// borrow the disk. The descriptor is never read: tokio waits for edges, and every signal is one.
 #[derive(Debug)]
 pub struct DiskEvent {
     fd: AsyncFd<OwnedFd>,
@@ -33,17 +33,13 @@ impl UringDisk {
 }
 
 impl DiskEvent {
-    /// Waits for completions or a wake, and clears the descriptor: call [`crate::Disk::reap`] next, then look at
-    /// queues of one's own. May return for nothing. May be dropped while waiting: nothing is lost.
+    /// Waits for completions or a wake: call [`crate::Disk::reap`] next, then look at queues of one's own. May return
+    /// for nothing, as [`UringDisk::has_news`] tells. May be dropped while waiting: nothing is lost.
     ///
     /// # Errors
     /// When the runtime is shutting down.
     pub async fn wait(&self) -> io::Result<()> {
-        let mut guard = self.fd.readable().await?;
-        let mut count = [0u8; 8];
-        // "Would block" when somebody else has read it.
-        let _ = rustix::io::read(self.fd.get_ref(), &mut count);
-        guard.clear_ready();
+        self.fd.readable().await?.clear_ready();
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
+use highwater_ring::{SEND_NOW, send_now};
 use highwater_wire::{Decoded, ErrorCode, Frame, WireError, decode_frame};
 use tokio::time::Instant;
 use tokio_uring::buf::BoundedBuf;
@@ -227,6 +228,8 @@ async fn discard(connection: &Connection) {
 
 async fn write(core: Rc<CoreState>, connection: Rc<Connection>) {
     let mut bufs = Vec::new();
+    // Bytes that went without waiting.
+    let mut at_once = 0;
     loop {
         if bufs.is_empty() {
             connection.out.borrow_mut().take(WRITE_BUFS, WRITE_BYTES, &mut bufs);
@@ -242,12 +245,29 @@ async fn write(core: Rc<CoreState>, connection: Rc<Connection>) {
             }
             continue;
         }
-        let (result, back) = connection.socket.writev(bufs).await;
-        bufs = back;
+        // In one piece: what is cut is sent as small segments.
+        let whole = bufs.len() <= SEND_NOW;
+        let sent = if whole { send_now(&connection.socket, &bufs) } else { Ok(0) };
+        let result = match sent {
+            Ok(n) if n > 0 => Ok(n),
+            Err(e) if e.kind() != std::io::ErrorKind::WouldBlock => Err(e),
+            _ => {
+                at_once = 0;
+                let (result, back) = connection.socket.writev(bufs).await;
+                bufs = back;
+                result
+            }
+        };
         match result {
             Ok(n) if n > 0 => {
                 advance(&mut bufs, n);
                 connection.sent(&core, n);
+                at_once += n;
+                if at_once >= WRITE_BYTES {
+                    // Others have their turn.
+                    at_once = 0;
+                    tokio::task::yield_now().await;
+                }
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             _ => return connection.cut(),
