@@ -6,6 +6,7 @@ mod format;
 mod from;
 mod group;
 mod member;
+mod settled;
 mod trimmed;
 mod window;
 
@@ -161,9 +162,14 @@ async fn tail(
     }
     let mut out = output::stdout();
     let printed = print(&mut printer, &stream, &mut inbox, group.as_mut(), &mut out, stop).await;
-    // Positions of what was printed are kept, however the printing ended.
+    // Positions of what was printed are kept, however the printing ended; of windows only if it ended well.
     let committed = match &mut group {
-        Some(group) => group.commit(&mut out).await,
+        Some(group) => {
+            if printed.is_ok() {
+                printer.settle(group);
+            }
+            group.commit(&mut out).await
+        }
         None => Ok(()),
     };
     printed.and(committed)
@@ -315,6 +321,13 @@ impl Printer<'_> {
         self.found.took(delivery)
     }
 
+    /// With windows the group is where nothing was read yet that is in one that is open: who goes on reads it again.
+    fn settle(&mut self, group: &mut Group) {
+        for (shard, next) in self.counting.iter_mut().flat_map(|counting| counting.settled()) {
+            group.advance(shard, next);
+        }
+    }
+
     /// Prints windows that are over; with `all`, those that are not, too.
     fn look(&mut self, all: bool, out: &mut impl Write) -> Result<(), Failure> {
         let (left, as_json) = (self.left, self.args.format == OutputFormat::Json);
@@ -365,6 +378,7 @@ async fn print(
             }
             _ = commit.tick() => {
                 if let Some(group) = &mut group {
+                    printer.settle(group);
                     group.commit(out).await?;
                 }
                 continue;
@@ -375,12 +389,16 @@ async fn print(
         if let Some(group) = group.as_mut().filter(|_| delivery.trimmed > 0) {
             group.advance(shard, delivery.from());
         }
-        printer.print(&stream.name, shard, &delivery, stop, out, |next| {
-            if let Some(group) = &mut group {
-                group.advance(shard, next);
-            }
+        let mut read = None;
+        printer.print(&stream.name, shard, &delivery, stop, out, |next| match &mut group {
+            _ if windows => read = Some(next),
+            Some(group) => group.advance(shard, next),
+            None => {}
         })?;
         if let Some(counting) = &mut printer.counting {
+            if let Some(next) = read {
+                counting.read(shard, next);
+            }
             counting.delivered(shard, &delivery);
             printer.look(false, out)?;
         }

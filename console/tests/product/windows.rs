@@ -176,3 +176,46 @@ fn a_scanner_gives_itself_away() {
     assert!(row["values"]["distinct(json.query)"].as_u64().unwrap() >= 10);
     assert!(watching.wait().unwrap().success() && put.wait().unwrap().success());
 }
+
+/// What was in a window that nobody had seen printed was committed, and in none after the next start.
+#[test]
+fn a_window_cut_off_by_a_crash_is_whole_after_the_next_start() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"));
+    server.create("s", 1);
+    let put = |times: &[u64]| {
+        let lines: Vec<String> = times.iter().map(|t| format!("{{\"t\":{t}}}\n")).collect();
+        assert!(server.put("s", lines.concat().as_bytes(), &[]).status.success());
+    };
+    let group = ["--group", "g", "--window", "10s", "--time", "json.t", "--format", "json"];
+    let tail = |more: &[&str]| {
+        let mut tail = server.command(&[&["tail", "s"], &group[..], more].concat());
+        tail.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let committed = || {
+        let group = server.run(&["group", "describe", "g", "--json"]);
+        let found: Value = serde_json::from_slice(&group.stdout).unwrap_or_default();
+        found.to_string().contains("\"position\":2")
+    };
+    // Seconds since 1970: two in the first window, one in the second, which stays open.
+    put(&[1_000, 1_003, 1_012]);
+    let mut first = tail(&["--follow"]);
+    let mut printed = String::new();
+    BufReader::new(first.stdout.take().unwrap()).read_line(&mut printed).unwrap();
+    let row: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(row["values"]["count()"], 2, "{row}");
+    while !committed() {
+        assert!(first.try_wait().unwrap().is_none(), "it has ended");
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    put(&[1_015]);
+    let second = tail(&[]).wait_with_output().unwrap();
+    let rows: Vec<Value> =
+        text(&second).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(
+        rows[0]["values"]["count()"], 2,
+        "the record from before and the one from after: {rows:?}"
+    );
+}

@@ -213,6 +213,15 @@ impl Windows {
         self.advance(u64::MAX, keyed, out);
     }
 
+    /// The start of the oldest span of which something is kept: no window that is open has a record from before, in
+    /// nanoseconds since 1970 UTC. `None` if none is open. Of sessions all are looked at.
+    pub fn oldest_ns(&self) -> Option<u64> {
+        match &self.shape {
+            Shape::Fixed(panes) => panes.oldest_ns(),
+            Shape::Sessions(sessions) => sessions.oldest_ns(),
+        }
+    }
+
     /// What became of the records so far.
     pub fn counts(&self) -> Counts {
         self.counts

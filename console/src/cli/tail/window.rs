@@ -13,6 +13,7 @@ use highwater_process::{EvalError, Record};
 use highwater_wire::{RecordView, StreamDescription};
 use serde_json::{Map, Value, json};
 
+use super::settled::Settled;
 use crate::failure::Failure;
 use crate::human::{counted, grouped, rfc3339};
 use crate::units;
@@ -137,8 +138,9 @@ pub struct Counting {
 
 /// How far a shard is.
 struct Shard {
-    /// Latest arrival seen there.
+    /// Latest time seen there.
     at_ns: u64,
+    settled: Settled,
     last: std::time::Instant,
     /// Those that go on where it ends.
     children: Vec<u32>,
@@ -159,7 +161,10 @@ impl Counting {
                 self.watermark.caught_up(shard.shard, empty && !shard.closed);
             }
             let children = children.to_vec();
-            self.shards.insert(shard.shard, Shard { at_ns: 0, last: now, children, empty });
+            self.shards.insert(
+                shard.shard,
+                Shard { at_ns: 0, settled: Settled::default(), last: now, children, empty },
+            );
         }
     }
 
@@ -171,6 +176,7 @@ impl Counting {
                 self.watermark.saw(shard, at_ns);
                 if let Some(state) = self.shards.get_mut(&shard) {
                     state.at_ns = state.at_ns.max(at_ns);
+                    state.settled.read(record.sequence + 1, at_ns);
                 }
                 self.windows.observe(at_ns, samples.key.as_deref(), &samples.samples);
                 for error in samples.errors {
@@ -179,6 +185,20 @@ impl Counting {
             }
             Err(error) => *self.undecided.entry(error).or_default() += 1,
         }
+    }
+
+    /// Everything of `shard` below the sequence number `next` was observed, or is of no interest.
+    pub fn read(&mut self, shard: u32, next: u64) {
+        if let Some(state) = self.shards.get_mut(&shard) {
+            state.settled.read(next, 0);
+        }
+    }
+
+    /// By shard, where it has to be read from again if what is not printed yet is not to be lost; those that got on.
+    pub fn settled(&mut self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        let open_ns = self.windows.oldest_ns();
+        let shards = self.shards.iter_mut();
+        shards.filter_map(move |(shard, state)| Some((*shard, state.settled.settled(open_ns)?)))
     }
 
     /// All of a delivery was observed, or passed over.

@@ -24,6 +24,10 @@ impl Panes {
         Panes { every, span: size / every, panes: BTreeMap::new(), closed: 0 }
     }
 
+    pub fn oldest_ns(&self) -> Option<u64> {
+        self.panes.first_key_value().map(|(number, _)| number.saturating_mul(self.every))
+    }
+
     pub fn observe(
         &mut self,
         at_ns: u64,

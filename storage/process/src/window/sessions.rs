@@ -30,6 +30,11 @@ impl Sessions {
         Sessions { gap, keys: HashMap::new(), ends: BTreeSet::new(), watermark: 0 }
     }
 
+    pub fn oldest_ns(&self) -> Option<u64> {
+        // Of each key they are in order.
+        self.keys.values().filter_map(|sessions| sessions.first()).map(|first| first.start).min()
+    }
+
     pub fn observe(
         &mut self,
         at_ns: u64,

@@ -1,0 +1,91 @@
+//! How far a group may go on where windows are printed: what a window has that is not printed yet has to be read again by
+//! whoever goes on after a crash.
+
+use std::collections::VecDeque;
+
+/// Marks of one shard; beyond that every other one is given up, which only makes positions coarser.
+const MOST: usize = 4_096;
+
+/// A shard that is read for windows.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// What was read: everything below `next`, none of it later than `latest_ns`. Both grow from one to the next.
+    marks: VecDeque<Mark>,
+    /// Of everything that was read.
+    latest_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    next: u64,
+    latest_ns: u64,
+}
+
+impl Settled {
+    /// Everything below the sequence number `next` was read; what windows have of it is no later than `latest_ns`.
+    pub fn read(&mut self, next: u64, latest_ns: u64) {
+        self.latest_ns = self.latest_ns.max(latest_ns);
+        let mark = Mark { next, latest_ns: self.latest_ns };
+        match self.marks.back_mut() {
+            Some(last) if last.latest_ns == mark.latest_ns => last.next = next,
+            _ => self.marks.push_back(mark),
+        }
+        if self.marks.len() > MOST {
+            // The last has to stay.
+            let mut odd = true;
+            self.marks.retain(|_| {
+                odd = !odd;
+                !odd
+            });
+        }
+    }
+
+    /// Below which sequence number nothing is in a window that is open, if that is more than before: the oldest of these
+    /// has nothing from before `open_ns` (`None`: none is open).
+    pub fn settled(&mut self, open_ns: Option<u64>) -> Option<u64> {
+        let mut settled = None;
+        while let Some(mark) =
+            self.marks.pop_front_if(|mark| open_ns.is_none_or(|open_ns| mark.latest_ns < open_ns))
+        {
+            settled = Some(mark.next);
+        }
+        settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_open_window_may_have_is_not_settled() {
+        let mut shard = Settled::default();
+        assert_eq!(shard.settled(None), None, "nothing was read");
+        for (next, latest_ns) in [(10, 100), (20, 90), (30, 200), (40, 250)] {
+            shard.read(next, latest_ns);
+        }
+        assert_eq!(shard.settled(Some(100)), None, "something from 100 on is open");
+        // What came out of order is settled with what came before it.
+        assert_eq!(shard.settled(Some(101)), Some(20));
+        assert_eq!(shard.settled(Some(200)), None);
+        assert_eq!(shard.settled(Some(250)), Some(30));
+        // Of records without a time no window has anything, but they come after some of which one has.
+        shard.read(50, 0);
+        assert_eq!(shard.settled(Some(250)), None);
+        assert_eq!(shard.settled(None), Some(50));
+        assert_eq!(shard.settled(None), None);
+    }
+
+    #[test]
+    fn a_window_that_stays_open_takes_little_memory() {
+        let mut shard = Settled::default();
+        for n in 1..=100_000 {
+            shard.read(n, n);
+            assert!(shard.marks.len() <= MOST);
+        }
+        // Never too much, and not much too little.
+        let settled = shard.settled(Some(50_000)).unwrap();
+        assert!(settled < 50_000 && settled > 49_000, "{settled}");
+        assert_eq!(shard.settled(None), Some(100_000));
+    }
+}
