@@ -313,16 +313,16 @@ fn stopping_reports_what_was_sent() {
     let mut options = options();
     options.duration = Duration::from_secs(3600);
     let stop = Stop::new();
-    let mut phases = Vec::new();
+    // The first look may be one at the end of the warm-up.
     let mut observer = Watching(|progress: &Progress| {
-        phases.push(progress.phase);
-        stop.request();
+        if progress.phase == Phase::Measure {
+            stop.request();
+        }
     });
     let report = run_on(Memory::with_faults(&[]), options, &mut observer, &stop).unwrap();
     assert!(report.interrupted && report.intact() && report.acked_records > 0, "{report}");
     assert_eq!(report.acked_records, report.consumed_records, "{report}");
     assert!(report.duration_s < 3600.0);
-    assert_eq!(phases.first(), Some(&Phase::Measure));
 }
 
 #[test]

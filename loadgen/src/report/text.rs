@@ -361,8 +361,13 @@ impl Report {
         if self.checked_records == 0 && !self.checked {
             return "not checked (nothing was read back)".to_owned();
         }
+        let against_its_word = self.refused_but_read + self.shed_but_read;
+        let against_its_word = match against_its_word {
+            0 => String::new(),
+            n => format!(" stored though refused {}", whole(n)),
+        };
         format!(
-            "lost {} duplicated {} reordered {} corrupted {}, of {} acknowledged{}",
+            "lost {} duplicated {} reordered {} corrupted {}{against_its_word}, of {} acknowledged{}",
             whole(self.lost),
             whole(self.duplicated),
             whole(self.reordered),

@@ -33,6 +33,12 @@ impl RunFiles {
     }
 }
 
+/// What `serde_json` says, without the place: its line is that of one line of ours.
+fn what(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map(|(what, _)| what.to_owned()).unwrap_or(text)
+}
+
 /// Why a run could not be read back.
 #[derive(Debug, thiserror::Error)]
 pub enum RunReadError {
@@ -61,7 +67,7 @@ pub enum RunReadError {
         found: String,
     },
     /// A file is not the JSON it should be.
-    #[error("{path}: line {line}: {source}")]
+    #[error("{path}: line {line}, column {}: {}", source.column(), what(source))]
     Json {
         /// The file.
         path: PathBuf,

@@ -19,7 +19,7 @@
 //! records are (stalls make it far larger than independent records would), and is taken from the scatter
 //! itself, so that intervals are as wide as the target is erratic.
 
-use crate::stats::student_95;
+use crate::stats::{NORMAL_95, student_95};
 
 /// One stretch of a trial.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -426,6 +426,3 @@ pub fn capacity(trials: &[Growth], stable: f64) -> Option<Capacity> {
     let safe = (rate - student * spread * (1.0 + 1.0 / n).sqrt()).min(rate);
     Some(Capacity { rate, interval: (low, high), safe })
 }
-
-/// Standard errors to either side that hold 95 %.
-const NORMAL_95: f64 = 1.96;
