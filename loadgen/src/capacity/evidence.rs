@@ -191,8 +191,14 @@ pub struct Sustained {
     pub longer: Option<String>,
     /// Trials that count.
     pub trials: usize,
+    /// Trials that do not.
+    pub void: usize,
     /// How long the safe rate was kept up, and whether it held.
     pub soak: Option<(f64, bool)>,
+    /// How long it should have been, in seconds.
+    pub wanted_s: Option<f64>,
+    /// What the search itself says of its result.
+    pub notes: Vec<String>,
     /// Whether it is as before after an overload; absent if that was not tried.
     pub recovers: Option<bool>,
     /// Where the goals are met as before: how many times as high p99 of the response is nevertheless.

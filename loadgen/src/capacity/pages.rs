@@ -111,6 +111,10 @@ fn headline(plan: &Plan) -> Vec<Headline> {
             "safe rate",
             format!("{}/s", rate(s.safe.round())),
             match s.basis {
+                "search" if s.open => format!(
+                    "records, at least: no limit was found, and 95 % of two-minute runs keep {} ({})",
+                    s.goals, s.from
+                ),
                 "search" => {
                     format!("records; 95 % of two-minute runs keep {} ({})", s.goals, s.from)
                 }
@@ -156,8 +160,8 @@ fn proposals(plan: &Plan, blocks: &mut Vec<Block>) {
     }
     blocks.push(Block::Heading("To answer more".into()));
     blocks.push(Block::Paragraph(
-        "These questions are open, or can be answered better. Run what is below, and plan again with the directories it \
-         writes."
+        "These questions are open, or can be answered better. Run what is below against a server at -t (that of --measure is \
+         gone), and plan again with the directories it writes."
             .into(),
     ));
     let line = |p: &Proposal<'_>| format!("# ({}) {}\n{}", p.number, p.titles(), p.command);

@@ -59,10 +59,16 @@ pub struct Sustains {
     pub estimate: Option<Range>,
     /// What is delivered when more is offered, records per second.
     pub overload: Option<Range>,
+    /// Whether nothing gave out at the safe rate, nor above it: a bound from below.
+    pub open: bool,
     /// Trials behind it.
     pub trials: Option<usize>,
+    /// Trials that do not count.
+    pub void: Option<usize>,
     /// Seconds for which the safe rate was kept up.
     pub soak_s: Option<f64>,
+    /// Seconds for which it should have been.
+    pub soak_wanted_s: Option<f64>,
     /// Whether it held.
     pub soak_held: Option<bool>,
     /// Whether the target is as before after an overload.
@@ -197,7 +203,10 @@ fn sustains(facts: &Facts<'_>) -> Option<Sustains> {
         safe: capacity.safe,
         estimate: capacity.estimate,
         overload: capacity.served.as_ref().map(|served| served.rate),
+        open: search.is_some_and(|search| search.estimate.is_none()),
         trials: search.map(|search| search.trials).filter(|trials| *trials > 0),
+        void: search.map(|search| search.void),
+        soak_wanted_s: search.and_then(|search| search.wanted_s),
         soak_s: search.and_then(|search| search.soak).map(|(seconds, _)| seconds),
         soak_held: search.and_then(|search| search.soak).map(|(_, held)| held),
         recovers: search.and_then(|search| search.recovers),
@@ -229,13 +238,14 @@ fn used(answers: &[Answer]) -> Vec<Formula> {
     formula::ALL.iter().filter(is_used).copied().collect()
 }
 
-/// Each once, warnings first.
+/// Each once, with the first source that has it, warnings first.
 fn lints(sources: &[Source]) -> Vec<Lint> {
     let mut all: Vec<Lint> = Vec::new();
-    for lint in sources.iter().flat_map(|source| &source.lints) {
+    for (source, lint) in sources.iter().flat_map(|s| s.lints.iter().map(move |lint| (s, lint))) {
         // Figures in the messages differ from run to run: the first has to do.
         if all.iter().all(|known| known.name != lint.name) {
-            all.push(lint.clone());
+            let message = format!("{} ({})", lint.message.trim_end_matches('.'), source.name);
+            all.push(Lint { message, ..lint.clone() });
         }
     }
     all.sort_by_key(|lint| lint.severity == Severity::Info);
@@ -269,8 +279,18 @@ fn trust(facts: &Facts<'_>, mixed: &[Mixed], lints: &[Lint], answers: &[Answer])
     if evidence.sources.iter().any(|s| s.target.starts_with("null")) {
         poor.push("a null target was measured: the rates are the generator's own".to_owned());
     }
-    let counted_all: usize = evidence.sources.iter().map(|source| source.counted).sum();
-    let void: usize = evidence.sources.iter().map(|source| source.void.len()).sum();
+    // What was recorded or probed is no load that could be void.
+    let loads = || {
+        let other = |kind| matches!(kind, SourceKind::Recording | SourceKind::Probe);
+        evidence.sources.iter().filter(move |source| !other(source.kind))
+    };
+    let counted_all: usize = loads().map(|source| source.counted).sum();
+    let void: usize = loads().map(|source| source.void.len()).sum();
+    let search = facts.capacity.as_ref().and_then(|capacity| capacity.search.as_ref());
+    if let Some(search) = search.filter(|search| search.void > search.trials) {
+        let all = search.void + search.trials;
+        poor.push(format!("{} of {all} trials of {} are void", search.void, search.from));
+    }
     let words = format!("{void} of {} trials, points and runs void", counted_all + void);
     match void {
         0 => good.push("nothing void".to_owned()),
@@ -278,7 +298,7 @@ fn trust(facts: &Facts<'_>, mixed: &[Mixed], lints: &[Lint], answers: &[Answer])
         _ => good.push(words),
     }
     if answers.iter().any(|answer| answer.caution.is_some()) {
-        fair.push("the generator was at its end where a caution says so".to_owned());
+        fair.push("a caution says what is not sure".to_owned());
     }
     let warnings = lints.iter().filter(|lint| lint.severity == Severity::Warning).count();
     match warnings {

@@ -105,6 +105,8 @@ pub struct Recorded {
     pub refused: u64,
     /// Free bytes of the file system, at the end.
     pub disk_free: u64,
+    /// Bytes of it that the streams had at the end.
+    pub stored: u64,
     /// Its size.
     pub disk_total: u64,
 }
@@ -363,6 +365,8 @@ impl Watch {
         self.so_far.cores = snapshot.cores.len() as u32;
         self.so_far.groups = names.len() as u32;
         (self.so_far.disk_free, self.so_far.disk_total) = (snapshot.disk_free, snapshot.disk_total);
+        let stored = snapshot.shards.iter().map(|shard| shard.stored_bytes);
+        self.so_far.stored = stored.fold(0, u64::saturating_add);
         self.last = moment;
     }
 

@@ -4,6 +4,7 @@ use super::answer::Answer;
 use super::*;
 use crate::{Environment, LoadOptions, Place};
 
+mod bounds;
 mod files;
 mod limits;
 mod verdicts;
@@ -53,7 +54,10 @@ fn sustained(name: &str, setup: Setup, rate: f64) -> Sustained {
         unreachable: false,
         longer: None,
         trials: 48,
+        void: 0,
         soak: Some((1_200.0, true)),
+        wanted_s: Some(1_200.0),
+        notes: vec![],
         recovers: Some(true),
         slower: None,
     }
@@ -277,7 +281,8 @@ fn disk_and_wear_are_of_what_is_written() {
             ..Window::default()
         },
         disk_total: 30_720_000_000_000,
-        disk_free: 10_000_000_000_000,
+        disk_free: 24_000_000_000_000,
+        stored: 1_000_000_000_000,
         ..Recorded::default()
     };
     evidence.sources.push(source("load.rec", SourceKind::Recording));
@@ -288,10 +293,19 @@ fn disk_and_wear_are_of_what_is_written() {
     let (disk, ..) = figure(retention, formula::RETENTION);
     near(disk, 23.4498e12);
     near(figure(retention, formula::ENDURANCE).0, 0.6106);
-    near(figure(retention, formula::DISK_LASTS).0, 10e12 / (400e3 * 542.72));
+    near(figure(retention, formula::DISK_LASTS).0, 24e12 / (400e3 * 542.72));
     assert_eq!(retention.verdict, Verdict::Fits);
-    evidence.recorded[0].1.disk_total = 20_000_000_000_000;
-    assert_eq!(answer(&planned(&evidence, &asked()), Question::Retention).verdict, Verdict::No);
+    // What others have of the disk is not there.
+    evidence.recorded[0].1.disk_free = 20_000_000_000_000;
+    let plan = planned(&evidence, &asked());
+    let retention = answer(&plan, Question::Retention);
+    assert_eq!(retention.verdict, Verdict::No);
+    // (21 TB - 16 segments) x 0.8 / 217.088 MB/s = 77,372 s.
+    assert!(
+        retention.says.contains("21.0 TB of 30.7 TB are free or theirs, enough for 21 h 30 min"),
+        "{}",
+        retention.says
+    );
     // Without a recording the least that the format adds: 16 and 12 bytes.
     let plan = planned(&measured(), &asked());
     let retention = answer(&plan, Question::Retention);

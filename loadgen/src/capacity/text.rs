@@ -155,7 +155,10 @@ impl Plan {
         if proposals.is_empty() {
             return Ok(());
         }
-        heading(out, "TO KNOW MORE, RUN THESE AND PLAN AGAIN WITH WHAT THEY WRITE")?;
+        heading(
+            out,
+            "TO KNOW MORE, RUN THESE (AGAINST A SERVER AT -t) AND PLAN AGAIN WITH WHAT THEY WRITE",
+        )?;
         for proposal in proposals {
             writeln!(out, "  ({}) {}", proposal.number, proposal.titles())?;
             writeln!(out, "      {}", proposal.command)?;
@@ -203,14 +206,17 @@ fn sustained(out: &mut String, s: &Sustains) -> fmt::Result {
             rate(range.high),
             s.goals
         ),
+        None if s.open => {
+            format!("at least {} records/s with {}; NO LIMIT WAS FOUND", rate(s.safe), s.goals)
+        }
         None => format!("kept up {} records/s with {}", rate(s.safe), s.goals),
     };
     if let Some(trials) = s.trials {
         text += &format!(" ({}", counted(trials as u64, "trial"));
-        if let (Some(soak), Some(held)) = (s.soak_s, s.soak_held) {
-            text +=
-                &format!(", soak of {}: {}", seconds(soak), if held { "held" } else { "NOT held" });
+        if let Some(void) = s.void.filter(|void| *void > 0) {
+            text += &format!(", {void} more void");
         }
+        text += &soak(s);
         text += ")";
     }
     out.push_str("  ");
@@ -227,8 +233,19 @@ fn sustained(out: &mut String, s: &Sustains) -> fmt::Result {
         }
         out.push_str("  ");
         wrapped(out, 2, 4, &text)?;
+    } else if let Some(overload) = s.overload {
+        out.push_str("  ");
+        wrapped(out, 2, 4, &format!("delivers {} when more is offered", rate(overload.value)))?;
     }
     Ok(())
+}
+
+/// How long the safe rate was kept up, of how long it should have been.
+fn soak(s: &Sustains) -> String {
+    let (Some(soak), Some(held)) = (s.soak_s, s.soak_held) else { return String::new() };
+    let wanted = s.soak_wanted_s.filter(|wanted| soak < 0.95 * wanted);
+    let wanted = wanted.map_or(String::new(), |wanted| format!(" of {}", seconds(wanted)));
+    format!(", soak of {}{wanted}: {}", seconds(soak), if held { "held" } else { "NOT held" })
 }
 
 fn has_details(answer: &Answer) -> bool {

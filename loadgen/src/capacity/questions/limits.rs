@@ -103,8 +103,10 @@ pub fn first(facts: &Facts<'_>) -> Answer {
     if gives_out(facts) && !far && first.share_at(demand) <= NEAR_END {
         return about(unknown(facts, &all, &named), facts);
     }
+    let refuted = refuted(facts, first);
     let verdict = match first.share_at(demand) {
         _ if far => Verdict::BeyondMeasured,
+        _ if refuted.is_some() => Verdict::Known,
         share if share > 1.0 => Verdict::No,
         _ => Verdict::Known,
     };
@@ -118,18 +120,27 @@ pub fn first(facts: &Facts<'_>) -> Answer {
             Some(_) => "",
             None => "; cores not recorded",
         };
-        format!(
-            "{} in use at {} records/s, the first used up at {}{unknown}",
-            named.join(", "),
-            rate(demand),
-            rate(first.bound())
-        )
+        let used = format!("{} in use at {} records/s", named.join("; "), rate(demand));
+        match refuted {
+            Some(most) => format!(
+                "{used}; a straight line has the first used up at {}, but {} were delivered: fuller batches cost less",
+                rate(first.bound()),
+                rate(most)
+            ),
+            None => format!("{used}, the first used up at {}{unknown}", rate(first.bound())),
+        }
     };
     let mut answer = Answer::new(question, verdict, says);
     if !far {
         answer = with_figures(answer, facts, &all);
     }
     about(answer, facts)
+}
+
+/// What was delivered by the same setup, if that is more than a line to the end of `resource` allows.
+fn refuted(facts: &Facts<'_>, resource: &Resource) -> Option<f64> {
+    let served = facts.capacity.as_ref()?.served.as_ref()?;
+    Some(served.rate.value).filter(|_| served.rate.low > resource.bound())
 }
 
 /// Whether the average is known not to fit: then something has given out.
@@ -154,7 +165,7 @@ fn unknown(facts: &Facts<'_>, all: &[Resource], named: &[String]) -> Answer {
         says: format!(
             "none of what was measured is near its end at {} records/s ({}), and what gave out is not known: run {command}",
             rate(facts.demand.rate),
-            named.join(", ")
+            named.join("; ")
         ),
         ..answer
     };

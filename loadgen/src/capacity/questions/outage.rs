@@ -11,6 +11,10 @@ use crate::report::figures::{percent, rate, time};
 /// the machine.
 const MORE_ARRIVALS: f64 = 1.1;
 
+/// A drain shorter than this, in seconds, or of a backlog so many times shorter than asked for, is of what was in memory.
+const SHORT_S: f64 = 10.0;
+const MUCH: f64 = 10.0;
+
 /// The drain measured beside the arrivals nearest to what is asked: rather more than fewer.
 fn nearest<'a>(facts: &Facts<'a>) -> Option<&'a Drain> {
     let asked = facts.demand.rate;
@@ -51,7 +55,25 @@ pub fn catch_up(facts: &Facts<'_>) -> Answer {
             Answer::new(question, Verdict::NotAsked, says)
         }
     };
-    live(retained(answer, facts, drain), drain)
+    far(live(retained(answer, facts, drain), drain), facts, drain)
+}
+
+/// What was read within seconds was just written: a backlog many times as long comes from the device.
+fn far(answer: Answer, facts: &Facts<'_>, drain: &Drain) -> Answer {
+    let asked = facts.demand.rate * facts.demand.outage_s.unwrap_or(0.0);
+    let measured = drain.arrival * drain.outage_s;
+    let short = drain.took_s.is_some_and(|took_s| took_s < SHORT_S) || asked > MUCH * measured;
+    if measured <= 0.0 || asked <= 2.0 * measured || !short {
+        return answer;
+    }
+    answer.caution(format!(
+        "Catching up was measured on {} records{}, and {} wait after {}: those come from the device, which may be slower. \
+         A longer --outage of load backlog says",
+        rate(measured.round()),
+        drain.took_s.map_or(String::new(), |took_s| format!(" in {}", span(took_s))),
+        rate(asked.round()),
+        span(facts.demand.outage_s.unwrap_or(0.0))
+    ))
 }
 
 fn after(facts: &Facts<'_>, drain: &Drain, outage_s: f64) -> Answer {

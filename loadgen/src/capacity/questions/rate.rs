@@ -3,7 +3,7 @@
 use crate::busy::AT_END;
 use crate::capacity::answer::{Answer, Figure, Question, Unit, Verdict, span};
 use crate::capacity::demand::Demand;
-use crate::capacity::evidence::{Ceiling, Range, SAME_SIZE};
+use crate::capacity::evidence::{Ceiling, Range, SAME_SIZE, Sustained};
 use crate::capacity::facts::{AVERAGE_FILL, Basis, Capacity, Facts};
 use crate::capacity::formula::{self, excess};
 use crate::report::figures::{bytes, counted, percent, rate};
@@ -162,7 +162,16 @@ fn average(facts: &Facts<'_>) -> Answer {
         .from("factor for the keys", capacity.for_keys, Unit::Ratio, keys);
     let mut answer = Answer::new(question, verdict, says).figure(share).figure(safe);
     answer.figures.extend(of_estimate);
-    about(answer.figure(sustained(capacity)), facts, capacity)
+    let answer = about(answer.figure(sustained(capacity)), facts, capacity);
+    match open(capacity).and_then(|search| search.notes.first()) {
+        Some(note) => answer.caution(format!("No limit was found. {}", note.trim_end_matches('.'))),
+        None => answer,
+    }
+}
+
+/// The search, if nothing gave out in it: what it says is a bound from below.
+fn open(capacity: &Capacity) -> Option<&Sustained> {
+    capacity.search.as_ref().filter(|search| search.estimate.is_none())
 }
 
 /// Whether the average fits, and why, in words.
@@ -172,10 +181,20 @@ pub fn fits(asked: &Demand, capacity: &Capacity) -> (Verdict, String) {
     let of_safe = format!("{} of the safe rate, {} records/s", percent(used), rate(capacity.safe));
     match used {
         used if used <= AVERAGE_FILL => (Verdict::Fits, of_safe),
+        used if used <= 1.0 && open(capacity).is_some() => (
+            Verdict::Tight,
+            format!(
+                "{of_safe}, or less: nothing gave out there, and how much more is safe is not known"
+            ),
+        ),
         used if used <= 1.0 => (
             Verdict::Tight,
             format!("{of_safe}; more than 70 % leaves little for what is not average"),
         ),
+        _ if capacity.served.as_ref().is_some_and(|served| demand > served.rate.high) => {
+            let most = capacity.served.as_ref().map_or(0.0, |served| served.rate.high);
+            (Verdict::No, format!("{of_safe}; {} are delivered at most", rate(most)))
+        }
         _ if capacity.missed.is_some_and(|missed| demand >= missed) => (Verdict::No, of_safe),
         _ if capacity.estimate.is_some() => {
             let found = capacity.estimate.map_or(capacity.safe, |range| range.value);
@@ -190,7 +209,7 @@ pub fn fits(asked: &Demand, capacity: &Capacity) -> (Verdict, String) {
         _ => (
             Verdict::BeyondMeasured,
             format!(
-                "nothing above {} records/s was measured, and nothing is extrapolated",
+                "nothing above {} records/s was shown to hold, and nothing is extrapolated",
                 rate(capacity.safe)
             ),
         ),
@@ -376,7 +395,9 @@ pub fn groups(facts: &Facts<'_>) -> Answer {
     let tried = points.filter(|p| p.kept_up && p.setup.groups > 0).map(|p| {
         (p.delivered * f64::from(p.setup.groups), p.setup.groups, p.delivered, p.from.clone())
     });
-    let drained = facts.evidence.drains.iter().map(|drain| {
+    // Beside far fewer arrivals others would have had less to read.
+    let beside = facts.evidence.drains.iter().filter(|drain| drain.arrival >= 0.9 * rate_asked);
+    let drained = beside.map(|drain| {
         // Those that catch up, and those that follow meanwhile.
         let all = drain.setup.as_ref().map_or(0, |setup| setup.groups).max(drain.paused);
         let live = f64::from(all - drain.paused);

@@ -3,7 +3,7 @@
 use crate::capacity::answer::{Answer, Figure, Question, Unit, Verdict, span};
 use crate::capacity::facts::Facts;
 use crate::capacity::formula;
-use crate::report::figures::{bytes, percent};
+use crate::report::figures::{bytes, percent, rate};
 
 /// A file system is filled up to this share.
 pub const FILL: f64 = 0.8;
@@ -29,19 +29,31 @@ pub fn retention(facts: &Facts<'_>) -> Answer {
         formula::retention_disk(bytes_per_s, retention_s, FILL, f64::from(shards), SEGMENT);
     let overhead = (on_disk / payload - 1.0).max(0.0);
     let size = disk(facts);
+    let (least, unknown) = if measured { ("", "") } else { ("at least ", " (not measured)") };
     let says = format!(
-        "{} for {}: {} of data, {} overhead, {} fill",
+        "{least}{} for {}: {} of data, {} overhead{unknown}, {} fill",
         bytes(needed),
         span(retention_s),
         bytes(demand.rate * payload * retention_s),
         percent(overhead),
         percent(FILL)
     );
+    // What others have of the disk is not ours to fill.
     let (verdict, says) = match &size {
-        Some((total, _)) if needed > *total => {
-            (Verdict::No, format!("{says}; the disk has {}", bytes(*total)))
+        Some(Disk { total, free, .. }) if needed > *free => {
+            let room = (free - f64::from(shards) * SEGMENT).max(0.0) * FILL;
+            let fits = span(room / bytes_per_s);
+            let of = format!(
+                "{} of {} are free or theirs, enough for {fits}",
+                bytes(*free),
+                bytes(*total)
+            );
+            (Verdict::No, format!("{says}; {of}"))
         }
-        Some((total, _)) => (Verdict::Fits, format!("{says}; the disk has {}", bytes(*total))),
+        Some(Disk { free, .. }) => {
+            let verdict = if measured { Verdict::Fits } else { Verdict::Tight };
+            (verdict, format!("{says}; {} are free or theirs", bytes(*free)))
+        }
         None => (Verdict::Known, says),
     };
     let mut answer = Answer::new(question, verdict, says).figure(
@@ -54,7 +66,7 @@ pub fn retention(facts: &Facts<'_>) -> Answer {
             .from("shards", f64::from(shards), Unit::Count, &counted_by)
             .from("segment", SEGMENT, Unit::Bytes, "docs/format.md, default"),
     );
-    if let Some((total, from)) = &size {
+    if let Some(Disk { total, from, .. }) = &size {
         let writes = formula::drive_writes_per_day(bytes_per_s, *total);
         answer = answer.figure(
             Figure::new("wear", writes, Unit::DriveWritesPerDay, formula::ENDURANCE)
@@ -67,7 +79,7 @@ pub fn retention(facts: &Facts<'_>) -> Answer {
                 )
                 .from("capacity", *total, Unit::Bytes, from),
         );
-        answer.says += &format!("; {writes:.2} writes of it a day");
+        answer.says += &format!("; {writes:.2} writes of the whole disk a day");
     } else {
         answer = answer.note("The size of the server's disk is not known: a recording tells it.");
     }
@@ -84,7 +96,12 @@ pub fn retention(facts: &Facts<'_>) -> Answer {
         );
     }
     if measured {
-        return answer;
+        let at = facts.recording().map_or(0.0, |(_, recorded)| recorded.mean.records_in);
+        return answer.note(format!(
+            "The overhead is that of {weighed_by}, at {} records/s: headers, and blocks filled up to 4,096 bytes. More records \
+             in a block, at a higher rate or with a longer linger, take less.",
+            rate(at)
+        ));
     }
     answer
         .note(
@@ -94,14 +111,29 @@ pub fn retention(facts: &Facts<'_>) -> Answer {
         .better(facts.commands.record())
 }
 
-/// The size of the disk that holds the data, and who says so.
-fn disk(facts: &Facts<'_>) -> Option<(f64, String)> {
-    let recorded = facts.recording().map(|(from, r)| (r.disk_total as f64, from.to_owned()));
+/// The disk that holds the data, in bytes.
+struct Disk {
+    total: f64,
+    /// For streams: what is free, and what they have.
+    free: f64,
+    /// Who says so.
+    from: String,
+}
+
+fn disk(facts: &Facts<'_>) -> Option<Disk> {
+    let recorded = facts.recording().map(|(from, r)| Disk {
+        total: r.disk_total as f64,
+        // What the streams have already is for them.
+        free: r.disk_free.saturating_add(r.stored) as f64,
+        from: from.to_owned(),
+    });
     let embedded = || {
         facts.evidence.sources.iter().find_map(|source| {
             let place = source.environment.as_ref()?.data_dir.as_ref()?;
-            Some((place.size_bytes? as f64, source.name.clone()))
+            let total = place.size_bytes? as f64;
+            let free = total * (1.0 - place.fill.unwrap_or(0.0));
+            Some(Disk { total, free, from: source.name.clone() })
         })
     };
-    recorded.filter(|(total, _)| *total > 0.0).or_else(embedded)
+    recorded.filter(|disk| disk.total > 0.0).or_else(embedded)
 }

@@ -404,7 +404,8 @@ fn shards_by_curve(
     open: bool,
 ) -> (Verdict, String) {
     let device = scaling.device.as_ref().map_or(f64::INFINITY, |(most, _)| *most);
-    if let Some(n) = carried.shards(fit, need.target).filter(|_| need.target <= device) {
+    let found = carried.shards(fit, need.target).filter(|_| need.target <= device);
+    if let Some(n) = found.filter(|n| !open || *n <= carried.n) {
         return (Verdict::Known, format!("{} by the curve {}", whole(n as u64), need.aim()));
     }
     // A rate at which nothing gave out is a bound from below: it says what is enough, and not what is too little.

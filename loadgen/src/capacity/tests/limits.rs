@@ -109,7 +109,7 @@ fn the_probe_says_how_much_room_the_device_leaves() {
     assert_eq!(machine.tables[0].rows[1][0], "256 KiB");
     let limit = answer(&plan, Question::FirstLimit);
     // A group reads 900k/s at most: 44.4 %; the device: 216 MB/s of 1,233.
-    assert!(limit.says.contains("reading 44.4 %, device, durable writes 17.5 %"), "{}", limit.says);
+    assert!(limit.says.contains("reading 44.4 %; device, durable writes 17.5 %"), "{}", limit.says);
 }
 
 #[test]
