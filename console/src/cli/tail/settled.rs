@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-/// Marks of one shard; beyond that every other one is given up, which only makes positions coarser.
+/// Marks of one shard. Beyond that they are kept at twice the distance, which only makes positions coarser.
 const MOST: usize = 4_096;
 
 /// A shard that is read for windows.
@@ -13,6 +13,8 @@ pub struct Settled {
     marks: VecDeque<Mark>,
     /// Of everything that was read.
     latest_ns: u64,
+    /// Sequence numbers from one mark to the next, about.
+    step: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,19 +26,29 @@ struct Mark {
 impl Settled {
     /// Everything below the sequence number `next` was read; what windows have of it is no later than `latest_ns`.
     pub fn read(&mut self, next: u64, latest_ns: u64) {
-        self.latest_ns = self.latest_ns.max(latest_ns);
-        let mark = Mark { next, latest_ns: self.latest_ns };
-        match self.marks.back_mut() {
-            Some(last) if last.latest_ns == mark.latest_ns => last.next = next,
-            _ => self.marks.push_back(mark),
+        if self.marks.is_empty() {
+            self.step = 1;
         }
+        self.latest_ns = self.latest_ns.max(latest_ns);
+        self.push(Mark { next, latest_ns: self.latest_ns });
         if self.marks.len() > MOST {
-            // The last has to stay.
-            let mut odd = true;
-            self.marks.retain(|_| {
-                odd = !odd;
-                !odd
-            });
+            self.step = self.step.saturating_mul(2);
+            for mark in std::mem::take(&mut self.marks) {
+                self.push(mark);
+            }
+        }
+    }
+
+    /// The later of two marks stands for both.
+    fn push(&mut self, mark: Mark) {
+        let step = self.step;
+        match self.marks.back_mut() {
+            Some(last)
+                if last.latest_ns == mark.latest_ns || last.next / step == mark.next / step =>
+            {
+                *last = mark;
+            }
+            _ => self.marks.push_back(mark),
         }
     }
 
