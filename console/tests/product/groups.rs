@@ -67,7 +67,7 @@ fn what_is_committed_has_been_written() {
     let tail = ["tail", "s", "--group", "g", "--shard", "0"];
     let mut tail = server.command(&tail).stdout(out).spawn().unwrap();
     let (mut read, mut commits) = (0, BTreeSet::new());
-    let mut chunk = vec![0; 64 << 10];
+    let mut chunk = vec![0; 8 << 10];
     while commits.len() < 3 {
         // So slowly that it is always behind.
         let more = pipe.read(&mut chunk).unwrap();
